@@ -1,0 +1,1 @@
+"""Launchers, recipes and notebooks."""

@@ -1,0 +1,1 @@
+"""Sparse training for scalable deep reinforcement learning, in JAX."""

@@ -1,0 +1,43 @@
+"""Package metadata of mst_jax. Pins are ranges; every upper bound names the break it avoids."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+MUJOCO = "mujoco>=3.17,<4"  # dm_control 1.0.50 fails in suite.load with mujoco 4 (flex fields removed)
+
+setup(
+    name="mst_jax",
+    version="0.1.0",
+    description="Sparse training for scalable deep reinforcement learning, in JAX",
+    long_description=(Path(__file__).parent / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(include=["mst_jax", "mst_jax.*", "experiments", "experiments.*"]),
+    python_requires=">=3.11",
+    install_requires=[
+        "jax>=0.10,<0.13",  # each jax minor so far removed something; tried: 0.10, 0.11, 0.12
+        "flax>=0.12,<0.13",
+        "optax>=0.2.8,<0.3",
+        "chex>=0.1.92",
+        "numpy>=2",
+        "absl-py",
+        "ml_collections>=1.1",  # DEFINE_config_dataclass
+        "orbax-checkpoint>=0.12",
+        "dm_control==1.0.50",
+        MUJOCO,
+        "mujoco-mjx>=3.17,<4",
+        "brax==0.14.2",
+        "matplotlib>=3.9",
+        "tensorboardX>=2.6.5",
+        "tqdm",
+    ],
+    extras_require={
+        "dev": ["pytest>=8", "hypothesis>=6", "ruff==0.15.22", "scipy"],
+        "gym": ["gymnasium[mujoco]==1.4.0", MUJOCO],
+        "atari": ["ale-py==0.12.1", "gymnasium==1.4.0", "opencv-python-headless"],
+        "envpool": ["envpool==1.2.5"],
+        "peers": ["torch==2.13.0", "gymnasium==1.4.0"],
+        "cuda": ["jax[cuda13]>=0.10,<0.13"],
+    },
+)
