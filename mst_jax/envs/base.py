@@ -1,0 +1,153 @@
+"""What an environment is: the types that every suite provides and the trainer uses.
+
+Nothing here imports jax, because worker processes import this module (DESIGN §3.4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import jax
+
+
+class Spec(NamedTuple):
+    """Sizes of a task.
+
+    Attributes:
+      task: full name, `"suite:name"`.
+      observation_size: O, length of the flat float32 observation.
+      action_size: A, length of the action; every component lies in [-1, 1].
+      episode_length: agent steps of the longest episode (the time limit); None if unlimited.
+      action_repeat: environment steps per agent step; rewards are summed over them.
+    """
+
+    task: str
+    observation_size: int
+    action_size: int
+    episode_length: int | None
+    action_repeat: int
+
+
+class Timestep(NamedTuple):
+    """What one agent step led to. Arrays lead with E on the host, with nothing in a `JaxEnv`.
+
+    Attributes:
+      observation: [..., O] float32, what to act on next: the first observation of the next
+        episode when this step ended one, else the same as `next_observation`.
+      reward: [...] float32, summed over the action repeat.
+      terminated: [...] bool, the episode reached a terminal state: do not bootstrap.
+      truncated: [...] bool, the episode was cut by the time limit: do bootstrap.
+      next_observation: [..., O] float32, what this transition led to: the final observation
+        when the episode ended.
+    """
+
+    observation: np.ndarray | jax.Array
+    reward: np.ndarray | jax.Array
+    terminated: np.ndarray | jax.Array
+    truncated: np.ndarray | jax.Array
+    next_observation: np.ndarray | jax.Array
+
+
+class JaxEnv(NamedTuple):
+    """One environment as pure JAX functions; the caller vmaps them over seeds.
+
+    Episodes restart inside `step`, each from a start state of its own.
+
+    Attributes:
+      spec: sizes of the task.
+      reset: `reset(key) -> (state, observation[O])`; `key` is one typed key.
+      step: `step(state, action[A]) -> (state, Timestep)`.
+    """
+
+    spec: Spec
+    reset: Callable[[jax.Array], tuple[Any, jax.Array]]
+    step: Callable[[Any, jax.Array], tuple[Any, Timestep]]
+
+
+class HostEnv(Protocol):
+    """One environment on the host: what a suite writes to be run by worker processes.
+
+    An episode must depend on its seed and its actions alone, bit for bit, whatever the instance
+    did before: exact resume replays the actions of the current episode (DESIGN rule 7).
+    """
+
+    def reset(self, seed: np.random.SeedSequence) -> np.ndarray:
+        """Starts the episode of `seed` and returns its first observation, [O] float32."""
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool]:
+        """Takes one agent step.
+
+        Args:
+          action: [A] float32 in [-1, 1].
+
+        Returns:
+          observation [O] float32 (a fresh array), reward, terminated, truncated.
+        """
+
+
+class HostVectorEnv(Protocol):
+    """E environments on the host, stepped together; usable as a context manager."""
+
+    spec: Spec
+
+    def reset(self, episode: int = 0) -> np.ndarray:
+        """Starts episode number `episode` everywhere; returns the observations, [E, O] float32."""
+
+    def step(self, actions: np.ndarray) -> Timestep:
+        """Takes one agent step everywhere with actions [E, A] float32 in [-1, 1]."""
+
+    def snapshot(self) -> dict[str, np.ndarray]:
+        """Returns all that `restore` needs to continue from this very step."""
+
+    def restore(self, snapshot: dict[str, np.ndarray]) -> np.ndarray:
+        """Continues from a snapshot; returns the current observations, [E, O] float32."""
+
+    def close(self) -> None:
+        """Releases everything; may be called again."""
+
+    def __enter__(self) -> HostVectorEnv:
+        """Returns itself."""
+
+    def __exit__(self, *exception: object) -> None:
+        """Closes it."""
+
+
+class HostTask(NamedTuple):
+    """A task that runs on the host.
+
+    Attributes:
+      spec: sizes of the task.
+      vector: `vector(seeds, workers=None) -> HostVectorEnv` with one environment for each
+        (seed, environment index) pair in `seeds`; `workers` is the number of processes, by
+        default one per core and never more than environments. Results do not depend on it.
+    """
+
+    spec: Spec
+    vector: Callable[..., HostVectorEnv]
+
+
+def episode_seed(seed: int, index: int, episode: int) -> np.random.SeedSequence:
+    """The randomness of one episode, from (seed, environment index, episode number) alone."""
+    return np.random.SeedSequence((seed, index, episode))
+
+
+def check_seeds(seeds: Sequence[tuple[int, int]]) -> np.ndarray:
+    """Validates (seed, environment index) pairs.
+
+    Returns:
+      The pairs as int64 [E, 2].
+
+    Raises:
+      ValueError: if there is none, or a number is outside [0, 2**32): a larger one would fill
+        two of the seed sequence's words and could collide with another triple.
+    """
+    pairs = np.asarray(seeds, dtype=np.int64)
+    if pairs.ndim != 2 or pairs.shape[1] != 2 or len(pairs) == 0:
+        raise ValueError(f"seeds must be (seed, environment index) pairs; got {seeds!r}")
+    if (pairs < 0).any() or (pairs >= 2**32).any():
+        raise ValueError(f"seeds and environment indices must lie in [0, 2**32); got {seeds!r}")
+    return pairs

@@ -1,0 +1,90 @@
+"""Task names: `"suite:name"` to the module that makes it.
+
+A new suite is one module with `tasks() -> list[str]` and `make(name, action_repeat)` that returns
+a `JaxEnv` or a `HostTask`, and one line here (docs/environments.md).
+"""
+
+import difflib
+from collections.abc import Iterable
+from importlib import import_module
+from types import ModuleType
+from typing import NamedTuple
+
+from mst_jax.envs.base import HostTask, JaxEnv
+
+
+class Suite(NamedTuple):
+    """Where a suite lives.
+
+    Attributes:
+      module: imported when one of its tasks is first asked for.
+      install: what to type when a package it needs is missing.
+    """
+
+    module: str
+    install: str
+
+
+SUITES = {
+    "dmc": Suite("mst_jax.envs.dmc", "pip install dm_control 'mujoco>=3.17,<4'"),
+    "probe": Suite("mst_jax.envs.probe", "pip install mst_jax"),
+}
+
+
+def make(task: str, *, action_repeat: int | None = None) -> JaxEnv | HostTask:
+    """Makes a task by name.
+
+    Args:
+      task: `"suite:name"`, such as `"dmc:cartpole-swingup"` or `"probe:constant_reward"`.
+      action_repeat: environment steps per agent step; None takes the suite's own default.
+
+    Returns:
+      A `JaxEnv` or a `HostTask`; its `spec.task` is `task`.
+
+    Raises:
+      ValueError: if the suite or the name is unknown, a package is missing, or the repeat is
+        impossible; the message says what exists or what to install.
+    """
+    suite, separator, name = task.partition(":")
+    if not separator:
+        raise ValueError(f"task {task!r} must read 'suite:name'; suites are {', '.join(SUITES)}")
+    module = _load(suite)
+    _check_known("task", name, module.tasks(), suite)
+    if action_repeat is not None and action_repeat < 1:
+        raise ValueError(f"action_repeat must be at least 1; got {action_repeat}")
+    return module.make(name, action_repeat)
+
+
+def tasks(suite: str) -> list[str]:
+    """Lists the task names of a suite, without the prefix `"suite:"`.
+
+    Raises:
+      ValueError: if the suite is unknown or a package it needs is missing.
+    """
+    return _load(suite).tasks()
+
+
+def suites() -> list[str]:
+    """Lists the suites."""
+    return list(SUITES)
+
+
+def _load(suite: str) -> ModuleType:
+    _check_known("suite", suite, SUITES)
+    try:
+        return import_module(SUITES[suite].module)
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"suite {suite!r} needs the package {error.name!r}: {SUITES[suite].install}"
+        ) from error
+
+
+def _check_known(kind: str, name: str, known: Iterable[str], suite: str | None = None) -> None:
+    """Raises ValueError naming the nearest names, or all of them when nothing is near."""
+    known = list(known)
+    if name in known:
+        return
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known)}"
+    where = f" in suite {suite!r}" if suite else ""
+    raise ValueError(f"unknown {kind} {name!r}{where}: {hint}")
