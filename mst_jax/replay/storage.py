@@ -31,7 +31,7 @@ def pack(buffer: Buffer) -> dict[str, np.ndarray]:
       `layout`, int64[5], the sizes that `unpack` checks. bfloat16 rows are given as their uint16
       bits, because NumPy's own files cannot hold that dtype.
     """
-    written = min(int(buffer.filled.max()) + 1, buffer.reward.shape[1])  # and the provisional slot
+    written = _written(np.asarray(buffer.filled), capacity=buffer.reward.shape[1])
     slots = {
         "rows": buffer.rows,
         "reward": buffer.reward,
@@ -90,7 +90,10 @@ def _check(arrays: Mapping[str, np.ndarray], like: Buffer) -> None:
                 f"packed buffer has {name} {found}, this one {wanted}; "
                 "restore it with the settings it was made with"
             )
-    written = np.shape(arrays["reward"])[1:]
+    for name in SCALARS:
+        leaf = getattr(like, name)
+        _check_array(name, arrays[name], leaf.shape, leaf.dtype)
+    written = _written(arrays["filled"], capacity=like.reward.shape[1])
     shapes = {
         "rows": (like.rows, _host_dtype(like.rows.dtype)),
         "reward": (like.reward, like.reward.dtype),
@@ -98,10 +101,7 @@ def _check(arrays: Mapping[str, np.ndarray], like: Buffer) -> None:
         "priority": (like.tree[0], like.tree[0].dtype),
     }
     for name, (leaf, dtype) in shapes.items():
-        _check_array(name, arrays[name], (leaf.shape[0], *written, *leaf.shape[2:]), dtype)
-    for name in SCALARS:
-        leaf = getattr(like, name)
-        _check_array(name, arrays[name], leaf.shape, leaf.dtype)
+        _check_array(name, arrays[name], (leaf.shape[0], written, *leaf.shape[2:]), dtype)
 
 
 def _check_array(name: str, array: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> None:
@@ -110,6 +110,11 @@ def _check_array(name: str, array: np.ndarray, shape: tuple[int, ...], dtype: np
             f"packed buffer: {name} is {array.dtype}{list(np.shape(array))}, "
             f"expected {np.dtype(dtype)}{list(shape)}"
         )
+
+
+def _written(filled: np.ndarray, capacity: int) -> int:
+    """Slots ever written by the fullest seed, that of its provisional next observation included."""
+    return min(int(filled.max()) + 1, capacity)
 
 
 def _layout(buffer: Buffer) -> np.ndarray:

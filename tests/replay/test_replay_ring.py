@@ -1,0 +1,363 @@
+"""The ring against a slow NumPy model, and by hand."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mst_jax import replay
+
+SEEDS, OBSERVATION, ACTION = 3, 3, 2
+
+
+class Tape:
+    """One seed's history as an endless list of slots; the ring is its last N of them."""
+
+    def __init__(self, capacity, span):
+        self.capacity, self.span = capacity, span
+        self.slots = []  # (episode, observation, action, reward, terminated), action None if final
+        self.episode, self.ended_by = 0, {}
+        self.provisional = None
+        self.priority, self.max_priority = {}, np.float32(1)
+
+    def insert(self, observation, action, reward, terminated, truncated, next_observation):
+        self.slots.append((self.episode, observation, action, reward, bool(terminated)))
+        self.provisional = next_observation
+        if terminated or truncated:
+            self.slots.append((self.episode, next_observation, None, np.float32(0), False))
+            self.ended_by[self.episode] = "termination" if terminated else "truncation"
+            self.episode += 1
+            self.provisional = None
+        for position in self.sampleable():
+            self.priority.setdefault(position, self.max_priority)
+
+    def alive(self):
+        """Tape positions of the slots still in the ring, the provisional one not included."""
+        provisional = self.provisional is not None
+        return range(max(0, len(self.slots) + provisional - self.capacity), len(self.slots))
+
+    def sampleable(self):
+        return [p for p in self.alive() if self._sampleable(p)]
+
+    def _sampleable(self, position):
+        episode, _, action, _, _ = self.slots[position]
+        if action is None:
+            return False
+        if self.ended_by.get(episode) == "termination":
+            return True
+        window = self.slots[position : position + self.span]
+        return len(window) == self.span and all(
+            s[0] == episode and s[2] is not None for s in window
+        )
+
+    def set_priorities(self, indices, priorities):
+        positions = {p % self.capacity: p for p in self.sampleable()}
+        best = {}
+        for index, priority in zip(indices, priorities, strict=True):
+            if index in positions and 1e-30 <= priority <= 1e30:
+                best[index] = max(best.get(index, 0), priority)
+        for index, priority in best.items():
+            self.priority[positions[index]] = priority
+            self.max_priority = max(self.max_priority, priority)
+
+    def observation(self, position):
+        return self.provisional if position == len(self.slots) else self.slots[position][1]
+
+    def steps(self, position, length):
+        """The window's transitions up to its end, and the observations around them."""
+        window = []
+        for slot in self.slots[position : position + length]:
+            window.append(slot)
+            if slot[4]:
+                break
+        observations = [self.observation(position + k) for k in range(len(window) + 1)]
+        return window, observations
+
+
+@jax.jit
+def read(buffer):
+    """Every slot as a start, for every length the span allows."""
+    every = jnp.arange(buffer.reward.shape[1])
+
+    def one(view):
+        lengths = {1, min(3, view.span), view.span}
+        return (
+            {n: view.subtrajectory(every, n) for n in lengths},
+            {n: view.transition(every, n) for n in lengths},
+            view.mean_absolute_reward(),
+        )
+
+    return jax.vmap(one)(replay.view(buffer))
+
+
+insert = jax.jit(replay.insert, donate_argnums=0)
+set_priorities = jax.jit(replay.set_priorities, donate_argnums=0)
+
+
+def check_scalars_and_leaves(buffer, tapes):
+    buffer = jax.device_get(buffer)
+    for seed, tape in enumerate(tapes):
+        leaves = np.zeros(buffer.tree[0].shape[1], np.float32)
+        for position in tape.sampleable():
+            leaves[position % tape.capacity] = tape.priority[position]
+        np.testing.assert_array_equal(buffer.tree[0][seed], leaves)
+        assert buffer.cursor[seed] == len(tape.slots) % tape.capacity
+        assert buffer.filled[seed] == len(tape.alive())
+        assert buffer.max_priority[seed] == tape.max_priority
+        assert buffer.terminal_seen[seed] == any(slot[4] for slot in tape.slots)
+
+
+def check_contents(buffer, tapes):
+    subtrajectories, transitions, mean = jax.device_get(read(buffer))
+    for seed, tape in enumerate(tapes):
+        rewards = [abs(float(tape.slots[p][3])) for p in tape.alive()]
+        np.testing.assert_allclose(mean[seed], np.mean(rewards), rtol=1e-6)
+        for position in tape.sampleable():
+            at = (seed, position % tape.capacity)
+            for length, sample in subtrajectories.items():
+                window, observations = tape.steps(position, length)
+                k = len(window)
+                np.testing.assert_array_equal(sample.observation[at][: k + 1], observations)
+                np.testing.assert_array_equal(sample.action[at][:k], [s[2] for s in window])
+                np.testing.assert_array_equal(sample.reward[at][:k], [s[3] for s in window])
+                np.testing.assert_array_equal(sample.terminated[at][:k], [s[4] for s in window])
+            for n, sample in transitions.items():
+                window, observations = tape.steps(position, n)
+                k = len(window)
+                np.testing.assert_array_equal(sample.observation[at], observations[0])
+                np.testing.assert_array_equal(sample.action[at], window[0][2])
+                np.testing.assert_array_equal(sample.reward[at][:k], [s[3] for s in window])
+                np.testing.assert_array_equal(sample.terminated[at][:k], [s[4] for s in window])
+                if not window[-1][4] or k == n:
+                    np.testing.assert_array_equal(sample.next_observation[at], observations[n])
+
+
+def play(capacity, span, flags, rng, check_every=1):
+    """Inserts random transitions with the given episode ends, and priorities, into both."""
+    buffer = replay.create(
+        num_seeds=SEEDS,
+        capacity=capacity,
+        observation_size=OBSERVATION,
+        action_size=ACTION,
+        span=span,
+    )
+    tapes = [Tape(capacity, span) for _ in range(SEEDS)]
+    observation = rng.normal(size=(SEEDS, OBSERVATION)).astype(np.float32)
+    for t, (terminated, truncated) in enumerate(flags):
+        action = rng.normal(size=(SEEDS, ACTION)).astype(np.float32)
+        reward = rng.normal(size=SEEDS).astype(np.float32)
+        following = rng.normal(size=(SEEDS, OBSERVATION)).astype(np.float32)
+        transition = (observation, action, reward, terminated, truncated, following)
+        buffer = insert(buffer, *transition)
+        for seed, tape in enumerate(tapes):
+            tape.insert(*(array[seed] for array in transition))
+        indices = rng.integers(0, capacity, (SEEDS, 4)).astype(np.int32)
+        priorities = rng.lognormal(sigma=2, size=(SEEDS, 4)).astype(np.float32)
+        priorities[rng.random((SEEDS, 4)) < 0.1] = rng.choice([np.nan, np.inf, -1.0, 0.0])
+        if t % 3 == 0:
+            buffer = set_priorities(buffer, indices, priorities)
+            for seed, tape in enumerate(tapes):
+                tape.set_priorities(indices[seed], priorities[seed])
+        check_scalars_and_leaves(buffer, tapes)
+        if t % check_every == 0 or t == len(flags) - 1:
+            check_contents(buffer, tapes)
+        ended = np.asarray(terminated) | np.asarray(truncated)
+        fresh = rng.normal(size=(SEEDS, OBSERVATION)).astype(np.float32)
+        observation = np.where(ended[:, None], fresh, following)
+    return buffer, tapes
+
+
+END = st.sampled_from([(False, False)] * 5 + [(True, False), (False, True), (True, True)])
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    ends=st.lists(st.tuples(*[END] * SEEDS), min_size=1, max_size=60),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_equals_the_model(ends, seed):
+    flags = [tuple(np.array(step).T) for step in ends]
+    play(19, 6, flags, np.random.default_rng(seed), check_every=7)
+
+
+@pytest.mark.parametrize(("capacity", "span"), [(40, 6), (8, 6), (5, 3), (3, 1), (16, 1)])
+@pytest.mark.parametrize("hazard", [0.0, 0.03, 0.3])
+def test_equals_the_model_over_many_wraps(capacity, span, hazard):
+    rng = np.random.default_rng(capacity + span)
+    flags = rng.random((5 * capacity + 30, 2, SEEDS)) < hazard
+    buffer, tapes = play(capacity, span, flags, rng, check_every=5)
+    assert all(len(tape.slots) > 4 * capacity for tape in tapes)
+    if hazard == 0.3:
+        assert len(set(np.asarray(buffer.cursor).tolist())) > 1, "cursors differ between seeds"
+
+
+def leaves_after(flags, span=3, capacity=12):
+    buffer = replay.create(
+        num_seeds=1, capacity=capacity, observation_size=1, action_size=1, span=span
+    )
+    for t, (terminated, truncated) in enumerate(flags):
+        value = np.full((1, 1), t, np.float32)
+        ends = np.array([terminated]), np.array([truncated])
+        buffer = insert(buffer, value, value, value[0], *ends, value + 1)
+    return buffer, np.asarray(buffer.tree[0][0, :capacity])
+
+
+GOES_ON, TERMINATES, TRUNCATES = (False, False), (True, False), (False, True)
+
+
+def test_sampleable_by_hand():
+    goes_on = [GOES_ON] * 4
+    _, leaves = leaves_after(goes_on)
+    assert leaves.nonzero()[0].tolist() == [0, 1]
+    _, leaves = leaves_after([*goes_on, TRUNCATES])  # slots 0-4 and the final observation in 5
+    assert leaves.nonzero()[0].tolist() == [0, 1, 2]
+    _, leaves = leaves_after([*goes_on, TERMINATES])
+    assert leaves.nonzero()[0].tolist() == [0, 1, 2, 3, 4]
+    _, leaves = leaves_after([*goes_on, (True, True)])
+    assert leaves.nonzero()[0].tolist() == [0, 1, 2, 3, 4]
+    _, leaves = leaves_after([*goes_on, TRUNCATES, GOES_ON, TERMINATES])  # slots 6, 7, final in 8
+    assert leaves.nonzero()[0].tolist() == [0, 1, 2, 6, 7]
+
+
+def test_final_observation_is_kept():
+    buffer, _ = leaves_after([GOES_ON, TERMINATES, GOES_ON])
+    rows = np.asarray(buffer.rows[0])
+    assert rows[:5].tolist() == [[0, 0], [1, 1], [2, 0], [2, 2], [3, 0]]
+
+
+def test_mean_absolute_reward_by_hand():
+    buffer = replay.create(num_seeds=2, capacity=4, observation_size=1, action_size=1, span=1)
+    view = jax.jit(jax.vmap(lambda view: view.mean_absolute_reward()))
+    zero, no = np.zeros((2, 1), np.float32), np.array([False, False])
+    assert view(replay.view(buffer)).tolist() == [0, 0]
+    buffer = insert(buffer, zero, zero, np.array([1.0, -2.0]), no, no, zero)
+    assert view(replay.view(buffer)).tolist() == [1, 2]
+    buffer = insert(buffer, zero, zero, np.array([-3.0, 4.0]), no, np.array([True, False]), zero)
+    np.testing.assert_allclose(view(replay.view(buffer)), [4 / 3, 3])
+    buffer = insert(buffer, zero, zero, np.array([5.0, 6.0]), no, no, zero)
+    # Seed 0 wrote slots 3 and 0: |-3|, the placeholder's 0 and 5 remain.
+    np.testing.assert_allclose(view(replay.view(buffer)), [8 / 3, 4])
+
+
+def test_mean_absolute_reward_of_a_large_buffer_is_accurate():
+    buffer = replay.create(num_seeds=1, capacity=10**6, observation_size=1, action_size=1, span=1)
+    reward = np.random.default_rng(0).uniform(0, 2, (1, 10**6)).astype(np.float32)
+    buffer = dataclasses.replace(
+        buffer, reward=jnp.asarray(reward), filled=jnp.full(1, 10**6, jnp.int32)
+    )
+    mean = jax.vmap(lambda view: view.mean_absolute_reward())(replay.view(buffer))
+    np.testing.assert_allclose(mean[0], reward.mean(dtype=np.float64), rtol=1e-6)
+
+
+def test_terminal_seen_only_after_termination():
+    assert not leaves_after([GOES_ON, TRUNCATES])[0].terminal_seen[0]
+    assert leaves_after([GOES_ON, TERMINATES] + [GOES_ON] * 20)[0].terminal_seen[0]
+
+
+def test_new_starts_get_the_running_maximum_which_never_decays():
+    buffer, _ = leaves_after([GOES_ON] * 4)
+    buffer = set_priorities(buffer, np.array([[0]]), np.array([[7.0]], np.float32))
+    buffer = set_priorities(buffer, np.array([[0]]), np.array([[2.0]], np.float32))
+    value, no = np.zeros((1, 1), np.float32), np.array([False])
+    buffer = insert(buffer, value, value, value[0], no, no, value)
+    assert np.asarray(buffer.tree[0][0, :4]).tolist() == [2, 1, 7, 0]
+
+
+def test_unusable_priorities_are_ignored_and_the_largest_duplicate_counts():
+    buffer, _ = leaves_after([GOES_ON] * 8)  # 0 to 5 are sampleable
+    indices = np.array([[0, 1, 2, 3, 4, 4, 4, 9]])
+    priorities = np.array([[np.nan, np.inf, -np.inf, 0, 3, 5, np.nan, 99]], np.float32)
+    buffer = set_priorities(buffer, indices, priorities)
+    assert np.asarray(buffer.tree[0][0, :12]).tolist() == [1, 1, 1, 1, 5, 1] + [0] * 6
+    assert buffer.max_priority.tolist() == [5]
+
+
+@pytest.mark.parametrize("row_dtype", [jnp.bfloat16, jnp.float16])
+def test_half_precision_rows_round_rows_only(row_dtype):
+    buffer = replay.create(
+        num_seeds=1, capacity=8, observation_size=2, action_size=1, span=1, row_dtype=row_dtype
+    )
+    observation, action = np.array([[1.001, -3.3]], np.float32), np.array([[0.3333]], np.float32)
+    reward, no = np.array([1.0009765], np.float32), np.array([False])
+    buffer = insert(buffer, observation, action, reward, no, no, observation + 1)
+
+    def one(view):
+        return view.transition(jnp.zeros(1, jnp.int32), 1), view.mean_absolute_reward()
+
+    sample, mean = jax.vmap(one)(replay.view(buffer))
+    assert sample.observation.dtype == sample.action.dtype == jnp.float32
+    rounded = [np.asarray(x, row_dtype).astype(np.float32) for x in (observation, action)]
+    assert not np.array_equal(rounded[0], observation)
+    np.testing.assert_array_equal(sample.observation[0], rounded[0])
+    np.testing.assert_array_equal(sample.action[0], rounded[1])
+    assert sample.reward[0, 0, 0] == mean[0] == reward[0]
+
+
+def test_nbytes_by_hand_and_as_allocated():
+    sizes = {
+        "num_seeds": 2,
+        "capacity": 300,
+        "observation_size": 5,
+        "action_size": 3,
+        "span": 6,
+    }
+    slot = 8 * 2 + 4 + 1  # a row, its reward, its flag
+    tree = 4 * (304 + 32 + 16)
+    seed = 4 * 4 + 1  # cursor, filled, steps, running maximum; terminal_seen
+    expected = 2 * (300 * slot + tree + seed)
+    assert replay.nbytes(**sizes, row_dtype=jnp.bfloat16) == expected
+    buffer = replay.create(**sizes, row_dtype=jnp.bfloat16)
+    assert sum(leaf.nbytes for leaf in jax.tree.leaves(buffer)) == expected
+
+
+def test_sampling_an_empty_buffer_gives_an_index_in_range():
+    buffer = replay.create(num_seeds=1, capacity=21, observation_size=1, action_size=1, span=2)
+    indices = jax.vmap(lambda view: view.sample(jax.random.key(0), 8))(replay.view(buffer))
+    assert ((indices >= 0) & (indices < 21)).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"capacity": 7}, "capacity 7 is too small for a span of 6: use at least 8"),
+        ({"num_seeds": 0}, "num_seeds must be at least 1, not 0"),
+        ({"span": 0}, "span must be at least 1, not 0"),
+        ({"action_size": 0}, "action_size must be at least 1"),
+        ({"observation_size": -1}, "observation_size must be at least 1"),
+        ({"row_dtype": jnp.int8}, "row_dtype must be one of float32, bfloat16, float16"),
+    ],
+)
+@pytest.mark.parametrize("function", [replay.create, replay.nbytes])
+def test_impossible_sizes_are_refused(function, change, message):
+    sizes = {"num_seeds": 1, "capacity": 8, "observation_size": 1, "action_size": 1, "span": 6}
+    function(**sizes)
+    with pytest.raises(ValueError, match=message):
+        function(**sizes | change)
+
+
+def test_wrong_shapes_are_refused():
+    buffer = replay.create(num_seeds=2, capacity=8, observation_size=3, action_size=1, span=1)
+    o, a, x = np.zeros((2, 3)), np.zeros((2, 1)), np.zeros(2)
+    with pytest.raises(ValueError, match=r"next_observation must have shape \(2, 3\), not \(3,\)"):
+        replay.insert(buffer, o, a, x, x, x, o[0])
+    with pytest.raises(ValueError, match=r"reward must have shape \(2,\), not \(2, 1\)"):
+        replay.insert(buffer, o, a, a, x, x, o)
+    with pytest.raises(ValueError, match=r"indices must have shape \(2, batch\), not \(2,\)"):
+        replay.set_priorities(buffer, x, x)
+    with pytest.raises(ValueError, match=r"priorities must have shape \(2, 1\), not \(2,\)"):
+        replay.set_priorities(buffer, np.zeros((2, 1), int), x)
+
+
+def test_views_refuse_what_they_cannot_read():
+    buffer = replay.create(num_seeds=2, capacity=8, observation_size=3, action_size=1, span=3)
+    start = jnp.zeros(1, jnp.int32)
+    with pytest.raises(ValueError, match=r"for one seed: call them under jax\.vmap"):
+        replay.view(buffer).sample(jax.random.key(0), 1)
+    with pytest.raises(ValueError, match="4 steps asked of a buffer whose span is 3"):
+        jax.vmap(lambda view: view.transition(start, 4))(replay.view(buffer))
+    with pytest.raises(ValueError, match="0 steps asked"):
+        jax.vmap(lambda view: view.subtrajectory(start, 0))(replay.view(buffer))
