@@ -1,0 +1,189 @@
+"""Allocation: how a module's budget of weights is shared among its leaves, exact to one weight.
+
+Everything here runs on the host in Python integers and float64: float32 would turn 17,000,001 into
+17,000,000. Sources: uniform and Erdős–Rényi (ER): Mocanu et al. 2018; Erdős–Rényi-kernel (ERK):
+Evci et al. 2020, §3; procedure: ``specs/mst-and-mrq.md`` §3.2.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """A rule that shares a budget among leaves.
+
+    Attributes:
+        name: shown in printed plans.
+        densities: ``(paths, shapes, sparsity) -> real density of every leaf``, each in [0, 1].
+        by_leaf: round every leaf on its own, instead of meeting the module's total.
+    """
+
+    name: str
+    densities: Callable[[Sequence[str], Sequence[Shape], float], list[float]]
+    by_leaf: bool = False
+
+
+def total_budget(size: int, sparsity: float) -> int:
+    """Non-zeros of a module: ``size - floor(sparsity * size)`` in exact decimal arithmetic.
+
+    Args:
+        size: number of weights.
+        sparsity: share of zeros, in [0, 1].
+
+    Returns:
+        Number of weights kept.
+    """
+    return size - math.floor(Fraction(repr(float(sparsity))) * size)
+
+
+def uniform() -> Allocation:
+    """The same density everywhere."""
+    return Allocation("uniform", lambda paths, shapes, sparsity: [1.0 - sparsity] * len(shapes))
+
+
+def erdos_renyi() -> Allocation:
+    """Density in proportion to ``(in + out) / (in * out)`` (ER, Mocanu et al. 2018).
+
+    The two channel axes are the last two; kernel axes of convolutions are ignored. Leaves that
+    would exceed density 1 become dense and the others share what is left.
+    """
+    return Allocation(
+        "ER", lambda paths, shapes, sparsity: _scaled([s[-2:] for s in shapes], shapes, sparsity)
+    )
+
+
+def erdos_renyi_kernel() -> Allocation:
+    """Density in proportion to ``sum(shape) / prod(shape)`` (ERK, Evci et al. 2020).
+
+    Equal to :func:`erdos_renyi` for matrices; convolutions count their kernel axes too.
+    """
+    return Allocation("ERK", lambda paths, shapes, sparsity: _scaled(shapes, shapes, sparsity))
+
+
+def explicit(sparsities: Mapping[str, float]) -> Allocation:
+    """Sparsities given leaf by leaf.
+
+    Args:
+        sparsities: path pattern (regular expression, full match, first match wins) -> sparsity.
+            A schedule in [0, 1] multiplies them: 0 is dense, 1 is the given value.
+
+    Returns:
+        Allocation that raises ``ValueError`` for a leaf no pattern matches.
+    """
+
+    def densities(paths: Sequence[str], shapes: Sequence[Shape], sparsity: float) -> list[float]:
+        return [1.0 - sparsity * _lookup(sparsities, path) for path in paths]
+
+    return Allocation("explicit", densities, by_leaf=True)
+
+
+def named(allocation: str | Allocation) -> Allocation:
+    """Allocation from its name: ``uniform``, ``er`` or ``erk``; an allocation passes through.
+
+    Args:
+        allocation: name or :class:`Allocation`.
+
+    Returns:
+        The allocation.
+
+    Raises:
+        ValueError: unknown name.
+    """
+    if isinstance(allocation, Allocation):
+        return allocation
+    known = {"uniform": uniform, "er": erdos_renyi, "erk": erdos_renyi_kernel}
+    if allocation not in known:
+        raise ValueError(f"Unknown allocation {allocation!r}: use one of {sorted(known)}.")
+    return known[allocation]()
+
+
+def budgets(
+    allocation: Allocation,
+    paths: Sequence[str],
+    shapes: Sequence[Shape],
+    sparsity: float,
+    groups: Sequence[int] | None = None,
+) -> list[int]:
+    """Integer budget of every leaf; they add up to :func:`total_budget` exactly.
+
+    Real budgets are rounded by largest remainder, ties going to the earlier leaf. Leaves whose
+    entries compete in equal groups (constant fan-in, N:M, ensembles) are rounded to a multiple of
+    their number of groups, and the total is then exact only up to those roundings. Budgets given
+    leaf by leaf (:func:`explicit`) are rounded each on its own.
+
+    Args:
+        allocation: how to share.
+        paths: names of the leaves.
+        shapes: their shapes.
+        sparsity: sparsity of the module, in [0, 1).
+        groups: number of groups of each leaf; 1 for unstructured.
+
+    Returns:
+        Number of active weights of each leaf.
+
+    Raises:
+        ValueError: if the sparsity is out of range or leaves a leaf without weights.
+    """
+    if not 0.0 <= sparsity <= 1.0:
+        raise ValueError(f"Sparsity must be in [0, 1], got {sparsity}.")
+    groups = [1] * len(shapes) if groups is None else groups
+    sizes = [math.prod(shape) for shape in shapes]
+    densities = allocation.densities(paths, shapes, sparsity)
+    real = [density * size for density, size in zip(densities, sizes, strict=True)]
+    if allocation.by_leaf:
+        whole = [round(x) for x in real]
+    else:
+        whole = _largest_remainder(real, sizes, total_budget(sum(sizes), sparsity))
+    whole = [n if g == 1 else round(n / g) * g for n, g in zip(whole, groups, strict=True)]
+    for path, n, g in zip(paths, whole, groups, strict=True):
+        if n < g:
+            what = "no weights" if g == 1 else f"fewer than one weight in each of {g} groups"
+            raise ValueError(
+                f"Sparsity {sparsity} leaves {path!r} with {what}: lower the sparsity or keep "
+                f"that leaf dense with an earlier rule."
+            )
+    return whole
+
+
+def _lookup(values: Mapping[str, float], path: str) -> float:
+    for pattern, value in values.items():
+        if re.fullmatch(pattern, path):
+            return value
+    raise ValueError(f"No explicit sparsity for {path!r}: add a pattern that matches it.")
+
+
+def _scaled(terms: Sequence[Shape], shapes: Sequence[Shape], sparsity: float) -> list[float]:
+    """Densities ``min(1, eps * sum(term) / prod(term))`` that spend the budget exactly."""
+    raw = [sum(term) / math.prod(term) for term in terms]
+    sizes = [math.prod(shape) for shape in shapes]
+    dense: set[int] = set()
+    while len(dense) < len(raw):
+        rest = [i for i in range(len(raw)) if i not in dense]
+        spend = (1.0 - sparsity) * sum(sizes) - sum(sizes[i] for i in dense)
+        scale = spend / sum(raw[i] * sizes[i] for i in rest)
+        largest = max(raw[i] for i in rest)
+        if scale * largest <= 1.0:
+            return [1.0 if i in dense else scale * raw[i] for i in range(len(raw))]
+        dense.update(i for i in rest if raw[i] == largest)
+    return [1.0] * len(raw)
+
+
+def _largest_remainder(real: Sequence[float], sizes: Sequence[int], total: int) -> list[int]:
+    """Integers near ``real``, each at most its size, that add up to ``total``."""
+    whole = [min(math.floor(x + 1e-9), n) for x, n in zip(real, sizes, strict=True)]
+    order = sorted(range(len(real)), key=lambda i: (whole[i] - real[i], i))
+    while (missing := total - sum(whole)) != 0:
+        step = 1 if missing > 0 else -1
+        for i in order if step > 0 else reversed(order):
+            if missing and 0 <= whole[i] + step <= sizes[i]:
+                whole[i] += step
+                missing -= step
+    return whole

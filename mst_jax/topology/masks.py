@@ -1,0 +1,159 @@
+"""Masks: pytrees of booleans shaped like the parameters, with a sentinel for dense leaves.
+
+A mask tree has the structure of the parameter tree. Where a parameter is sparse it holds a boolean
+array of the parameter's shape (True: the weight is active); where it is dense it holds
+:class:`DenseLeaf`, an empty pytree node. Always map over the parameters first::
+
+    jax.tree.map(lambda p, m: ..., params, masks)
+
+so that the sentinel reaches the function as an object instead of vanishing. ``None`` is never used:
+it already means "absent" in parameter trees.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+PyTree = Any
+
+
+class DenseLeaf(NamedTuple):
+    """Stands in a mask tree for a parameter that is not masked. It has no arrays."""
+
+
+def is_sentinel(node: PyTree) -> bool:
+    """True for the nodes of a mask tree that stand for "nothing to mask here"."""
+    return isinstance(node, DenseLeaf | optax.MaskedNode)
+
+
+def path_of(key_path: tuple[Any, ...]) -> str:
+    """Key path of ``jax.tree_util`` as text: ``critic/q1/kernel``."""
+    return jax.tree_util.keystr(key_path, simple=True, separator="/")
+
+
+def named_leaves(tree: PyTree, is_leaf: Callable[[PyTree], bool] | None = None) -> dict[str, Any]:
+    """Leaves of a tree by path, in flattening order.
+
+    Args:
+        tree: any pytree.
+        is_leaf: as in ``jax.tree.flatten``.
+
+    Returns:
+        ``{path: leaf}``.
+    """
+    return {
+        path_of(path): leaf
+        for path, leaf in jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_leaf)[0]
+    }
+
+
+def where(mask: PyTree, value: jax.Array, other: jax.Array | float) -> jax.Array:
+    """``value`` where the mask is True, ``other`` elsewhere; ``value`` if the leaf is dense.
+
+    ``where`` and not a product, because ``0 * nan`` is ``nan``.
+
+    Args:
+        mask: bool array, or a sentinel.
+        value: array of the mask's shape.
+        other: array of the same shape, or a scalar.
+
+    Returns:
+        Array of that shape.
+    """
+    return value if is_sentinel(mask) else jnp.where(mask, value, other)
+
+
+def apply(masks: PyTree, params: PyTree) -> PyTree:
+    """Parameters, exactly zero outside their mask.
+
+    Args:
+        masks: mask tree.
+        params: parameter tree of the same structure (any leading axes, if the masks have them too).
+
+    Returns:
+        Tree like ``params``.
+    """
+    return jax.tree.map(lambda p, m: where(m, p, jnp.zeros((), jnp.result_type(p))), params, masks)
+
+
+def count(masks: PyTree) -> jax.Array:
+    """Number of active weights over all masked leaves.
+
+    Args:
+        masks: mask tree.
+
+    Returns:
+        int32 scalar; dense leaves are not counted.
+    """
+    leaves = jax.tree.leaves(masks)
+    return sum((jnp.sum(m, dtype=jnp.int32) for m in leaves), start=jnp.zeros((), jnp.int32))
+
+
+def density(masks: PyTree) -> jax.Array:
+    """Share of active weights over all masked leaves.
+
+    Args:
+        masks: mask tree.
+
+    Returns:
+        float32 scalar; 1 if no leaf is masked.
+    """
+    size = sum(math.prod(m.shape) for m in jax.tree.leaves(masks))
+    return count(masks).astype(jnp.float32) / size if size else jnp.ones((), jnp.float32)
+
+
+def overlap(masks: PyTree, others: PyTree) -> jax.Array:
+    """Share of the active weights of two topologies that both have (Jaccard index).
+
+    Args:
+        masks: mask tree.
+        others: mask tree of the same structure.
+
+    Returns:
+        float32 scalar in [0, 1]; 1 if nothing is masked.
+    """
+    both = count(jax.tree.map(jnp.logical_and, masks, others))
+    either = count(jax.tree.map(jnp.logical_or, masks, others))
+    return jnp.where(either > 0, both / jnp.maximum(either, 1), 1.0).astype(jnp.float32)
+
+
+def table(header: tuple[str, ...], rows: list[tuple[str, ...]], left: int = 2) -> str:
+    """Plain-text table, the first ``left`` columns aligned left and the others right."""
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if i < left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in [header, *rows]
+    ]
+    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
+
+
+def summary(params: PyTree, masks: PyTree) -> str:
+    """Readable table of a topology: leaf, shape, density, non-zeros, with a line of totals.
+
+    Args:
+        params: parameter tree (arrays or ``ShapeDtypeStruct``), one seed.
+        masks: its mask tree, concrete.
+
+    Returns:
+        Text of several lines.
+    """
+    named_masks = named_leaves(masks, is_leaf=is_sentinel)
+    rows, active, total = [], 0, 0
+    for path, leaf in named_leaves(params).items():
+        mask, size = named_masks[path], math.prod(np.shape(leaf))
+        nonzeros = size if is_sentinel(mask) else int(np.count_nonzero(np.asarray(mask)))
+        active, total = active + nonzeros, total + size
+        share = "dense" if is_sentinel(mask) else f"{nonzeros / max(size, 1):.4f}"
+        rows.append((path, str(tuple(np.shape(leaf))), share, f"{nonzeros:,}", f"{size:,}"))
+    rows.append(("total", "", f"{active / max(total, 1):.4f}", f"{active:,}", f"{total:,}"))
+    return table(("leaf", "shape", "density", "non-zeros", "parameters"), rows)

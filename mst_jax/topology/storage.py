@@ -1,0 +1,80 @@
+"""Masks on disk: one bit per weight, readable with NumPy alone.
+
+The file is an ``.npz``. For every masked leaf it holds ``bits/<path>`` (``numpy.packbits`` of the
+flattened mask) and ``shape/<path>``; ``dense`` lists the paths without a mask.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mst_jax.topology.masks import DenseLeaf, PyTree, is_sentinel, named_leaves, path_of
+
+
+def save_masks(path: str | os.PathLike[str], masks: PyTree) -> None:
+    """Writes a mask tree, bit-packed; the file appears whole or not at all.
+
+    Args:
+        path: file to write.
+        masks: mask tree, concrete; any leading axes.
+    """
+    named = named_leaves(masks, is_leaf=is_sentinel)
+    arrays = {"dense": np.array([name for name, m in named.items() if is_sentinel(m)], dtype=str)}
+    for name, mask in named.items():
+        if not is_sentinel(mask):
+            arrays[f"bits/{name}"] = np.packbits(np.asarray(mask, bool).reshape(-1))
+            arrays[f"shape/{name}"] = np.asarray(mask.shape, np.int64)
+    path = Path(path)
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("wb") as file:
+        np.savez(file, **arrays)
+    partial.replace(path)
+
+
+def load_masks(path: str | os.PathLike[str], like: PyTree | None = None) -> PyTree:
+    """Reads a mask tree written by :func:`save_masks`.
+
+    Args:
+        path: the file.
+        like: a tree with the wanted structure (parameters or masks). By default nested dicts are
+            built from the paths, which is exact for dictionaries whose keys contain no ``/``.
+
+    Returns:
+        Mask tree.
+
+    Raises:
+        ValueError: ``like`` has other leaves than the file.
+    """
+    with np.load(path) as file:
+        named = {name: DenseLeaf() for name in file["dense"].tolist()}
+        for entry in file.files:
+            kind, _, name = entry.partition("/")
+            if kind == "bits":
+                shape = file[f"shape/{name}"]
+                bits = np.unpackbits(file[entry], count=int(shape.prod()))
+                named[name] = jnp.asarray(bits.astype(bool).reshape(shape))
+    if like is None:
+        return _nested(named)
+    wanted = named_leaves(like, is_leaf=is_sentinel)
+    if set(wanted) != set(named):
+        odd = sorted(set(wanted) ^ set(named))[0]
+        raise ValueError(f"{path} and the given tree have different leaves, for example {odd!r}.")
+    return jax.tree_util.tree_map_with_path(
+        lambda key_path, _: named[path_of(key_path)], like, is_leaf=is_sentinel
+    )
+
+
+def _nested(named: dict[str, object]) -> dict[str, object]:
+    tree: dict[str, object] = {}
+    for name, value in named.items():
+        *folders, last = name.split("/")
+        node = tree
+        for folder in folders:
+            node = node.setdefault(folder, {})
+        node[last] = value
+    return tree
