@@ -1,0 +1,44 @@
+"""What the launchers share: errors of the user end in one line, not in a traceback."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from absl import app, logging
+
+from mst_jax.training import DamagedCheckpointError
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Ends the program with `error: ...` when what was asked for cannot be done."""
+    try:
+        yield
+    except (ValueError, DamagedCheckpointError) as error:
+        sys.exit(f"error: {error}")
+
+
+def run_folders(argv: list[str], at_most: int | None = None) -> list[Path]:
+    """The run folders named on the command line.
+
+    Raises:
+        ValueError: when there is none, or there are too many.
+    """
+    folders = [Path(arg) for arg in argv[1:]]
+    if not folders:
+        raise ValueError("name a run folder, such as runs/dmc-cartpole-swingup/mrq-mst-seeds0-3")
+    if at_most is not None and len(folders) > at_most:
+        raise ValueError(f"name {at_most} run folder, not {len(folders)}")
+    return folders
+
+
+def launch(main: Callable[[list[str]], None], **kwargs: Any) -> None:
+    """`app.run` without the narration of jax and orbax."""
+
+    def quiet_main(argv: list[str]) -> None:
+        logging.set_verbosity(logging.WARNING)  # only now: parsing the flags sets it
+        main(argv)
+
+    app.run(quiet_main, **kwargs)

@@ -1,0 +1,42 @@
+"""Evaluates the newest policies of a run: python -m experiments.evaluate RUN_FOLDER --episodes=10."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from absl import flags
+
+from experiments.cli import launch, one_line_errors, run_folders
+from mst_jax import envs
+from mst_jax.training import load_agent_states
+from mst_jax.training.evaluation import make_evaluator
+
+EPISODES = flags.DEFINE_integer("episodes", 10, "Episodes per seed.", lower_bound=1)
+INDEX = flags.DEFINE_integer(
+    "index", 1_000_000, "Which start states: evaluations of one index see the same ones."
+)
+
+
+def main(argv: list[str]) -> None:
+    """Prints the return of each seed and writes evaluation.json into the run folder."""
+    with one_line_errors():
+        (folder,) = run_folders(argv, at_most=1)
+        settings, agent, states, step = load_agent_states(folder)
+        task = envs.make(settings.task)
+    evaluator = make_evaluator(agent, task, settings.seed_list, EPISODES.value)
+    try:
+        returns = evaluator(states, INDEX.value)
+    finally:
+        evaluator.close()
+    print(f"{settings.task}, {settings.recipe}, step {step:,}, {EPISODES.value} episodes per seed")
+    for seed, values in zip(settings.seed_list, returns, strict=True):
+        print(f"  seed {seed}: {values.mean():8.1f} +- {values.std():.1f}")
+    print(f"  mean  : {returns.mean():8.1f}")
+    result = {"step": step, "returns": dict(zip(settings.seed_list, returns.tolist(), strict=True))}
+    path = Path(folder) / "evaluation.json"
+    path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    print(f"written to {path}; mean over seeds {np.mean(returns):.1f}")
+
+
+if __name__ == "__main__":
+    launch(main)

@@ -1,0 +1,24 @@
+"""Draws learning curves: python -m experiments.plot RUN_FOLDER... [--output=learning_curve.png]."""
+
+from pathlib import Path
+
+from absl import flags
+
+from experiments.cli import launch, one_line_errors, run_folders
+from mst_jax.analysis import draw_curves, read_curve
+
+OUTPUT = flags.DEFINE_string("output", None, "Picture; by default in the first run folder.")
+
+
+def main(argv: list[str]) -> None:
+    """Draws every seed and the mean of each run."""
+    with one_line_errors():
+        folders = run_folders(argv)
+        curves = [read_curve(folder) for folder in folders]
+    path = Path(OUTPUT.value) if OUTPUT.value else folders[0] / "learning_curve.png"
+    draw_curves(curves, path)
+    print(path)
+
+
+if __name__ == "__main__":
+    launch(main)

@@ -1,0 +1,92 @@
+"""Trains one agent with one recipe on one task: many seeds in one program.
+
+A new run:       python -m experiments.train --task=dmc:dog-run --recipe=mst --seeds=8
+Any setting:     ... --config.critic.sparsity=0.8 --config.batch_size=128   (wins over the recipe)
+Continue a run:  python -m experiments.train --resume=RUN_FOLDER
+"""
+
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+
+from experiments.cli import launch, one_line_errors
+from experiments.recipes import RECIPES, override, recipe_overrides, settings_of
+from mst_jax.agents import AGENTS, default_config
+from mst_jax.training import Settings, plan_resume, plan_run, train
+
+AGENT = flags.DEFINE_string("agent", "mrq", f"Algorithm: {', '.join(sorted(AGENTS))}.")
+TASK = flags.DEFINE_string("task", "dmc:cartpole-swingup", "Task, as suite:name.")
+RECIPE = flags.DEFINE_string(
+    "recipe", "mst", f"Which modules are sparse: {', '.join(sorted(RECIPES['mrq']))}."
+)
+SEEDS = flags.DEFINE_integer("seeds", 1, "Seeds trained in one program.", lower_bound=1)
+SEED = flags.DEFINE_integer("seed", 0, "First seed.", lower_bound=0)
+STEPS = flags.DEFINE_integer("steps", 500_000, "Agent steps of each seed.", lower_bound=1)
+LOGDIR = flags.DEFINE_string("logdir", "runs", "Folder in which the run gets a folder of its own.")
+EVAL_EVERY = flags.DEFINE_integer("eval_every", 5_000, "Agent steps between evaluations.")
+EVAL_EPISODES = flags.DEFINE_integer("eval_episodes", 10, "Episodes of an evaluation, per seed.")
+LOG_EVERY = flags.DEFINE_integer("log_every", 1_000, "Agent steps between metric rows.")
+CHECKPOINT_EVERY = flags.DEFINE_integer(
+    "checkpoint_every", 50_000, "Agent steps between full checkpoints; 0: only the last."
+)
+ROW_DTYPE = flags.DEFINE_enum(
+    "row_dtype", "float32", ["float32", "bfloat16", "float16"], "Storage of replayed observations."
+)
+RESUME = flags.DEFINE_string("resume", None, "Run folder to continue; no other flag may be given.")
+
+
+def main(_: list[str]) -> None:
+    """Starts or continues a run and says where it is."""
+    with one_line_errors():
+        job = (
+            plan_resume(Path(RESUME.value))
+            if RESUME.value
+            else plan_run(_settings(), Path(LOGDIR.value))
+        )
+    print(f"run folder: {job.folder}", flush=True)
+    outcome = train(job)
+    if not outcome.finished:
+        print(f"stopped at step {outcome.step:,}; continue with --resume={outcome.folder}")
+        return
+    print(f"finished {outcome.step:,} steps; fingerprint {outcome.fingerprint}")
+    print(f"evaluate: python -m experiments.evaluate {outcome.folder}")
+    print(f"plot:     python -m experiments.plot {outcome.folder}")
+    print(f"inspect:  python -m experiments.inspect {outcome.folder}")
+
+
+def parse(argv: list[str]) -> list[str]:
+    """Parses flags in two passes: the agent and recipe decide what `--config.*` there is."""
+    first = [arg for arg in argv if not arg.lstrip("-").startswith(("help", "config"))]
+    flags.FLAGS(first, known_only=True)
+    with one_line_errors():
+        config = override(default_config(AGENT.value), recipe_overrides(AGENT.value, RECIPE.value))
+    lines = [f"    --config.{name}={value}" for name, value in settings_of(config).items()]
+    config_flags.DEFINE_config_dataclass(
+        "config",
+        config,
+        help_string=f"Settings of {AGENT.value} under recipe {RECIPE.value}:\n" + "\n".join(lines),
+    )
+    flags.FLAGS.unparse_flags()
+    return flags.FLAGS(argv)
+
+
+def _settings() -> Settings:
+    return Settings(
+        agent=AGENT.value,
+        task=TASK.value,
+        recipe=RECIPE.value,
+        config=flags.FLAGS.config,
+        steps=STEPS.value,
+        seed=SEED.value,
+        seeds=SEEDS.value,
+        eval_every=EVAL_EVERY.value,
+        eval_episodes=EVAL_EPISODES.value,
+        log_every=LOG_EVERY.value,
+        checkpoint_every=CHECKPOINT_EVERY.value,
+        row_dtype=ROW_DTYPE.value,
+    )
+
+
+if __name__ == "__main__":
+    launch(main, flags_parser=parse)

@@ -1,0 +1,62 @@
+"""The contract between agents and trainer: pure functions of array-only state, written for one seed."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+from flax import struct
+
+from mst_jax import topology
+
+AgentState = Any
+Metrics = dict[str, jax.Array]
+
+
+@struct.dataclass
+class Clock:
+    """What decides whether work is due. Stored once for all seeds and never batched (DESIGN rule 3).
+
+    Attributes:
+        step: int32 scalar, environment steps taken so far by each seed.
+        update: int32 scalar, calls of `learn` made so far.
+    """
+
+    step: jax.Array
+    update: jax.Array
+
+
+class Feedback(NamedTuple):
+    """Priorities that `learn` gives back to the replay buffer."""
+
+    indices: jax.Array  # int32 (B,)
+    priorities: jax.Array  # float32 (B,), final values: the exponent is already applied
+
+
+class Agent(NamedTuple):
+    """One algorithm, for one seed; the trainer vmaps it over seeds.
+
+    Attributes:
+        init: key -> state.
+        observe: (state, observation (O,)) -> state; running statistics of observations.
+        act: (state, observation (O,), key or None) -> action (A,) in [-1, 1]; no exploration without a key.
+        learn: (state, replay view, key, clock) -> (state, Feedback or None, metrics of scalars).
+        parameters: state -> {module: parameters}; the online networks.
+        acting: names of the state's fields that `act` reads; they make up a light checkpoint.
+        masks: state -> {module: masks}; dense leaves carry topology's sentinel.
+        plans: {module: resolved topology plan}.
+        learning_starts: environment steps of uniform random actions before the first `learn`.
+        buffer_size: replay capacity in environment steps.
+        span: consecutive transitions of one episode that a sampled start needs (see `replay.create`).
+    """
+
+    init: Callable[[jax.Array], AgentState]
+    observe: Callable[[AgentState, jax.Array], AgentState]
+    act: Callable[[AgentState, jax.Array, jax.Array | None], jax.Array]
+    learn: Callable[..., tuple[AgentState, Feedback | None, Metrics]]
+    parameters: Callable[[AgentState], Mapping[str, Any]]
+    acting: tuple[str, ...]
+    masks: Callable[[AgentState], Mapping[str, Any]]
+    plans: Mapping[str, topology.Plan]
+    learning_starts: int
+    buffer_size: int
+    span: int

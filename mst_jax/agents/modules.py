@@ -1,0 +1,131 @@
+"""Settings of one trained module (encoder, critic or actor) and the optimizer built from them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import optax
+
+from mst_jax import networks, topology
+
+REGIMES = ("dense", "static", "rigl")
+
+
+@dataclass
+class ModuleConfig:
+    """Architecture, optimizer and training regime of one module.
+
+    Attributes:
+        hidden: width of the hidden layers.
+        depth: number of hidden layers.
+        activation: `elu` or `relu`.
+        norm: layer norm before each activation.
+        residual: `none`, `pre`, `post` or `branch` (specs/mst-and-mrq.md §2.3).
+        learning_rate: AdamW step size.
+        weight_decay: AdamW decoupled decay, biases included.
+        regime: `dense`, `static` or `rigl`.
+        sparsity: share of zero weights over the module's kernels, distributed by Erdős–Rényi.
+        interval: updates of this module between rewirings (RigL).
+        drop_fraction: share of active weights replaced at the first rewiring, annealed by a cosine (RigL).
+        end_fraction: share of all updates after which the topology is frozen (RigL).
+    """
+
+    hidden: int = 512
+    depth: int = 2
+    activation: str = "elu"
+    norm: bool = True
+    residual: str = "none"
+    learning_rate: float = 3e-4
+    weight_decay: float = 1e-4
+    regime: str = "dense"
+    sparsity: float = 0.0
+    interval: int = 100
+    drop_fraction: float = 0.3
+    end_fraction: float = 0.75
+
+    def architecture(self) -> networks.Architecture:
+        """The hidden layers as the networks package takes them."""
+        return networks.Architecture(
+            self.hidden, self.depth, self.activation, self.norm, self.residual
+        )
+
+    def validate(self, name: str) -> None:
+        """Raises ValueError with one line when a setting is impossible; `name` is the module's."""
+        _require(self.hidden >= 1, f"{name}.hidden={self.hidden} must be at least 1")
+        _require(self.depth >= 1, f"{name}.depth={self.depth} must be at least 1")
+        _one_of(f"{name}.activation", self.activation, networks.ACTIVATIONS)
+        _one_of(f"{name}.residual", self.residual, networks.RESIDUALS)
+        _one_of(f"{name}.regime", self.regime, REGIMES)
+        _require(
+            self.learning_rate > 0, f"{name}.learning_rate={self.learning_rate} must be positive"
+        )
+        _require(
+            self.weight_decay >= 0, f"{name}.weight_decay={self.weight_decay} must not be negative"
+        )
+        if self.regime == "dense":
+            _require(
+                self.sparsity == 0,
+                f"{name}.sparsity={self.sparsity} has no effect with {name}.regime=dense; "
+                f"set {name}.regime to static or rigl",
+            )
+            return
+        _require(
+            0 < self.sparsity < 1,
+            f"{name}.sparsity={self.sparsity} with {name}.regime={self.regime}; "
+            "choose a value strictly between 0 and 1",
+        )
+        _require(self.interval >= 1, f"{name}.interval={self.interval} must be at least 1")
+        _unit(f"{name}.drop_fraction", self.drop_fraction)
+        _unit(f"{name}.end_fraction", self.end_fraction)
+
+
+def plan_module(config: ModuleConfig, params: Any, total_updates: int) -> topology.Plan:
+    """Resolves a module's regime into a topology plan; `params` may be shapes only."""
+    end = max(1, int(config.end_fraction * total_updates))
+    regime = {
+        "dense": lambda: topology.dense(),
+        "static": lambda: topology.static(sparsity=config.sparsity),
+        "rigl": lambda: topology.rigl(
+            sparsity=config.sparsity,
+            interval=config.interval,
+            drop_fraction=config.drop_fraction,
+            end=end,
+        ),
+    }[config.regime]()
+    return topology.plan(params, {".*kernel": regime})
+
+
+def make_optimizer(
+    config: ModuleConfig, plan: topology.Plan, max_grad_norm: float | None = None
+) -> optax.GradientTransformationExtraArgs:
+    """AdamW under the module's topology; the learning rate is an array leaf of the state.
+
+    Clipping is inside the sparse transform and so sees the masked gradient.
+    """
+    adamw = optax.inject_hyperparams(
+        optax.adamw, static_args=("b1", "b2", "eps", "eps_root", "weight_decay", "nesterov")
+    )(learning_rate=config.learning_rate, weight_decay=config.weight_decay)
+    inner = (
+        adamw
+        if max_grad_norm is None
+        else optax.chain(optax.clip_by_global_norm(max_grad_norm), adamw)
+    )
+    return topology.sparse(inner, plan)
+
+
+def shapes_of(init: Any) -> Any:
+    """Shapes of what `init(key)` would return, without computing it."""
+    return jax.eval_shape(init, jax.random.key(0))
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+def _one_of(name: str, value: str, choices: Any) -> None:
+    _require(value in choices, f"{name}={value!r} is unknown; choose from {', '.join(choices)}")
+
+
+def _unit(name: str, value: float) -> None:
+    _require(0 < value <= 1, f"{name}={value} must be in (0, 1]")

@@ -1,0 +1,159 @@
+"""MR.Q's losses and targets as functions of plainly batched arrays (specs/mst-and-mrq.md §6.3-6.6)."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from mst_jax.networks import Actor, Critic, Encoder, Params
+
+
+class EncoderLossWeights(NamedTuple):
+    """Weights of the three prediction errors (§6.8: λ dyn / reward / done)."""
+
+    dynamics: float
+    reward: float
+    terminal: jax.Array | float
+
+
+def symexp_bins(count: int, limit: float) -> jax.Array:
+    """Bin centres sign(x)(exp|x|-1) for x evenly spaced in [-limit, limit]; (count,)."""
+    x = jnp.linspace(-limit, limit, count)
+    return jnp.sign(x) * jnp.expm1(jnp.abs(x))
+
+
+def two_hot(values: jax.Array, bins: jax.Array) -> jax.Array:
+    """Linear interpolation of scalars between neighbouring bins; (...,) to (..., bins)."""
+    lower = jnp.clip(jnp.searchsorted(bins, values, side="right") - 1, 0, bins.shape[0] - 2)
+    share = (values - bins[lower]) / (bins[lower + 1] - bins[lower])
+    share = jnp.clip(share, 0.0, 1.0)[..., None]
+    codes = jnp.arange(bins.shape[0])
+    at_lower = codes == lower[..., None]
+    at_upper = codes == lower[..., None] + 1
+    return jnp.where(at_lower, 1.0 - share, 0.0) + jnp.where(at_upper, share, 0.0)
+
+
+def encoder_loss(
+    params: Params,
+    encoder: Encoder,
+    observation: jax.Array,
+    action: jax.Array,
+    reward: jax.Array,
+    terminated: jax.Array,
+    target_zs: jax.Array,
+    bins: jax.Array,
+    weights: EncoderLossWeights,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Unrolled latent prediction error (§6.3), summed over the horizon H and averaged over the batch.
+
+    Args:
+        params: encoder parameters.
+        encoder: encoder functions.
+        observation: first observations (B, O).
+        action: (B, H, A).
+        reward: unscaled rewards (B, H).
+        terminated: (B, H) bool; steps after a termination do not count.
+        target_zs: target latents of the H following observations (B, H, zs), without gradient.
+        bins: reward bin centres.
+        weights: weights of the three terms.
+
+    Returns:
+        The loss and its three unweighted terms.
+    """
+    zs = encoder.zs(params, observation)
+    alive = jnp.ones(reward.shape[0])
+    dynamics = reward_error = terminal_error = jnp.zeros(())
+    for k in range(reward.shape[1]):
+        done = terminated[:, k].astype(zs.dtype)
+        prediction = encoder.predict(params, encoder.zsa(params, zs, action[:, k]))
+        zs = prediction.next_zs
+        squared = jnp.mean(jnp.square(zs - target_zs[:, k]), axis=-1)
+        code = two_hot(reward[:, k], bins)
+        cross_entropy = -jnp.sum(code * jax.nn.log_softmax(prediction.reward_logits), axis=-1)
+        dynamics += jnp.mean(squared * alive)
+        reward_error += jnp.mean(cross_entropy * alive)
+        terminal_error += jnp.mean(jnp.square(prediction.terminal - done) * alive)
+        alive = alive * (1.0 - done)
+    loss = (
+        weights.dynamics * dynamics
+        + weights.reward * reward_error
+        + weights.terminal * terminal_error
+    )
+    return loss, {"dynamics": dynamics, "reward": reward_error, "terminal": terminal_error}
+
+
+def n_step_return(
+    reward: jax.Array, terminated: jax.Array, discount: float
+) -> tuple[jax.Array, jax.Array]:
+    """Discounted reward until the first termination and the factor of the bootstrap (§6.9, clean form).
+
+    Args:
+        reward: (B, n).
+        terminated: (B, n) bool; truncation is not termination and never gets here.
+        discount: per step.
+
+    Returns:
+        Sum of gamma^k r_k over steps not after a termination (B,), and gamma^n where none occurred,
+        else 0 (B,).
+    """
+    alive = jnp.ones(reward.shape[0])
+    total = jnp.zeros(reward.shape[0])
+    for k in range(reward.shape[1]):
+        total += discount**k * alive * reward[:, k]
+        alive = alive * (1.0 - terminated[:, k])
+    return total, alive * discount ** reward.shape[1]
+
+
+def target_action(
+    params: Params, actor: Actor, next_zs: jax.Array, noise: jax.Array, noise_clip: float
+) -> jax.Array:
+    """Target policy with clipped smoothing noise (§6.4); latents (B, zs), scaled noise (B, A) to (B, A)."""
+    action = jnp.tanh(actor.apply(params, next_zs))
+    return jnp.clip(action + jnp.clip(noise, -noise_clip, noise_clip), -1.0, 1.0)
+
+
+def critic_target(
+    returns: jax.Array,
+    bootstrap: jax.Array,
+    next_values: jax.Array,
+    reward_scale: jax.Array,
+    target_reward_scale: jax.Array,
+) -> jax.Array:
+    """Target in units of the reward scale (§6.4); returns, bootstrap (B,), values (B, 2) to (B,)."""
+    next_value = jnp.min(next_values, axis=-1)
+    return (returns + bootstrap * next_value * target_reward_scale) / reward_scale
+
+
+def critic_loss(
+    params: Params, critic: Critic, zsa: jax.Array, target: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Huber loss (beta 1) of both heads against one target (§6.4); returns loss and values (B, 2)."""
+    values = critic.apply(params, zsa)
+    error = jnp.abs(values - target[:, None])
+    huber = jnp.where(error < 1.0, 0.5 * jnp.square(error), error - 0.5)
+    return jnp.mean(huber), values
+
+
+def actor_loss(
+    params: Params,
+    actor: Actor,
+    critic: Critic,
+    encoder: Encoder,
+    critic_params: Params,
+    encoder_params: Params,
+    zs: jax.Array,
+    pre_activation_weight: float,
+) -> jax.Array:
+    """Negative mean value of both heads plus a penalty on the pre-activation (§6.5); zs is constant."""
+    pre_activation = actor.apply(params, zs)
+    zsa = encoder.zsa(encoder_params, zs, jnp.tanh(pre_activation))
+    values = critic.apply(critic_params, zsa)
+    return -jnp.mean(values) + pre_activation_weight * jnp.mean(jnp.square(pre_activation))
+
+
+def lap_priority(
+    values: jax.Array, target: jax.Array, minimum: float, exponent: float
+) -> jax.Array:
+    """Loss-adjusted priority max(max_j |Q_j - y|, minimum)^exponent (§6.9); (B, 2), (B,) to (B,)."""
+    error = jnp.max(jnp.abs(values - target[:, None]), axis=-1)
+    return jnp.maximum(error, minimum) ** exponent

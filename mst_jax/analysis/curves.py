@@ -1,0 +1,80 @@
+"""Learning curves: what runs wrote, as arrays, and as a figure with every seed in it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import matplotlib
+import numpy as np
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+
+from mst_jax.training import read_metrics, read_settings
+
+# Okabe and Ito's palette: distinguishable with colour-vision deficiency and in print.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+
+
+class Curve(NamedTuple):
+    """Evaluation returns of one run.
+
+    Attributes:
+        label: recipe.
+        task: full task name.
+        steps: (T,) agent steps.
+        returns: (S, T) mean return of each seed's evaluation episodes; NaN where a seed has none.
+        healthy: (S,) bool, whether a seed's parameters stayed finite.
+        seconds: wall-clock seconds of the process that wrote the last row.
+    """
+
+    label: str
+    task: str
+    steps: np.ndarray
+    returns: np.ndarray
+    healthy: np.ndarray
+    seconds: float
+
+
+def read_curve(folder: Path) -> Curve:
+    """Reads a run folder; raises ValueError when it is not one or holds no evaluation yet."""
+    settings = read_settings(folder)
+    seeds = [
+        [row for row in read_metrics(folder / f"seed_{seed}") if row["kind"] == "eval"]
+        for seed in settings.seed_list
+    ]
+    steps = sorted({row["step"] for rows in seeds for row in rows})
+    if not steps:
+        raise ValueError(f"{folder} holds no evaluation yet")
+    returns = np.full((len(seeds), len(steps)), np.nan)
+    for index, rows in enumerate(seeds):
+        for row in rows:
+            if row["return"] is not None:
+                returns[index, steps.index(row["step"])] = row["return"]
+    healthy = np.array([all(row["healthy"] for row in rows) for rows in seeds])
+    seconds = max(rows[-1]["wall/seconds"] for rows in seeds if rows)
+    return Curve(settings.recipe, settings.task, np.array(steps), returns, healthy, seconds)
+
+
+def draw_curves(curves: Sequence[Curve], path: Path) -> None:
+    """Draws the mean of each run in bold over its seeds; one panel for each task."""
+    names = sorted({curve.task for curve in curves})
+    figure, axes = plt.subplots(
+        1, len(names), figsize=(5.2 * len(names), 3.6), squeeze=False, layout="constrained"
+    )
+    for axis, task in zip(axes[0], names, strict=True):
+        for index, curve in enumerate(c for c in curves if c.task == task):
+            _draw(axis, curve, PALETTE[index % len(PALETTE)])
+        axis.set(title=task, xlabel="agent steps", ylabel="evaluation return")
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.legend(frameon=False)
+    figure.savefig(path, dpi=160)
+    plt.close(figure)
+
+
+def _draw(axis: Axes, curve: Curve, colour: str) -> None:
+    axis.plot(curve.steps, curve.returns.T, color=colour, alpha=0.35, linewidth=0.9)
+    mean = np.array([column[np.isfinite(column)].mean() for column in curve.returns.T])
+    label = f"{curve.label} (mean of {len(curve.returns)} seeds)"
+    axis.plot(curve.steps, mean, color=colour, linewidth=2.2, label=label)

@@ -1,0 +1,99 @@
+"""A run as a flat dictionary of named arrays: what checkpoints, comparisons and fingerprints see."""
+
+import hashlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mst_jax import replay
+from mst_jax.training.run_state import Run
+
+Arrays = dict[str, np.ndarray]
+BUFFER = "buffer/"
+
+
+def flatten(tree: Any) -> Arrays:
+    """Names every leaf by its path; typed keys become their key data."""
+    return {
+        name: np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+        for name, leaf in _named_leaves(tree)
+    }
+
+
+def unflatten(arrays: Arrays, like: Any) -> Any:
+    """The inverse of `flatten`; `like` gives structure and key types (arrays or shapes).
+
+    Raises:
+        ValueError: when names, shapes or dtypes differ; the message lists the first differences.
+    """
+    named = _named_leaves(like)
+    compare(arrays, {name: _expected(leaf) for name, leaf in named})
+    leaves = [
+        jax.random.wrap_key_data(jnp.asarray(arrays[name]))
+        if _is_key(leaf)
+        else jnp.asarray(arrays[name])
+        for name, leaf in named
+    ]
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
+def run_to_arrays(run: Run) -> Arrays:
+    """All arrays of a run; of the buffer only its filled rows."""
+    packed = {f"{BUFFER}{name}": value for name, value in replay.pack(run.buffer).items()}
+    return {**flatten(run.replace(buffer=None)), **packed}
+
+
+def run_from_arrays(arrays: Arrays, like: Run) -> Run:
+    """The inverse of `run_to_arrays`; raises ValueError when the arrays are of another run."""
+    rest = {name: value for name, value in arrays.items() if not name.startswith(BUFFER)}
+    run = unflatten(rest, like.replace(buffer=None))
+    packed = {
+        name[len(BUFFER) :]: value for name, value in arrays.items() if name.startswith(BUFFER)
+    }
+    return run.replace(buffer=replay.unpack(packed, like=like.buffer))
+
+
+def fingerprint(run: Run) -> str:
+    """One hash over parameters, masks, optimizer states, buffer and everything else in the run."""
+    arrays = run_to_arrays(run)
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        value = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name} {value.dtype} {value.shape}\n".encode())
+        digest.update(value.view(np.uint8).data if value.size else b"")
+    return digest.hexdigest()
+
+
+def compare(found: Any, expected: dict[str, jax.ShapeDtypeStruct]) -> None:
+    """Raises ValueError when names, shapes or dtypes differ, naming the first three differences."""
+    problems = [f"{name} is missing" for name in expected if name not in found]
+    problems += [f"{name} is not expected" for name in found if name not in expected]
+    for name in expected.keys() & found.keys():
+        have = (tuple(found[name].shape), np.dtype(found[name].dtype))
+        want = (tuple(expected[name].shape), np.dtype(expected[name].dtype))
+        if have != want:
+            problems.append(
+                f"{name} is {have[1]}{list(have[0])}, expected {want[1]}{list(want[0])}"
+            )
+    if problems:
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise ValueError(
+            "the arrays do not fit this run: " + "; ".join(sorted(problems)[:3]) + more
+        )
+
+
+def _named_leaves(tree: Any) -> list[tuple[str, Any]]:
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return [(jax.tree_util.keystr(path, simple=True, separator="/"), leaf) for path, leaf in leaves]
+
+
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _expected(leaf: Any) -> jax.ShapeDtypeStruct:
+    if _is_key(leaf):
+        return jax.eval_shape(jax.random.key_data, jax.ShapeDtypeStruct(leaf.shape, leaf.dtype))
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)

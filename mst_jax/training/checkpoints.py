@@ -1,0 +1,114 @@
+"""Checkpoints in two tiers, written atomically and restored whole or not at all.
+
+Full: everything, so that a resumed run equals one that never stopped; one kept, plus the one in
+flight. Light: what acting and looking at the topology need; the last few kept.
+"""
+
+import json
+import logging
+import shutil
+import warnings
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import orbax.checkpoint as ocp
+
+from mst_jax.training.arrays import Arrays
+
+FULL, LIGHT = "full", "light"
+KEPT = {FULL: 1, LIGHT: 5}
+MANIFEST = "manifest.json"
+
+
+class Checkpoint(NamedTuple):
+    """What was read: the environment step it was written at, and its arrays."""
+
+    step: int
+    arrays: Arrays
+
+
+class DamagedCheckpointError(Exception):
+    """A checkpoint whose files are missing, unreadable or not what was written."""
+
+
+def save(folder: Path, tier: str, step: int, arrays: Arrays) -> Path:
+    """Writes a checkpoint and then deletes the older ones of its tier beyond those kept.
+
+    Args:
+        folder: the run's checkpoint folder.
+        tier: `full` or `light`.
+        step: environment step, its name.
+        arrays: named arrays.
+
+    Returns:
+        The folder written. An existing one of the same step is replaced.
+    """
+    final = folder / tier / f"{step:012d}"
+    partial = final.with_suffix(".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        # orbax refuses arrays without elements; the manifest is enough to make them again.
+        stored = {name: array for name, array in arrays.items() if array.size}
+        checkpointer.save((partial / "arrays").absolute(), stored)
+    manifest = {name: [str(a.dtype), list(a.shape), _checksum(a)] for name, a in arrays.items()}
+    (partial / MANIFEST).write_text(json.dumps({"step": step, "arrays": manifest}))
+    shutil.rmtree(final, ignore_errors=True)
+    partial.rename(final)
+    for old in _steps(folder, tier)[: -KEPT[tier]]:
+        shutil.rmtree(old)
+    return final
+
+
+def load_newest(folder: Path, tier: str) -> Checkpoint | None:
+    """Reads the newest intact checkpoint of a tier; a damaged one is skipped with a warning.
+
+    Returns:
+        The checkpoint, or None when there is none at all.
+
+    Raises:
+        DamagedCheckpointError: when there are checkpoints and none is intact.
+    """
+    paths = _steps(folder, tier)
+    for path in reversed(paths):
+        try:
+            return _load(path)
+        except DamagedCheckpointError as error:
+            warnings.warn(f"{error}; trying the one before", stacklevel=2)
+    if paths:
+        raise DamagedCheckpointError(f"no intact {tier} checkpoint in {folder}; start the run anew")
+    return None
+
+
+def _load(path: Path) -> Checkpoint:
+    try:
+        manifest = json.loads((path / MANIFEST).read_text())
+        with ocp.PyTreeCheckpointer() as checkpointer:
+            arrays = checkpointer.restore((path / "arrays").absolute())
+        arrays = {name: np.asarray(value) for name, value in arrays.items()}
+        for name, (dtype, shape, _) in manifest["arrays"].items():
+            if 0 in shape:
+                arrays[name] = np.zeros(shape, dtype)
+        # orbax casts dtypes silently, so what came back is compared with what was written.
+        found = {name: [str(a.dtype), list(a.shape), _checksum(a)] for name, a in arrays.items()}
+    except (OSError, ValueError, KeyError) as error:
+        raise DamagedCheckpointError(
+            f"checkpoint {path} cannot be read ({type(error).__name__})"
+        ) from error
+    if found != manifest["arrays"]:
+        raise DamagedCheckpointError(f"checkpoint {path} is not what was written")
+    return Checkpoint(manifest["step"], arrays)
+
+
+def _steps(folder: Path, tier: str) -> list[Path]:
+    """Finished checkpoints, oldest first; one in flight has a suffix and does not count."""
+    return sorted(path for path in (folder / tier).glob("[0-9]*") if not path.suffix)
+
+
+def _checksum(array: np.ndarray) -> int:
+    return zlib.crc32(np.ascontiguousarray(array).view(np.uint8).data) if array.size else 0
+
+
+logging.getLogger("absl").setLevel(logging.ERROR)  # orbax narrates every save otherwise

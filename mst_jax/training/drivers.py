@@ -1,0 +1,207 @@
+"""Moving a run forward by a number of steps, on host environments or inside the device program."""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mst_jax.agents import Agent
+from mst_jax.envs import HostTask, JaxEnv, Timestep
+from mst_jax.training.run_state import Purpose, Run, init_run, keys_for, over_seeds, seed_keys
+from mst_jax.training.step import make_advance, make_step
+
+STEPS_BETWEEN_STOP_CHECKS = 50  # on the device a stop request is seen after so many steps
+
+
+class Clocks:
+    """Wall-clock seconds since the last `clear`, by what they were spent on."""
+
+    def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Starts again from zero."""
+        self.environment = self.device = 0.0
+        self.steps = 0
+
+    def row(self, updates: int) -> dict[str, float]:
+        """Seconds and speeds of a chunk: all vmapped seeds advance together, so per seed."""
+        row = {"wall/device_seconds": self.device}
+        if self.environment:
+            row["wall/environment_seconds"] = self.environment
+            row["wall/environment_steps_per_second"] = self.steps / self.environment
+        if updates and self.device:
+            row["wall/updates_per_second"] = int(updates) / self.device
+        if self.environment + self.device:
+            row["wall/steps_per_second"] = self.steps / (self.environment + self.device)
+        return row
+
+
+class Driver(Protocol):
+    """Steps environments and device program in turn."""
+
+    clocks: Clocks
+    compile_seconds: dict[bool, float]
+
+    def advance(
+        self,
+        run: Run,
+        count: int,
+        learning: bool,
+        stop: Callable[[], bool],
+        report: Callable[[int], object],
+    ) -> Run:
+        """Takes `count` steps, or fewer when `stop()` turns true; `report(n)` is told of progress."""
+
+    def snapshot(self) -> dict[str, np.ndarray]:
+        """Environment state that is not in the run."""
+
+    def restore(self, snapshot: dict[str, np.ndarray]) -> None:
+        """Puts the environments back where a snapshot was taken."""
+
+    def close(self) -> None:
+        """Stops worker processes."""
+
+
+def make_driver(
+    agent: Agent, task: JaxEnv | HostTask, seeds: list[int], capacity: int, row_dtype: Any
+) -> tuple[Driver, Run]:
+    """The driver for either kind of environment, and the run before its first step."""
+    start = partial(
+        init_run,
+        agent,
+        seeds,
+        capacity,
+        action_size=task.spec.action_size,
+        row_dtype=row_dtype,
+    )
+    if isinstance(task, JaxEnv):
+        keys = keys_for(seed_keys(seeds), Purpose.ENVIRONMENT)
+        environment, observation = jax.jit(over_seeds(task.reset, len(seeds)))(keys)
+        return JaxDriver(agent, task, len(seeds)), jax.jit(start)(
+            observation=observation, environment=environment
+        )
+    driver = HostDriver(agent, task, seeds)
+    return driver, jax.jit(start)(observation=driver.reset())
+
+
+class HostDriver:
+    """One message to the worker processes and one fused device call per step."""
+
+    def __init__(self, agent: Agent, task: HostTask, seeds: list[int]) -> None:
+        self.clocks = Clocks()
+        self.compile_seconds: dict[bool, float] = {}
+        self._env = task.vector([(seed, 0) for seed in seeds])
+        self._steps = {
+            learning: jax.jit(make_step(agent, len(seeds), learning), donate_argnums=0)
+            for learning in (False, True)
+        }
+        self._compiled: dict[bool, Any] = {}
+
+    def reset(self) -> np.ndarray:
+        """Starts the first episode of every environment; observations (S, O)."""
+        return self._env.reset()
+
+    def advance(
+        self,
+        run: Run,
+        count: int,
+        learning: bool,
+        stop: Callable[[], bool],
+        report: Callable[[int], object],
+    ) -> Run:
+        """See `Driver`."""
+        for _ in range(count):
+            action = np.asarray(run.action)
+            before = time.perf_counter()
+            timestep = self._env.step(action)
+            between = time.perf_counter()
+            run = self._program(run, timestep, learning)(run, timestep)
+            run.action.block_until_ready()
+            self.clocks.environment += between - before
+            self.clocks.device += time.perf_counter() - between
+            self.clocks.steps += 1
+            report(1)
+            if stop():
+                break
+        return run
+
+    def _program(self, run: Run, timestep: Timestep, learning: bool) -> Callable[..., Run]:
+        if learning not in self._compiled:
+            before = time.perf_counter()
+            self._compiled[learning] = self._steps[learning].lower(run, timestep).compile()
+            self.compile_seconds[learning] = time.perf_counter() - before
+            self.clocks.device -= self.compile_seconds[learning]
+        return self._compiled[learning]
+
+    def snapshot(self) -> dict[str, np.ndarray]:
+        """Episode numbers and the actions of the current episodes; see `envs`."""
+        return self._env.snapshot()
+
+    def restore(self, snapshot: dict[str, np.ndarray]) -> None:
+        """Replays the current episodes' actions."""
+        self._env.restore(snapshot)
+
+    def close(self) -> None:
+        """Stops the worker processes."""
+        self._env.close()
+
+
+class JaxDriver:
+    """Chunks of steps in one jitted loop; environment states are part of the run."""
+
+    def __init__(self, agent: Agent, env: JaxEnv, num_seeds: int) -> None:
+        self.clocks = Clocks()
+        self.compile_seconds: dict[bool, float] = {}
+        self._chunks = {
+            learning: jax.jit(
+                make_advance(make_step(agent, num_seeds, learning), env, num_seeds),
+                donate_argnums=0,
+            )
+            for learning in (False, True)
+        }
+        self._compiled: dict[bool, Any] = {}
+
+    def advance(
+        self,
+        run: Run,
+        count: int,
+        learning: bool,
+        stop: Callable[[], bool],
+        report: Callable[[int], object],
+    ) -> Run:
+        """See `Driver`."""
+        while count > 0:
+            chunk = min(count, STEPS_BETWEEN_STOP_CHECKS)
+            program = self._program(run, learning)
+            before = time.perf_counter()
+            run = program(run, np.int32(chunk))
+            run.action.block_until_ready()
+            self.clocks.device += time.perf_counter() - before
+            self.clocks.steps += chunk
+            report(chunk)
+            count -= chunk
+            if stop():
+                break
+        return run
+
+    def _program(self, run: Run, learning: bool) -> Callable[..., Run]:
+        if learning not in self._compiled:
+            before = time.perf_counter()
+            self._compiled[learning] = self._chunks[learning].lower(run, jnp.int32(1)).compile()
+            self.compile_seconds[learning] = time.perf_counter() - before
+        return self._compiled[learning]
+
+    def snapshot(self) -> dict[str, np.ndarray]:
+        """Nothing: the environment states are in the run."""
+        return {}
+
+    def restore(self, snapshot: dict[str, np.ndarray]) -> None:
+        """Nothing to do."""
+
+    def close(self) -> None:
+        """Nothing to stop."""

@@ -1,0 +1,56 @@
+"""How many bytes a run will take, known before anything is allocated."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from mst_jax import replay
+from mst_jax.agents import Agent
+from mst_jax.envs import Spec
+from mst_jax.training.run_state import Purpose, keys_for, seed_keys
+from mst_jax.training.settings import Settings
+
+
+def replay_slots(settings: Settings, buffer_size: int) -> int:
+    """Slots per seed: the agent's capacity, or what the run can fill if that is less.
+
+    An episode of one step takes two slots, and the last observation one more.
+    """
+    return min(buffer_size, 2 * settings.steps + 2)
+
+
+def describe_memory(agent: Agent, spec: Spec, settings: Settings) -> str:
+    """One line: bytes of agent states and of the replay buffer, for all seeds."""
+    states = jax.eval_shape(
+        jax.vmap(agent.init), keys_for(seed_keys(settings.seed_list), Purpose.AGENT)
+    )
+    slots = replay_slots(settings, agent.buffer_size)
+    buffer_bytes = replay.nbytes(
+        num_seeds=settings.seeds,
+        capacity=slots,
+        observation_size=spec.observation_size,
+        action_size=spec.action_size,
+        span=agent.span,
+        row_dtype=np.dtype(settings.row_dtype),
+    )
+    return (
+        f"memory: agents {_human(_nbytes(states))}, replay {_human(buffer_bytes)} "
+        f"({settings.seeds} seeds x {slots:,} slots)"
+    )
+
+
+def _nbytes(tree: Any) -> int:
+    return sum(
+        leaf.size
+        * (8 if jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf.dtype.itemsize)
+        for leaf in jax.tree.leaves(tree)
+    )
+
+
+def _human(count: float) -> str:
+    for unit in ("B", "KB", "MB", "GB"):
+        if count < 1000 or unit == "GB":
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    raise AssertionError("unreachable")

@@ -1,0 +1,138 @@
+"""What a run is: its settings, saved as config.json, and where and under which versions it ran."""
+
+import dataclasses
+import importlib.metadata
+import json
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from mst_jax.agents import default_config
+
+CONFIG = "config.json"
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "dm_control", "mujoco")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """One run: everything that decides its results.
+
+    Attributes:
+        agent: a name of `mst_jax.agents.AGENTS`.
+        task: `suite:name`.
+        recipe: the recipe the configuration began from; a label once the run exists.
+        config: the agent's configuration dataclass.
+        steps: agent steps of each seed.
+        seed: the first seed.
+        seeds: how many consecutive seeds run in one program.
+        eval_every: agent steps between evaluations.
+        eval_episodes: episodes of each.
+        log_every: agent steps between rows of training metrics.
+        checkpoint_every: agent steps between full checkpoints; 0 for only the last.
+        row_dtype: dtype of stored observations and actions.
+    """
+
+    agent: str
+    task: str
+    recipe: str
+    config: Any
+    steps: int
+    seed: int
+    seeds: int
+    eval_every: int
+    eval_episodes: int
+    log_every: int
+    checkpoint_every: int
+    row_dtype: str = "float32"
+
+    def validate(self) -> None:
+        """Raises ValueError with one line for the first impossible setting."""
+        for name in ("steps", "seeds", "eval_every", "eval_episodes", "log_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        for name in ("seed", "checkpoint_every"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)} must not be negative")
+        self.config.validate()
+        if self.steps <= self.config.learning_starts:
+            raise ValueError(
+                f"steps={self.steps} must exceed learning_starts={self.config.learning_starts}; "
+                "lower config.learning_starts or raise steps"
+            )
+
+    @property
+    def seed_list(self) -> list[int]:
+        """The seeds, consecutive from `seed`."""
+        return list(range(self.seed, self.seed + self.seeds))
+
+    @property
+    def folder_name(self) -> str:
+        """suite-task/agent-recipe-seedsA-B: distinct for distinct tasks, recipes and seed blocks."""
+        block = f"{self.seed}-{self.seed + self.seeds - 1}"
+        return f"{self.task.replace(':', '-')}/{self.agent}-{self.recipe}-seeds{block}"
+
+
+def write_settings(folder: Path, settings: Settings) -> None:
+    """Writes config.json and versions.json into a run folder."""
+    text = json.dumps(dataclasses.asdict(settings), indent=2)
+    (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
+    (folder / "versions.json").write_text(json.dumps(describe_machine(), indent=2) + "\n")
+
+
+def read_settings(folder: Path) -> Settings:
+    """Reads config.json; raises ValueError when the folder is not a run or was written otherwise."""
+    path = folder / CONFIG
+    if not path.is_file():
+        raise ValueError(f"{folder} is not a run folder: it has no {CONFIG}")
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw["config"] = _rebuild(default_config(raw["agent"]), raw["config"])
+        return Settings(**raw)
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} cannot be read as a run's settings: {error}") from error
+
+
+def describe_machine() -> dict[str, Any]:
+    """Versions, git revision and hardware, for every saved result."""
+    return {
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "git": _git_revision(),
+        "platform": platform.platform(),
+        "backend": jax.default_backend(),
+        "devices": [str(device.device_kind) for device in jax.devices()],
+    }
+
+
+def _rebuild(default: Any, values: dict[str, Any]) -> Any:
+    """Fills a (nested) configuration dataclass; an unknown or missing field is a TypeError."""
+    fields = {field.name for field in dataclasses.fields(default)}
+    if fields != set(values):
+        raise TypeError(f"fields differ: {sorted(fields ^ set(values))}")
+    nested = {
+        name: _rebuild(getattr(default, name), value) if isinstance(value, dict) else value
+        for name, value in values.items()
+    }
+    return type(default)(**nested)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _git_revision() -> str | None:
+    """The revision of this source tree, with +changes when the work tree differs; None outside git."""
+    here = Path(__file__).parent
+    try:
+        run = lambda *args: subprocess.run(  # noqa: E731
+            ["git", "-C", str(here), *args], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        return run("rev-parse", "HEAD") + ("+changes" if run("status", "--porcelain") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,139 @@
+"""One environment step of all seeds on the device: store, learn, choose the next action."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from mst_jax import replay, topology
+from mst_jax.agents import Agent, Metrics
+from mst_jax.envs import JaxEnv, Timestep
+from mst_jax.training.run_state import (
+    Purpose,
+    Run,
+    Totals,
+    empty_totals,
+    keys_for,
+    over_seeds,
+    uniform_action,
+)
+
+Step = Callable[[Run, Timestep], Run]
+
+
+def make_step(agent: Agent, num_seeds: int, learning: bool) -> Step:
+    """The fused device call that follows each environment step.
+
+    Whether the run is learning yet is known on the host, so warm-up and learning are two programs and
+    neither contains a conditional for it.
+
+    Args:
+        agent: one-seed functions.
+        num_seeds: S.
+        learning: whether to learn and act by the policy, or only to store and act at random.
+
+    Returns:
+        (run, timestep of S environments) -> run whose `action` answers `timestep.observation`.
+    """
+    observe = over_seeds(agent.observe, num_seeds)
+    act = over_seeds(agent.act, num_seeds)
+    learn = over_seeds(agent.learn, num_seeds, (0, 0, 0, None))
+
+    def step(run: Run, timestep: Timestep) -> Run:
+        run = _store(run, timestep)
+        run = run.replace(agent=observe(run.agent, run.observation))
+        if learning:
+            run = _learn(run, learn)
+        keys = keys_for(run.keys, Purpose.ACT, run.clock.step)
+        if learning:
+            action = act(run.agent, run.observation, keys)
+        else:
+            action = uniform_action(keys, run.action.shape[-1])
+        return run.replace(action=_safe(action, run.healthy))
+
+    return step
+
+
+def make_advance(step: Step, env: JaxEnv, num_seeds: int) -> Callable[[Run, jax.Array], Run]:
+    """A chunk for pure-JAX environments: (run, int32 number of steps) -> run, entirely on the device."""
+    env_step = over_seeds(env.step, num_seeds)
+
+    def body(_: jax.Array, run: Run) -> Run:
+        environment, timestep = env_step(run.environment, run.action)
+        return step(run, timestep).replace(environment=environment)
+
+    return lambda run, count: jax.lax.fori_loop(0, count, body, run)
+
+
+def finish_chunk(agent: Agent, run: Run) -> tuple[Run, Totals, Metrics]:
+    """Marks seeds whose parameters are no longer finite, and hands out and clears the metric sums.
+
+    Returns:
+        The run with cleared sums, the sums, and each module's sparsity (S,) counted from its masks.
+    """
+    finite = [
+        jnp.all(jnp.isfinite(leaf), axis=tuple(range(1, leaf.ndim)))
+        for leaf in jax.tree.leaves(agent.parameters(run.agent))
+    ]
+    healthy = run.healthy & jnp.all(jnp.stack(finite), axis=0)
+    cleared = empty_totals(run.totals.metrics, run.healthy.shape[0])
+    return run.replace(healthy=healthy, totals=cleared), run.totals, _sparsities(agent, run)
+
+
+def _sparsities(agent: Agent, run: Run) -> Metrics:
+    def of_module(masks: Any) -> jax.Array:
+        if not jax.tree.leaves(masks):  # a dense module has no masks, and vmap needs an array
+            return jnp.zeros(run.healthy.shape)
+        return 1.0 - jax.vmap(topology.density)(masks)
+
+    return {name: of_module(masks) for name, masks in agent.masks(run.agent).items()}
+
+
+def _store(run: Run, timestep: Timestep) -> Run:
+    buffer = replay.insert(
+        run.buffer,
+        run.observation,
+        run.action,
+        timestep.reward,
+        timestep.terminated,
+        timestep.truncated,
+        timestep.next_observation,
+    )
+    ended = timestep.terminated | timestep.truncated
+    episode_return = run.episode_return + timestep.reward
+    totals = run.totals.replace(
+        returns=run.totals.returns + jnp.where(ended, episode_return, 0.0),
+        episodes=run.totals.episodes + ended,
+    )
+    return run.replace(
+        buffer=buffer,
+        observation=timestep.observation,
+        episode_return=jnp.where(ended, 0.0, episode_return),
+        totals=totals,
+        clock=run.clock.replace(step=run.clock.step + 1),
+    )
+
+
+def _learn(run: Run, learn: Callable[..., Any]) -> Run:
+    keys = keys_for(run.keys, Purpose.LEARN, run.clock.step)
+    agent, feedback, metrics = learn(run.agent, replay.view(run.buffer), keys, run.clock)
+    buffer = run.buffer
+    if feedback is not None:
+        buffer = replay.set_priorities(buffer, feedback.indices, feedback.priorities)
+    return run.replace(
+        agent=agent,
+        buffer=buffer,
+        totals=_add(run.totals, metrics),
+        clock=run.clock.replace(update=run.clock.update + 1),
+    )
+
+
+def _add(totals: Totals, metrics: Metrics) -> Totals:
+    sums = {name: totals.metrics[name] + value for name, value in metrics.items()}
+    return totals.replace(metrics=sums, updates=totals.updates + 1)
+
+
+def _safe(action: jax.Array, healthy: jax.Array) -> jax.Array:
+    """Zero where an action is not finite or its seed is marked: physics must never see a NaN."""
+    return jnp.where(healthy[:, None] & jnp.isfinite(action), action, 0.0)

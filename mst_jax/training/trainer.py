@@ -1,0 +1,289 @@
+"""The training loop: chunks of steps, and between them metrics, evaluation and checkpoints."""
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from mst_jax import envs, topology
+from mst_jax.agents import Agent, make_agent
+from mst_jax.training import checkpoints
+from mst_jax.training.arrays import Arrays, fingerprint, flatten, run_from_arrays, run_to_arrays
+from mst_jax.training.checkpoints import Checkpoint
+from mst_jax.training.drivers import Driver, make_driver
+from mst_jax.training.evaluation import Evaluator, make_evaluator
+from mst_jax.training.memory import describe_memory, replay_slots
+from mst_jax.training.run_state import Run
+from mst_jax.training.settings import Settings, read_settings, write_settings
+from mst_jax.training.sinks import JsonLines, Sink, TensorBoard, cut_back
+from mst_jax.training.step import finish_chunk
+
+ENVIRONMENT = "environment/"
+FINGERPRINT = "fingerprint.txt"
+
+
+class Outcome(NamedTuple):
+    """How a call of `train` ended."""
+
+    folder: Path
+    step: int
+    fingerprint: str | None  # None when stopped by a signal; resuming then continues exactly
+
+    @property
+    def finished(self) -> bool:
+        """Whether all steps were taken."""
+        return self.fingerprint is not None
+
+
+class Session(NamedTuple):
+    """What a run works with on the host."""
+
+    settings: Settings
+    folder: Path
+    agent: Agent
+    driver: Driver
+    evaluator: Evaluator
+    sinks: list[Sink]
+    finish_chunk: Callable[[Run], Any]
+    stop: Callable[[], bool]  # true once a signal asked to stop
+    began: float  # time.perf_counter() at the start of this process's part
+
+    @property
+    def checkpoint_folder(self) -> Path:
+        """Where both tiers of checkpoints go."""
+        return self.folder / "checkpoints"
+
+
+class Job(NamedTuple):
+    """A run that was checked and can be trained; nothing was written or allocated yet."""
+
+    settings: Settings
+    folder: Path
+    task: envs.JaxEnv | envs.HostTask
+    agent: Agent
+    checkpoint: Checkpoint | None  # what to continue from
+
+
+def plan_run(settings: Settings, logdir: Path) -> Job:
+    """Checks a new run, which will live in `logdir` / `settings.folder_name`.
+
+    Raises:
+        ValueError: when a setting is impossible, the task is unknown or the folder exists.
+    """
+    settings.validate()
+    folder = logdir / settings.folder_name
+    if folder.exists():
+        raise ValueError(
+            f"{folder} exists; continue it with --resume={folder} or choose another logdir"
+        )
+    return Job(settings, folder, *prepare(settings), checkpoint=None)
+
+
+def plan_resume(folder: Path) -> Job:
+    """Checks a run to continue from its newest full checkpoint, or from its start if it has none.
+
+    Raises:
+        ValueError: when the folder is not a run.
+        DamagedCheckpointError: when there are checkpoints and none is intact.
+    """
+    settings = read_settings(folder)
+    checkpoint = checkpoints.load_newest(folder / "checkpoints", checkpoints.FULL)
+    return Job(settings, folder, *prepare(settings), checkpoint=checkpoint)
+
+
+def prepare(settings: Settings) -> tuple[envs.JaxEnv | envs.HostTask, Agent]:
+    """Task and agent of a run; raises ValueError for unknown names and impossible settings."""
+    task = envs.make(settings.task)
+    spec = task.spec
+    agent = make_agent(
+        settings.agent, settings.config, spec.observation_size, spec.action_size, settings.steps
+    )
+    return task, agent
+
+
+def train(job: Job) -> Outcome:
+    """Trains a run to its end, or until SIGTERM or SIGINT asks it to stop.
+
+    Raises:
+        ValueError: when the checkpoint is of another run; nothing is changed then.
+    """
+    settings, folder, task, agent, checkpoint = job
+    began = time.perf_counter()
+    for name, plan in agent.plans.items():
+        tqdm.write(f"{name}\n{plan}")
+    tqdm.write(describe_memory(agent, task.spec, settings))
+    slots = replay_slots(settings, agent.buffer_size)
+    row_dtype = np.dtype(settings.row_dtype)
+    with ExitStack() as stack:
+        driver, run = make_driver(agent, task, settings.seed_list, slots, row_dtype)
+        stack.enter_context(closing(driver))
+        if checkpoint is not None:
+            run = _restore(run, checkpoint.arrays, driver)
+            tqdm.write(f"resumed {folder} at step {checkpoint.step:,}")
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_settings(folder, settings)
+        evaluator = make_evaluator(agent, task, settings.seed_list, settings.eval_episodes)
+        stack.enter_context(closing(evaluator))
+        sinks = _open_sinks(settings, folder, None if checkpoint is None else checkpoint.step)
+        for sink in sinks:
+            stack.enter_context(closing(sink))
+        stop = stack.enter_context(_stop_on_signal())
+        finish = jax.jit(partial(finish_chunk, agent), donate_argnums=0)
+        session = Session(settings, folder, agent, driver, evaluator, sinks, finish, stop, began)
+        if checkpoint is None:
+            topology.save_masks(folder / "topology_initial.npz", agent.masks(run.agent))
+            _evaluate(session, run, 0)
+        return _loop(session, run, 0 if checkpoint is None else checkpoint.step)
+
+
+def _loop(session: Session, run: Run, step: int) -> Outcome:
+    settings, total = session.settings, session.settings.steps
+    bar = tqdm(
+        total=total,
+        initial=step,
+        unit="step",
+        desc=settings.recipe,
+        file=sys.stdout,
+        mininterval=0.5 if sys.stdout.isatty() else 20.0,
+        dynamic_ncols=True,
+    )
+    with bar:
+        while step < total and not session.stop():
+            target = next_boundary(step, settings, session.agent.learning_starts)
+            learning = step >= session.agent.learning_starts
+            run = session.driver.advance(run, target - step, learning, session.stop, bar.update)
+            step = int(run.clock.step)
+            if step == target and _due(step, settings.log_every, settings):
+                run = _log(session, run, step)
+            if step == target and _due(step, settings.eval_every, settings):
+                returns = _evaluate(session, run, step)
+                bar.set_postfix_str(f"return {returns.mean():.1f}")
+            if session.stop() or _due(step, settings.checkpoint_every, settings):
+                _save(session, run, step)
+    if step < total:
+        return Outcome(session.folder, step, None)
+    digest = fingerprint(run)
+    (session.folder / FINGERPRINT).write_text(digest + "\n")
+    topology.save_masks(session.folder / "topology_final.npz", session.agent.masks(run.agent))
+    return Outcome(session.folder, step, digest)
+
+
+def next_boundary(step: int, settings: Settings, learning_starts: int) -> int:
+    """The next step at which the host has something to do."""
+    periods = (settings.log_every, settings.eval_every, settings.checkpoint_every)
+    stops = [(step // period + 1) * period for period in periods if period]
+    if step < learning_starts:
+        stops.append(learning_starts)
+    return min(*stops, settings.steps)
+
+
+def _due(step: int, period: int, settings: Settings) -> bool:
+    return step == settings.steps or (period > 0 and step % period == 0)
+
+
+def _log(session: Session, run: Run, step: int) -> Run:
+    """Fetches the chunk's metric sums in one transfer and writes one row per seed."""
+    run, totals, sparsities = session.finish_chunk(run)
+    totals, sparsities, healthy = jax.device_get((totals, sparsities, run.healthy))
+    clocks, updates = session.driver.clocks, max(int(totals.updates), 1)
+    for index in range(session.settings.seeds):
+        row: dict[str, Any] = {f"sparsity/{name}": s[index] for name, s in sparsities.items()}
+        if totals.updates:
+            row |= {name: value[index] / updates for name, value in totals.metrics.items()}
+        if totals.episodes[index]:
+            row["return"] = totals.returns[index] / totals.episodes[index]
+        _write(
+            session, index, step, "train", bool(healthy[index]), row | clocks.row(totals.updates)
+        )
+    clocks.clear()
+    for index in np.flatnonzero(~healthy):
+        seed = session.settings.seed_list[index]
+        tqdm.write(
+            f"seed {seed} has non-finite parameters since before step {step}: its actions are 0"
+        )
+    return run
+
+
+def _evaluate(session: Session, run: Run, step: int) -> np.ndarray:
+    """Evaluates all seeds, writes one row per seed and a light checkpoint; returns (S, episodes)."""
+    before = time.perf_counter()
+    every = session.settings.eval_every
+    returns = session.evaluator(run.agent, -(-step // every))
+    seconds = time.perf_counter() - before
+    healthy = np.asarray(run.healthy)
+    for index, values in enumerate(returns):
+        row = {"return": values.mean(), "returns": values, "wall/evaluation_seconds": seconds}
+        _write(session, index, step, "eval", bool(healthy[index]), row)
+    light = {name: getattr(run.agent, name) for name in session.agent.acting}
+    arrays = flatten({**light, "masks": session.agent.masks(run.agent)})
+    checkpoints.save(session.checkpoint_folder, checkpoints.LIGHT, step, arrays)
+    return returns
+
+
+def _write(
+    session: Session, index: int, step: int, kind: str, healthy: bool, values: dict[str, Any]
+) -> None:
+    seed = session.settings.seed_list[index]
+    wall = {"wall/seconds": time.perf_counter() - session.began}
+    for sink in session.sinks:
+        sink.write(
+            index, {"step": step, "kind": kind, "seed": seed, "healthy": healthy, **values, **wall}
+        )
+
+
+def _save(session: Session, run: Run, step: int) -> None:
+    snapshot = {f"{ENVIRONMENT}{k}": v for k, v in session.driver.snapshot().items()}
+    arrays = {**run_to_arrays(run), **snapshot}
+    checkpoints.save(session.checkpoint_folder, checkpoints.FULL, step, arrays)
+
+
+def _restore(run: Run, arrays: Arrays, driver: Driver) -> Run:
+    """The run and the environments of a full checkpoint."""
+    rest = {name: a for name, a in arrays.items() if not name.startswith(ENVIRONMENT)}
+    run = run_from_arrays(rest, run)
+    snapshot = {
+        name[len(ENVIRONMENT) :]: a for name, a in arrays.items() if name.startswith(ENVIRONMENT)
+    }
+    driver.restore(snapshot)
+    return run
+
+
+def _open_sinks(settings: Settings, folder: Path, step: int | None) -> list[Sink]:
+    """Opens the sinks; rows after the step to resume from are cut off, all of them for a fresh run."""
+    folders = [folder / f"seed_{seed}" for seed in settings.seed_list]
+    for seed_folder in folders:
+        seed_folder.mkdir(exist_ok=True)
+        cut_back(seed_folder, -1 if step is None else step)
+    return [JsonLines(folders), TensorBoard(folders, step or 0)]
+
+
+@contextmanager
+def _stop_on_signal() -> Iterator[Callable[[], bool]]:
+    """Turns SIGTERM and SIGINT into a request to write a checkpoint and end; a second one ends at once."""
+    received: list[int] = []
+
+    def request(signum: int, _: Any) -> None:
+        if received:
+            signal.default_int_handler(signum, None)
+        received.append(signum)
+        tqdm.write(f"{signal.Signals(signum).name}: writing a checkpoint, then stopping")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False  # only the main thread may set signal handlers
+        return
+    previous = {s: signal.signal(s, request) for s in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield lambda: bool(received)
+    finally:
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)
