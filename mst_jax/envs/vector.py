@@ -4,6 +4,7 @@ Processes, not threads: dm_control spends its time in Python (shared/envs.md §1
 multiprocessing's spawn either: it imports the parent's `__main__` again, and with it jax.
 """
 
+import contextlib
 import itertools
 import multiprocessing
 import os
@@ -150,16 +151,19 @@ class WorkerVectorEnv:
           ValueError: if the snapshot was taken of other environments.
           RuntimeError: if a worker failed or the environments are closed.
         """
-        actions = np.asarray(snapshot["actions"], np.float32)
         if not np.array_equal(snapshot["seeds"], self.seeds):
             raise ValueError("the snapshot was taken with other seeds than these environments have")
-        if self.spec.episode_length and actions.shape != self._actions.shape:
+        actions = np.array(snapshot["actions"], np.float32)
+        count, _, size = self._actions.shape
+        shape = (count, self.spec.episode_length or actions.shape[1], size)
+        if actions.shape != shape:
             raise ValueError(
-                f"the snapshot holds actions {actions.shape}, this task has {self._actions.shape}: "
-                "task and action repeat must be those of the snapshot"
+                f"the snapshot holds actions {actions.shape}, these environments need {shape}: "
+                "was it taken of another task or action repeat?"
             )
-        self._actions = actions.copy()
-        return self._start(np.array(snapshot["episode"]), np.array(snapshot["length"]))
+        self._actions = actions
+        episode, length = (np.array(snapshot[name], np.int64) for name in ("episode", "length"))
+        return self._start(episode, length)
 
     def close(self) -> None:
         """Ends the workers; may be called again. A snapshot can still be taken."""
@@ -234,8 +238,10 @@ class WorkerVectorEnv:
         raise failure
 
     def _died(self, worker: int) -> RuntimeError:
-        code = self._processes[worker].wait(_GRACE_SECONDS)
-        return RuntimeError(f"{self._name(worker)} died (exit code {code})")
+        process = self._processes[worker]
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_GRACE_SECONDS)
+        return RuntimeError(f"{self._name(worker)} died (exit code {process.returncode})")
 
     def _name(self, worker: int) -> str:
         block = self._blocks[worker]
