@@ -130,7 +130,23 @@ def test_restore_continues_bit_for_bit_from_any_step(steps):
         resumed = environments.snapshot()
     assert resumed.keys() == last.keys()
     equal(resumed.values(), last.values())  # the bytes that a checkpoint would hold
-    assert resumed["actions"].shape == (3, 8, 2)
+
+
+def test_a_snapshot_holds_the_current_episodes_actions_and_zeros():
+    actions = random_actions(17, 3, 2)
+    with make() as environments:
+        environments.reset()
+        steps = [environments.step(action) for action in actions]
+        snapshot = environments.snapshot()
+    ended = np.array([step.terminated | step.truncated for step in steps])
+    assert snapshot["actions"].shape == (3, 8, 2)
+    np.testing.assert_array_equal(snapshot["seeds"], SEEDS)
+    np.testing.assert_array_equal(snapshot["episode"], ended.sum(axis=0))
+    for index, length in enumerate(snapshot["length"]):
+        assert length == 16 - np.flatnonzero(ended[:, index])[-1]
+        log = snapshot["actions"][index]
+        np.testing.assert_array_equal(log[:length], actions[17 - length :, index])
+        assert not log[length:].any()
 
 
 def test_restore_of_an_endless_task_whose_log_has_grown():
@@ -199,7 +215,9 @@ def test_workers_import_neither_jax_nor_the_parents_main():
 def test_dm_control_workers_do_not_map_jax():
     with envs.make("dmc:cartpole-swingup").vector([(0, 0)]) as environments:
         environments.reset()
-        maps = Path(f"/proc/{environments._processes[0].pid}/maps").read_text()
+        process = Path(f"/proc/{environments._processes[0].pid}")
+        maps = (process / "maps").read_text()
+        assert b"OMP_NUM_THREADS=1" in (process / "environ").read_bytes().split(b"\0")
     assert "mujoco" in maps
     assert "jaxlib" not in maps
 
