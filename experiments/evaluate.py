@@ -1,4 +1,4 @@
-"""Evaluates the newest policies of a run: python -m experiments.evaluate RUN_FOLDER --episodes=10."""
+"""Evaluates a run's newest policies: python -m experiments.evaluate RUN_FOLDER --episodes=10."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ from absl import flags
 
 from experiments.cli import launch, one_line_errors, run_folders
 from mst_jax import envs
-from mst_jax.training import load_agent_states
+from mst_jax.training import load_snapshot
 from mst_jax.training.evaluation import make_evaluator
 
 EPISODES = flags.DEFINE_integer("episodes", 10, "Episodes per seed.", lower_bound=1)
@@ -21,7 +21,7 @@ def main(argv: list[str]) -> None:
     """Prints the return of each seed and writes evaluation.json into the run folder."""
     with one_line_errors():
         (folder,) = run_folders(argv, at_most=1)
-        settings, agent, states, step = load_agent_states(folder)
+        settings, agent, states, _, step = load_snapshot(folder)
         task = envs.make(settings.task)
     evaluator = make_evaluator(agent, task, settings.seed_list, EPISODES.value)
     try:

@@ -5,8 +5,8 @@ from typing import Any
 
 Overrides = dict[str, Any]
 
-# One architecture for `dense` and `mst` (specs/mst-and-mrq.md §4.1): encoder and critic are ELU, the
-# actor ReLU, all with layer norm, as published; MST adds pre-layer residuals.
+# One architecture for `dense` and `mst` (specs/mst-and-mrq.md §4.1): ELU encoder and critic, ReLU
+# actor, all with layer norm, as published; MST adds pre-layer residuals.
 _RESIDUAL: Overrides = {f"{m}.residual": "pre" for m in ("encoder", "critic", "actor")}
 
 

@@ -1,4 +1,4 @@
-"""The contract between agents and trainer: pure functions of array-only state, written for one seed."""
+"""The contract between agents and trainer: pure functions of array-only state, for one seed."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ Metrics = dict[str, jax.Array]
 
 @struct.dataclass
 class Clock:
-    """What decides whether work is due. Stored once for all seeds and never batched (DESIGN rule 3).
+    """What decides whether work is due; stored once for all seeds, never batched (DESIGN rule 3).
 
     Attributes:
         step: int32 scalar, environment steps taken so far by each seed.
@@ -38,7 +38,8 @@ class Agent(NamedTuple):
     Attributes:
         init: key -> state.
         observe: (state, observation (O,)) -> state; running statistics of observations.
-        act: (state, observation (O,), key or None) -> action (A,) in [-1, 1]; no exploration without a key.
+        act: (state, observation (O,), key or None) -> action (A,) in [-1, 1]; without a key
+            there is no exploration.
         learn: (state, replay view, key, clock) -> (state, Feedback or None, metrics of scalars).
         parameters: state -> {module: parameters}; the online networks.
         acting: names of the state's fields that `act` reads; they make up a light checkpoint.
@@ -46,7 +47,7 @@ class Agent(NamedTuple):
         plans: {module: resolved topology plan}.
         learning_starts: environment steps of uniform random actions before the first `learn`.
         buffer_size: replay capacity in environment steps.
-        span: consecutive transitions of one episode that a sampled start needs (see `replay.create`).
+        span: consecutive transitions of one episode that a sampled start needs; `replay.create`.
     """
 
     init: Callable[[jax.Array], AgentState]

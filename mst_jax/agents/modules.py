@@ -26,7 +26,7 @@ class ModuleConfig:
         regime: `dense`, `static` or `rigl`.
         sparsity: share of zero weights over the module's kernels, distributed by Erdős–Rényi.
         interval: updates of this module between rewirings (RigL).
-        drop_fraction: share of active weights replaced at the first rewiring, annealed by a cosine (RigL).
+        drop_fraction: share of active weights replaced at a rewiring, annealed by a cosine (RigL).
         end_fraction: share of all updates after which the topology is frozen (RigL).
     """
 

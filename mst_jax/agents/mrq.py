@@ -104,7 +104,7 @@ class MRQConfig:
 
     @property
     def span(self) -> int:
-        """A start can be sampled once max(horizon, n_step) further steps of its episode exist (§6.9)."""
+        """A start can be sampled once max(horizon, n_step) steps of its episode follow (§6.9)."""
         return max(self.horizon, self.n_step) + 1
 
 
@@ -140,6 +140,7 @@ class MRQ:
     optimizers: dict[str, optax.GradientTransformationExtraArgs]
 
     def init(self, key: jax.Array) -> MRQState:
+        """Random parameters, masks drawn and applied; targets equal the online networks."""
         keys = dict(zip(MODULES, jax.random.split(key, len(MODULES)), strict=True))
         params, opt_state = {}, {}
         for name in MODULES:
@@ -159,6 +160,7 @@ class MRQ:
         )
 
     def act(self, state: MRQState, observation: jax.Array, key: jax.Array | None) -> jax.Array:
+        """Action (A,) for an observation (O,), with Gaussian noise when there is a key (§6.8)."""
         zs = self.encoder.zs(state.params["encoder"], observation)
         action = jnp.tanh(self.actor.apply(state.params["actor"], zs))
         if key is None:
@@ -169,8 +171,9 @@ class MRQ:
     def learn(
         self, state: MRQState, view: Any, key: jax.Array, clock: Clock
     ) -> tuple[MRQState, Feedback, Metrics]:
+        """One update; every `target_period` updates an encoder burst comes first (§6.7)."""
         burst_key, batch_key, noise_key = jax.random.split(key, 3)
-        # The conditional returns only what a burst changes, so that the rest is not copied each step.
+        # The conditional returns only what a burst changes: the rest need not be copied each step.
         changed = jax.lax.cond(
             clock.update % self.config.target_period == 0,
             lambda: self.refresh(state, view, burst_key, clock),
@@ -192,7 +195,7 @@ class MRQ:
         return state, Feedback(indices, priorities), metrics
 
     def refresh(self, state: MRQState, view: Any, key: jax.Array, clock: Clock) -> dict[str, Any]:
-        """Copies targets, renews the reward scale and trains the encoder for one target period (§6.7)."""
+        """Copies targets, renews the reward scale, trains the encoder for one period (§6.7)."""
         config = self.config
         target_params = state.params
         weights = losses.EncoderLossWeights(
@@ -231,7 +234,7 @@ class MRQ:
         weights: losses.EncoderLossWeights,
         step: jax.Array,
     ) -> tuple[tuple[Any, Any], Metrics]:
-        """One step on a batch of sub-trajectories; the targets are the copy taken before the burst."""
+        """One step on a batch of sub-trajectories; targets are the copy taken before the burst."""
         bins = losses.symexp_bins(self.config.reward_bins, self.config.reward_limit)
         (loss, terms), grads = jax.value_and_grad(losses.encoder_loss, has_aux=True)(
             params,
@@ -250,10 +253,10 @@ class MRQ:
     def update_critic_and_actor(
         self, state: MRQState, batch: Any, noise: jax.Array, step: jax.Array
     ) -> tuple[MRQState, jax.Array, Metrics]:
-        """One critic step, then one actor step with the updated critic, on one n-step batch (§6.4, 6.5).
+        """One critic step, then one actor step with the new critic, on one batch (§6.4, §6.5).
 
-        `noise` (B, A) is the target policy's smoothing noise before its clip. Returns the new state, the
-        priorities (B,) of the batch and metrics.
+        `noise` (B, A) is the target policy's smoothing noise before its clip. Returns the new
+        state, the priorities (B,) of the batch and metrics.
         """
         config, params = self.config, state.params
         target = self.target(state, batch, noise)

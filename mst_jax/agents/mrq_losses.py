@@ -1,4 +1,4 @@
-"""MR.Q's losses and targets as functions of plainly batched arrays (specs/mst-and-mrq.md §6.3-6.6)."""
+"""MR.Q's losses and targets on plainly batched arrays (specs/mst-and-mrq.md §6.3-6.6)."""
 
 from typing import NamedTuple
 
@@ -44,7 +44,7 @@ def encoder_loss(
     bins: jax.Array,
     weights: EncoderLossWeights,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Unrolled latent prediction error (§6.3), summed over the horizon H and averaged over the batch.
+    """Unrolled prediction error (§6.3), summed over the horizon H and averaged over the batch.
 
     Args:
         params: encoder parameters.
@@ -85,7 +85,7 @@ def encoder_loss(
 def n_step_return(
     reward: jax.Array, terminated: jax.Array, discount: float
 ) -> tuple[jax.Array, jax.Array]:
-    """Discounted reward until the first termination and the factor of the bootstrap (§6.9, clean form).
+    """Discounted reward until a termination, and the bootstrap's factor (§6.9, clean form).
 
     Args:
         reward: (B, n).
@@ -107,7 +107,7 @@ def n_step_return(
 def target_action(
     params: Params, actor: Actor, next_zs: jax.Array, noise: jax.Array, noise_clip: float
 ) -> jax.Array:
-    """Target policy with clipped smoothing noise (§6.4); latents (B, zs), scaled noise (B, A) to (B, A)."""
+    """Target policy with clipped smoothing noise (§6.4); (B, zs), scaled noise (B, A) to (B, A)."""
     action = jnp.tanh(actor.apply(params, next_zs))
     return jnp.clip(action + jnp.clip(noise, -noise_clip, noise_clip), -1.0, 1.0)
 
@@ -119,7 +119,7 @@ def critic_target(
     reward_scale: jax.Array,
     target_reward_scale: jax.Array,
 ) -> jax.Array:
-    """Target in units of the reward scale (§6.4); returns, bootstrap (B,), values (B, 2) to (B,)."""
+    """Target in units of the reward scale (§6.4); (B,), (B,), next values (B, 2) to (B,)."""
     next_value = jnp.min(next_values, axis=-1)
     return (returns + bootstrap * next_value * target_reward_scale) / reward_scale
 
@@ -127,7 +127,7 @@ def critic_target(
 def critic_loss(
     params: Params, critic: Critic, zsa: jax.Array, target: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Huber loss (beta 1) of both heads against one target (§6.4); returns loss and values (B, 2)."""
+    """Huber loss (beta 1) of both heads against one target (§6.4), and the values (B, 2)."""
     values = critic.apply(params, zsa)
     error = jnp.abs(values - target[:, None])
     huber = jnp.where(error < 1.0, 0.5 * jnp.square(error), error - 0.5)
@@ -144,7 +144,7 @@ def actor_loss(
     zs: jax.Array,
     pre_activation_weight: float,
 ) -> jax.Array:
-    """Negative mean value of both heads plus a penalty on the pre-activation (§6.5); zs is constant."""
+    """Negative mean value of both heads plus a pre-activation penalty (§6.5); zs is constant."""
     pre_activation = actor.apply(params, zs)
     zsa = encoder.zsa(encoder_params, zs, jnp.tanh(pre_activation))
     values = critic.apply(critic_params, zsa)
@@ -154,6 +154,6 @@ def actor_loss(
 def lap_priority(
     values: jax.Array, target: jax.Array, minimum: float, exponent: float
 ) -> jax.Array:
-    """Loss-adjusted priority max(max_j |Q_j - y|, minimum)^exponent (§6.9); (B, 2), (B,) to (B,)."""
+    """Priority max(max_j |Q_j - y|, minimum)^exponent (§6.9); (B, 2), target (B,) to (B,)."""
     error = jnp.max(jnp.abs(values - target[:, None]), axis=-1)
     return jnp.maximum(error, minimum) ** exponent

@@ -8,7 +8,7 @@ from mst_jax.agents.mrq import MRQConfig, make_mrq
 
 
 class Entry(NamedTuple):
-    """An algorithm's settings (a dataclass whose defaults are the published ones) and its constructor."""
+    """An algorithm's settings, a dataclass with the published defaults, and its constructor."""
 
     config: type
     make: Callable[..., Agent]  # (config, observation_size, action_size, total_steps)
@@ -27,7 +27,7 @@ def default_config(name: str) -> Any:
 def make_agent(
     name: str, config: Any, observation_size: int, action_size: int, total_steps: int
 ) -> Agent:
-    """Builds an algorithm for one seed; raises ValueError for an unknown name or impossible settings."""
+    """Builds an algorithm for one seed; ValueError for an unknown name or impossible settings."""
     return _entry(name).make(config, observation_size, action_size, total_steps)
 
 

@@ -4,12 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import matplotlib
 import numpy as np
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from mst_jax.training import read_metrics, read_settings
 
@@ -60,9 +57,8 @@ def read_curve(folder: Path) -> Curve:
 def draw_curves(curves: Sequence[Curve], path: Path) -> None:
     """Draws the mean of each run in bold over its seeds; one panel for each task."""
     names = sorted({curve.task for curve in curves})
-    figure, axes = plt.subplots(
-        1, len(names), figsize=(5.2 * len(names), 3.6), squeeze=False, layout="constrained"
-    )
+    figure = Figure(figsize=(5.2 * len(names), 3.6), layout="constrained")
+    axes = figure.subplots(1, len(names), squeeze=False)
     for axis, task in zip(axes[0], names, strict=True):
         for index, curve in enumerate(c for c in curves if c.task == task):
             _draw(axis, curve, PALETTE[index % len(PALETTE)])
@@ -70,7 +66,6 @@ def draw_curves(curves: Sequence[Curve], path: Path) -> None:
         axis.spines[["top", "right"]].set_visible(False)
         axis.legend(frameon=False)
     figure.savefig(path, dpi=160)
-    plt.close(figure)
 
 
 def _draw(axis: Axes, curve: Curve, colour: str) -> None:

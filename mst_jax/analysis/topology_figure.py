@@ -3,16 +3,15 @@
 from pathlib import Path
 from typing import NamedTuple
 
-import matplotlib
+import jax
 import numpy as np
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-WIDEST = (
-    256  # more rows or columns than this are not visible in print; they are averaged into blocks
-)
+from mst_jax import topology
+from mst_jax.training import INITIAL_TOPOLOGY, Snapshot, load_snapshot
+
+WIDEST = 256  # more rows or columns are not visible in print; they are averaged into blocks
 
 
 class Layer(NamedTuple):
@@ -23,29 +22,60 @@ class Layer(NamedTuple):
     after: np.ndarray
 
 
+def read_layers(folder: Path, seed: int | None = None) -> tuple[list[Layer], Snapshot]:
+    """Masks of one seed at the start and in the newest checkpoint; ValueError if not a run.
+
+    Args:
+        folder: run folder.
+        seed: one of the run's seeds; the first by default.
+
+    Returns:
+        Every masked layer in the order of its path, and the checkpoint.
+    """
+    snapshot = load_snapshot(folder)
+    index = snapshot.index_of(seed)
+    initial = topology.load_masks(folder / INITIAL_TOPOLOGY)
+    named = {
+        jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
+        for path, leaf in jax.tree_util.tree_flatten_with_path(initial)[0]
+    }
+    layers = [
+        Layer(path.removesuffix("/kernel"), named[path][index], masks[index])
+        for path, masks in sorted(snapshot.masks.items())
+    ]
+    return layers, snapshot
+
+
 def draw_topology(layers: list[Layer], path: Path, title: str) -> None:
-    """Draws kept weights as dark points; grown ones blue, removed ones orange in the second column."""
-    rows = max(len(layers), 1)
-    figure, axes = plt.subplots(
-        rows, 2, figsize=(7.0, 1.5 * rows + 0.8), squeeze=False, layout="constrained"
-    )
-    figure.suptitle(title, fontsize=10)
-    for (left, right), layer in zip(axes, layers, strict=False):
+    """Draws each sparse layer at the start (left) and now (right), two layers a row.
+
+    Kept weights are dark, grown ones blue, removed ones orange. Layers whose mask is full, as
+    Erdős–Rényi leaves small ones, are named below the title and not drawn.
+    """
+    sparse = [layer for layer in layers if not (layer.before.all() and layer.after.all())]
+    full = [layer.name for layer in layers if layer.before.all() and layer.after.all()]
+    rows = max(-(-len(sparse) // 2), 1)
+    figure = Figure(figsize=(10.0, 2.3 * rows + 1.0), layout="constrained")
+    note = "dark: kept, blue: grown, orange: removed since the start"
+    if full:
+        note += "\nfull: " + ", ".join(full)
+    figure.suptitle(f"{title}\n{note}", fontsize=8)
+    axes = figure.subplots(rows, 4, squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    for (left, right), layer in zip(axes.reshape(-1, 2), sparse, strict=False):
         _show(left, layer.before, layer.before)
         _show(right, layer.before, layer.after)
-        changed = np.mean(layer.before[layer.after] == 0) if layer.after.any() else 0.0
-        left.set_title(f"{layer.name}: {layer.before.mean():.0%} of weights", fontsize=7)
-        right.set_title(f"{layer.after.mean():.0%}, of which {changed:.0%} are new", fontsize=7)
-    if not layers:
-        for axis in axes[0]:
-            axis.axis("off")
-        axes[0, 0].text(0, 0.5, "every module is dense: there are no masks to show")
-    figure.savefig(path, dpi=160)
-    plt.close(figure)
+        grown = np.count_nonzero(layer.after & ~layer.before) / max(layer.after.sum(), 1)
+        left.set_title(f"{layer.name}\n{layer.before.mean():.1%} of weights", fontsize=7)
+        right.set_title(f"now {layer.after.mean():.1%}\n{grown:.0%} of it grown", fontsize=7)
+    if not sparse:
+        axes[0, 0].text(0, 0.5, "Every module is dense: there are no masks to show.")
+    figure.savefig(path, dpi=150)
 
 
 def _show(axis: Axes, before: np.ndarray, after: np.ndarray) -> None:
-    """Colours per block: grey for kept, blue for grown, orange for removed, mixed by their shares."""
+    """Colours a block by its shares of kept (grey), grown (blue) and removed (orange) weights."""
     kept, grown, removed = before & after, after & ~before, before & ~after
     colours = {
         "kept": (np.array([0.25, 0.25, 0.25]), kept),
@@ -57,6 +87,7 @@ def _show(axis: Axes, before: np.ndarray, after: np.ndarray) -> None:
         image -= _shrink(mask)[..., None] * (1.0 - colour)
     axis.imshow(np.clip(image, 0, 1), interpolation="nearest", aspect="auto")
     axis.set(xticks=[], yticks=[])
+    axis.axis("on")
     axis.set_xlabel(f"{before.shape[1]} outputs", fontsize=6)
     axis.set_ylabel(f"{before.shape[0]} inputs", fontsize=6)
 

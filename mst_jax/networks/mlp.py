@@ -1,7 +1,7 @@
 """The multi-layer perceptron of every module, with the three architectural switches of MST.
 
-Activation, normalisation and residual form are settings (specs/mst-and-mrq.md §2). Layer norm has no
-learnable scale or offset, so all variants of one width have the same number of parameters.
+Activation, normalisation and residual form are settings (specs/mst-and-mrq.md §2). Layer norm has
+no learnable scale or offset, so all variants of one width have the same number of parameters.
 """
 
 from collections.abc import Callable
@@ -29,9 +29,10 @@ class Architecture:
         depth: number of hidden layers.
         activation: a key of `ACTIVATIONS`.
         norm: whether layer norm precedes each activation.
-        residual: `none`, `pre` (the shortcut carries values before norm and activation), `post` (the sum is
-            formed before norm and activation, which the shortcut therefore passes through) or `branch`
-            (the shortcut carries activated values around layer, norm and activation); specs §2.3.
+        residual: `none`, `pre` (the shortcut carries values before norm and activation), `post`
+            (the sum is formed before norm and activation, so the shortcut passes through them) or
+            `branch` (the shortcut carries activated values around layer, norm and activation);
+            specs §2.3.
     """
 
     hidden: int
@@ -46,7 +47,7 @@ class Architecture:
 
 
 def layer_norm(x: jax.Array, epsilon: float = 1e-5) -> jax.Array:
-    """Layer norm over the last axis without learnable parameters; (..., features) to the same shape."""
+    """Layer norm over the last axis, without learnable parameters; the shape stays."""
     centred = x - jnp.mean(x, axis=-1, keepdims=True)
     variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
     return centred * jax.lax.rsqrt(variance + epsilon)

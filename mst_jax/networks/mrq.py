@@ -1,4 +1,4 @@
-"""MR.Q's three modules as pairs of pure functions (specs/mst-and-mrq.md §6.2; Fujimoto et al., 2025)."""
+"""MR.Q's modules as pure functions (specs/mst-and-mrq.md §6.2; Fujimoto et al., 2025)."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -109,7 +109,7 @@ class _ValueHead(nn.Module):
 def make_encoder(
     observation_size: int, action_size: int, sizes: EncoderSizes, architecture: Architecture
 ) -> Encoder:
-    """The encoder: zs(s), zsa(zs, a) and the linear head predicting termination, next latent, reward."""
+    """zs(s), zsa(zs, a) and the linear head that predicts termination, next latent and reward."""
     module = _Encoder(sizes, architecture)
 
     def init(key: jax.Array) -> Params:

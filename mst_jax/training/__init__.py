@@ -2,21 +2,33 @@
 
 from mst_jax.training.arrays import fingerprint
 from mst_jax.training.checkpoints import DamagedCheckpointError
-from mst_jax.training.policy import Policy, load_agent_states, load_policy
+from mst_jax.training.policy import Policy, Snapshot, load_policy, load_snapshot
 from mst_jax.training.settings import Settings, describe_machine, read_settings
 from mst_jax.training.sinks import read_metrics
-from mst_jax.training.trainer import Job, Outcome, plan_resume, plan_run, prepare, train
+from mst_jax.training.trainer import (
+    INITIAL_TOPOLOGY,
+    Job,
+    Outcome,
+    checkpoint_fingerprint,
+    plan_resume,
+    plan_run,
+    prepare,
+    train,
+)
 
 __all__ = [
+    "INITIAL_TOPOLOGY",
     "DamagedCheckpointError",
     "Job",
     "Outcome",
     "Policy",
     "Settings",
+    "Snapshot",
+    "checkpoint_fingerprint",
     "describe_machine",
     "fingerprint",
-    "load_agent_states",
     "load_policy",
+    "load_snapshot",
     "plan_resume",
     "plan_run",
     "prepare",

@@ -1,4 +1,4 @@
-"""A run as a flat dictionary of named arrays: what checkpoints, comparisons and fingerprints see."""
+"""A run as a flat dictionary of named arrays, as checkpoints and fingerprints see it."""
 
 import hashlib
 from typing import Any
@@ -55,9 +55,8 @@ def run_from_arrays(arrays: Arrays, like: Run) -> Run:
     return run.replace(buffer=replay.unpack(packed, like=like.buffer))
 
 
-def fingerprint(run: Run) -> str:
-    """One hash over parameters, masks, optimizer states, buffer and everything else in the run."""
-    arrays = run_to_arrays(run)
+def fingerprint(arrays: Arrays) -> str:
+    """One hash over a run's arrays: parameters, masks, optimizer states, buffer and the rest."""
     digest = hashlib.sha256()
     for name in sorted(arrays):
         value = np.ascontiguousarray(arrays[name])

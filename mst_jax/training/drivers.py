@@ -55,7 +55,7 @@ class Driver(Protocol):
         stop: Callable[[], bool],
         report: Callable[[int], object],
     ) -> Run:
-        """Takes `count` steps, or fewer when `stop()` turns true; `report(n)` is told of progress."""
+        """Takes `count` steps, or fewer once `stop()` is true; `report(n)` hears of progress."""
 
     def snapshot(self) -> dict[str, np.ndarray]:
         """Environment state that is not in the run."""

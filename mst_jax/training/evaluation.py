@@ -11,6 +11,7 @@ from mst_jax.agents import Agent
 from mst_jax.envs import HostTask, JaxEnv
 from mst_jax.training.run_state import Purpose, keys_for, over_seeds, seed_keys
 
+MOST_ENVIRONMENTS = 32  # an environment of dm_control's dog takes 70 MB
 SEED_OFFSET = 100  # evaluation environments are seeded apart from the training ones (specs §6.8)
 
 
@@ -33,19 +34,33 @@ def make_evaluator(
     return HostEvaluator(agent, task, seeds, episodes)
 
 
+def episodes_together(num_seeds: int, episodes: int) -> int:
+    """How many episodes of one seed run at once: a divisor of `episodes` that fits the limit."""
+    limit = max(1, MOST_ENVIRONMENTS // num_seeds)
+    return max(n for n in range(1, episodes + 1) if episodes % n == 0 and n <= limit)
+
+
 class HostEvaluator:
-    """Steps S x episodes host environments together, one device call per step."""
+    """Steps several episodes of all seeds together, one device call per step, in rounds."""
 
     def __init__(self, agent: Agent, task: HostTask, seeds: list[int], episodes: int) -> None:
-        pairs = [(seed + SEED_OFFSET, index) for seed in seeds for index in range(episodes)]
+        together = episodes_together(len(seeds), episodes)
+        pairs = [(seed + SEED_OFFSET, index) for seed in seeds for index in range(together)]
         self._env = task.vector(pairs)
-        self._shape = (len(seeds), episodes)
+        self._shape = (len(seeds), together)
+        self._rounds = episodes // together
         act = jax.vmap(lambda state, observation: agent.act(state, observation, None), (None, 0))
         self._act = jax.jit(over_seeds(act, len(seeds)))
 
     def __call__(self, agent_states: Any, index: int) -> np.ndarray:
-        """See `Evaluator`: each evaluation starts from the episodes numbered `index`."""
-        observation = self._env.reset(episode=index)
+        """See `Evaluator`."""
+        first = index * self._rounds
+        rounds = [self._play(agent_states, first + number) for number in range(self._rounds)]
+        return np.concatenate(rounds, axis=1)
+
+    def _play(self, agent_states: Any, episode: int) -> np.ndarray:
+        """One whole episode in every environment."""
+        observation = self._env.reset(episode=episode)
         returns = np.zeros(observation.shape[0])
         running = np.ones(observation.shape[0], bool)
         while running.any():

@@ -1,7 +1,7 @@
-"""A trained policy from a run folder, for use in Python."""
+"""What a run has learned, read from its newest light checkpoint."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,34 @@ from mst_jax.training import checkpoints
 from mst_jax.training.arrays import unflatten
 from mst_jax.training.run_state import Purpose, keys_for, seed_keys
 from mst_jax.training.settings import Settings, read_settings
-from mst_jax.training.trainer import prepare
+from mst_jax.training.trainer import MASKS, prepare
+
+
+class Snapshot(NamedTuple):
+    """The newest light checkpoint of a run.
+
+    Attributes:
+        settings: of the run.
+        agent: one-seed functions.
+        states: agent states of all seeds; fields that acting does not read are zeros.
+        masks: {path: bool (S, ...)} of every masked leaf; paths begin with the module's name.
+        step: agent steps taken when it was written.
+    """
+
+    settings: Settings
+    agent: Agent
+    states: Any
+    masks: dict[str, np.ndarray]
+    step: int
+
+    def index_of(self, seed: int | None) -> int:
+        """Position of a seed on the leading axis, the first by default; ValueError if not held."""
+        seeds = self.settings.seed_list
+        if seed is None:
+            return 0
+        if seed not in seeds:
+            raise ValueError(f"this run holds the seeds {seeds}, not {seed}")
+        return seeds.index(seed)
 
 
 class Policy:
@@ -22,12 +49,12 @@ class Policy:
         self._act = jax.jit(lambda observation: agent.act(state, observation, None))
 
     def act(self, observation: np.ndarray) -> np.ndarray:
-        """Actions in [-1, 1] for one observation (O,) or several (..., O); (A,) or (..., A) float32."""
+        """Actions in [-1, 1], float32: (O,) to (A,), or a batch (..., O) to (..., A)."""
         return np.asarray(self._act(jnp.asarray(observation, jnp.float32)))
 
 
 def load_policy(folder: str | Path, seed: int | None = None) -> Policy:
-    """Reads the newest light checkpoint of a run.
+    """Reads the newest policy of a run.
 
     Args:
         folder: run folder.
@@ -39,20 +66,13 @@ def load_policy(folder: str | Path, seed: int | None = None) -> Policy:
     Raises:
         ValueError: when the folder is not a run, has no checkpoint yet or does not hold the seed.
     """
-    settings = read_settings(Path(folder))
-    seed = settings.seed if seed is None else seed
-    if seed not in settings.seed_list:
-        raise ValueError(f"{folder} holds seeds {settings.seed_list}, not {seed}")
-    _, agent, states, _ = load_agent_states(Path(folder))
-    index = settings.seed_list.index(seed)
-    return Policy(agent, jax.tree.map(lambda x: x[index], states))
+    snapshot = load_snapshot(Path(folder))
+    index = snapshot.index_of(seed)
+    return Policy(snapshot.agent, jax.tree.map(lambda leaf: leaf[index], snapshot.states))
 
 
-def load_agent_states(folder: Path) -> tuple[Settings, Agent, Any, int]:
-    """Settings, agent, the acting part of all seeds' states and the step of the newest light checkpoint.
-
-    The fields of the state that acting does not read are zeros.
-    """
+def load_snapshot(folder: Path) -> Snapshot:
+    """Reads the newest light checkpoint; ValueError when there is none."""
     settings = read_settings(folder)
     _, agent = prepare(settings)
     loaded = checkpoints.load_newest(folder / "checkpoints", checkpoints.LIGHT)
@@ -61,9 +81,10 @@ def load_agent_states(folder: Path) -> tuple[Settings, Agent, Any, int]:
     keys = keys_for(seed_keys(settings.seed_list), Purpose.AGENT)
     shapes = jax.eval_shape(jax.vmap(agent.init), keys)
     acting = {name: getattr(shapes, name) for name in agent.acting}
-    found = {name: a for name, a in loaded.arrays.items() if not name.startswith("masks/")}
+    masks = {n[len(MASKS) :]: a for n, a in loaded.arrays.items() if n.startswith(MASKS)}
+    found = {n: a for n, a in loaded.arrays.items() if not n.startswith(MASKS)}
     states = jax.tree.map(_zeros, shapes).replace(**unflatten(found, acting))
-    return settings, agent, states, loaded.step
+    return Snapshot(settings, agent, states, masks, loaded.step)
 
 
 def _zeros(shape: jax.ShapeDtypeStruct) -> Any:

@@ -69,7 +69,7 @@ class Run:
 
 
 def over_seeds(fn: Callable, num_seeds: int, in_axes: Any = 0) -> Callable:
-    """`jax.vmap` over the seed axis; a single seed is squeezed instead, as a vmap of one is slower."""
+    """`jax.vmap` over the seed axis; one seed is squeezed instead, as a vmap of one is slower."""
     if num_seeds > 1:
         return jax.vmap(fn, in_axes)
 

@@ -70,7 +70,7 @@ class Settings:
 
     @property
     def folder_name(self) -> str:
-        """suite-task/agent-recipe-seedsA-B: distinct for distinct tasks, recipes and seed blocks."""
+        """suite-task/agent-recipe-seedsA-B: distinct for each task, recipe and seed block."""
         block = f"{self.seed}-{self.seed + self.seeds - 1}"
         return f"{self.task.replace(':', '-')}/{self.agent}-{self.recipe}-seeds{block}"
 
@@ -83,7 +83,7 @@ def write_settings(folder: Path, settings: Settings) -> None:
 
 
 def read_settings(folder: Path) -> Settings:
-    """Reads config.json; raises ValueError when the folder is not a run or was written otherwise."""
+    """Reads config.json; ValueError when the folder is not a run or holds other fields."""
     path = folder / CONFIG
     if not path.is_file():
         raise ValueError(f"{folder} is not a run folder: it has no {CONFIG}")
@@ -127,7 +127,7 @@ def _version(package: str) -> str | None:
 
 
 def _git_revision() -> str | None:
-    """The revision of this source tree, with +changes when the work tree differs; None outside git."""
+    """The revision of this source tree, with +changes if the work tree differs; else None."""
     here = Path(__file__).parent
     try:
         run = lambda *args: subprocess.run(  # noqa: E731

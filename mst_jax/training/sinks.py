@@ -40,7 +40,7 @@ class JsonLines:
 
 
 class TensorBoard:
-    """Event files beside each seed's metrics; a resumed run hides what came after its checkpoint."""
+    """Event files beside each seed's metrics; a resumed run hides what it will do again."""
 
     def __init__(self, folders: Sequence[Path], step: int) -> None:
         from tensorboardX import SummaryWriter

@@ -25,8 +25,8 @@ Step = Callable[[Run, Timestep], Run]
 def make_step(agent: Agent, num_seeds: int, learning: bool) -> Step:
     """The fused device call that follows each environment step.
 
-    Whether the run is learning yet is known on the host, so warm-up and learning are two programs and
-    neither contains a conditional for it.
+    Whether the run is learning yet is known on the host, so warm-up and learning are two programs
+    and neither contains a conditional for it.
 
     Args:
         agent: one-seed functions.
@@ -56,7 +56,7 @@ def make_step(agent: Agent, num_seeds: int, learning: bool) -> Step:
 
 
 def make_advance(step: Step, env: JaxEnv, num_seeds: int) -> Callable[[Run, jax.Array], Run]:
-    """A chunk for pure-JAX environments: (run, int32 number of steps) -> run, entirely on the device."""
+    """A chunk for pure-JAX environments, all on the device: (run, int32 steps) -> run."""
     env_step = over_seeds(env.step, num_seeds)
 
     def body(_: jax.Array, run: Run) -> Run:

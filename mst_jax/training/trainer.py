@@ -27,7 +27,8 @@ from mst_jax.training.settings import Settings, read_settings, write_settings
 from mst_jax.training.sinks import JsonLines, Sink, TensorBoard, cut_back
 from mst_jax.training.step import finish_chunk
 
-ENVIRONMENT = "environment/"
+HOST, MASKS = "host/", "masks/"  # prefixes of array names in checkpoints
+INITIAL_TOPOLOGY = "topology_initial.npz"
 FINGERPRINT = "fingerprint.txt"
 
 
@@ -100,6 +101,17 @@ def plan_resume(folder: Path) -> Job:
     return Job(settings, folder, *prepare(settings), checkpoint=checkpoint)
 
 
+def checkpoint_fingerprint(folder: Path) -> str:
+    """Hashes a run's newest full checkpoint into fingerprint.txt; ValueError if there is none."""
+    checkpoint = plan_resume(folder).checkpoint
+    if checkpoint is None:
+        raise ValueError(f"{folder} has no full checkpoint yet")
+    arrays = {n: a for n, a in checkpoint.arrays.items() if not n.startswith(HOST)}
+    digest = fingerprint(arrays)
+    (folder / FINGERPRINT).write_text(digest + "\n")
+    return digest
+
+
 def prepare(settings: Settings) -> tuple[envs.JaxEnv | envs.HostTask, Agent]:
     """Task and agent of a run; raises ValueError for unknown names and impossible settings."""
     task = envs.make(settings.task)
@@ -141,7 +153,7 @@ def train(job: Job) -> Outcome:
         finish = jax.jit(partial(finish_chunk, agent), donate_argnums=0)
         session = Session(settings, folder, agent, driver, evaluator, sinks, finish, stop, began)
         if checkpoint is None:
-            topology.save_masks(folder / "topology_initial.npz", agent.masks(run.agent))
+            topology.save_masks(folder / INITIAL_TOPOLOGY, agent.masks(run.agent))
             _evaluate(session, run, 0)
         return _loop(session, run, 0 if checkpoint is None else checkpoint.step)
 
@@ -172,9 +184,8 @@ def _loop(session: Session, run: Run, step: int) -> Outcome:
                 _save(session, run, step)
     if step < total:
         return Outcome(session.folder, step, None)
-    digest = fingerprint(run)
+    digest = fingerprint(run_to_arrays(run))
     (session.folder / FINGERPRINT).write_text(digest + "\n")
-    topology.save_masks(session.folder / "topology_final.npz", session.agent.masks(run.agent))
     return Outcome(session.folder, step, digest)
 
 
@@ -215,7 +226,7 @@ def _log(session: Session, run: Run, step: int) -> Run:
 
 
 def _evaluate(session: Session, run: Run, step: int) -> np.ndarray:
-    """Evaluates all seeds, writes one row per seed and a light checkpoint; returns (S, episodes)."""
+    """Evaluates, writes a row per seed and a light checkpoint; returns (S, episodes)."""
     before = time.perf_counter()
     every = session.settings.eval_every
     returns = session.evaluator(run.agent, -(-step // every))
@@ -225,7 +236,8 @@ def _evaluate(session: Session, run: Run, step: int) -> np.ndarray:
         row = {"return": values.mean(), "returns": values, "wall/evaluation_seconds": seconds}
         _write(session, index, step, "eval", bool(healthy[index]), row)
     light = {name: getattr(run.agent, name) for name in session.agent.acting}
-    arrays = flatten({**light, "masks": session.agent.masks(run.agent)})
+    masks = {f"{MASKS}{n}": a for n, a in flatten(session.agent.masks(run.agent)).items()}
+    arrays = {**flatten(light), **masks}
     checkpoints.save(session.checkpoint_folder, checkpoints.LIGHT, step, arrays)
     return returns
 
@@ -242,24 +254,22 @@ def _write(
 
 
 def _save(session: Session, run: Run, step: int) -> None:
-    snapshot = {f"{ENVIRONMENT}{k}": v for k, v in session.driver.snapshot().items()}
+    snapshot = {f"{HOST}{k}": v for k, v in session.driver.snapshot().items()}
     arrays = {**run_to_arrays(run), **snapshot}
     checkpoints.save(session.checkpoint_folder, checkpoints.FULL, step, arrays)
 
 
 def _restore(run: Run, arrays: Arrays, driver: Driver) -> Run:
     """The run and the environments of a full checkpoint."""
-    rest = {name: a for name, a in arrays.items() if not name.startswith(ENVIRONMENT)}
+    rest = {name: a for name, a in arrays.items() if not name.startswith(HOST)}
     run = run_from_arrays(rest, run)
-    snapshot = {
-        name[len(ENVIRONMENT) :]: a for name, a in arrays.items() if name.startswith(ENVIRONMENT)
-    }
+    snapshot = {name[len(HOST) :]: a for name, a in arrays.items() if name.startswith(HOST)}
     driver.restore(snapshot)
     return run
 
 
 def _open_sinks(settings: Settings, folder: Path, step: int | None) -> list[Sink]:
-    """Opens the sinks; rows after the step to resume from are cut off, all of them for a fresh run."""
+    """Opens the sinks; rows after the step to resume from are cut off, all if it is None."""
     folders = [folder / f"seed_{seed}" for seed in settings.seed_list]
     for seed_folder in folders:
         seed_folder.mkdir(exist_ok=True)
@@ -269,7 +279,7 @@ def _open_sinks(settings: Settings, folder: Path, step: int | None) -> list[Sink
 
 @contextmanager
 def _stop_on_signal() -> Iterator[Callable[[], bool]]:
-    """Turns SIGTERM and SIGINT into a request to write a checkpoint and end; a second one ends at once."""
+    """Turns SIGTERM and SIGINT into a request to save and end; a second one ends at once."""
     received: list[int] = []
 
     def request(signum: int, _: Any) -> None:

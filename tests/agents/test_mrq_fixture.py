@@ -1,6 +1,6 @@
 """MR.Q against a recorded step of the reference program (tests/data/mrq_step.npz).
 
-Tolerances: every array to 1e-4 of its largest entry, parameters after an optimizer step to 2e-5 absolute.
+Tolerances: arrays to 1e-4 of their largest entry, parameters after a step to 2e-5 absolute.
 """
 
 from pathlib import Path

@@ -1,0 +1,47 @@
+"""Shows a run's topology: python -m experiments.inspect RUN_FOLDER [--seed=0] [--fingerprint]."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+from absl import flags
+
+from experiments.cli import launch, one_line_errors, run_folders
+from mst_jax.analysis import draw_topology, read_layers
+from mst_jax.training import checkpoint_fingerprint
+
+SEED = flags.DEFINE_integer("seed", None, "One of the run's seeds; the first by default.")
+OUTPUT = flags.DEFINE_string("output", None, "Picture; by default topology.png in the run folder.")
+FINGERPRINT = flags.DEFINE_bool(
+    "fingerprint", False, "Also hash the newest full checkpoint into the run's fingerprint.txt."
+)
+
+
+def main(argv: list[str]) -> None:
+    """Prints what every module keeps and draws its masks before and after."""
+    with one_line_errors():
+        (folder,) = run_folders(argv, at_most=1)
+        layers, snapshot = read_layers(folder, SEED.value)
+        digest = checkpoint_fingerprint(folder) if FINGERPRINT.value else None
+    settings, seed = snapshot.settings, snapshot.index_of(SEED.value) + snapshot.settings.seed
+    print(f"{settings.task}, {settings.recipe}, seed {seed}, step {snapshot.step:,}")
+    for module, params in snapshot.agent.parameters(snapshot.states).items():
+        total = sum(leaf[0].size for leaf in jax.tree.leaves(params))
+        own = [layer for layer in layers if layer.name.startswith(f"{module}/")]
+        absent = sum(np.count_nonzero(~layer.after) for layer in own)
+        print(f"  {module}: {total - absent:,} of {total:,} parameters active")
+    for layer in layers:
+        grown = np.count_nonzero(layer.after & ~layer.before)
+        print(
+            f"    {layer.name}: density {layer.after.mean():.4f}, "
+            f"{grown / max(np.count_nonzero(layer.after), 1):.1%} of it not there at the start"
+        )
+    path = Path(OUTPUT.value) if OUTPUT.value else folder / "topology.png"
+    draw_topology(layers, path, f"{settings.task}, {settings.recipe}, seed {seed}")
+    print(path)
+    if digest:
+        print(f"fingerprint {digest}")
+
+
+if __name__ == "__main__":
+    launch(main)

@@ -1,0 +1,96 @@
+"""The front door: MST beside a dense baseline, four seeds each, in a few minutes on two cores.
+
+make quickstart, or: python -m experiments.quickstart --task=dmc:cartpole-swingup --logdir=runs
+"""
+
+import sys
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+from absl import flags
+
+from experiments.cli import launch, one_line_errors
+from experiments.recipes import override, recipe_overrides
+from mst_jax.agents import default_config
+from mst_jax.analysis import Curve, draw_curves, draw_topology, read_curve, read_layers
+from mst_jax.training import Settings, plan_run, read_metrics, train
+
+TASK = flags.DEFINE_string("task", "dmc:cartpole-swingup", "Task, as suite:name.")
+SEEDS = flags.DEFINE_integer("seeds", 4, "Seeds of each recipe, in one program.", lower_bound=1)
+STEPS = flags.DEFINE_integer("steps", 8_000, "Agent steps of each seed.", lower_bound=1)
+LOGDIR = flags.DEFINE_string("logdir", "runs/quickstart", "Each quickstart gets a folder in it.")
+
+RECIPES = ("mst", "dense")
+# Small enough for two cores; everything not named here is as published.
+SMALL = {
+    **{f"{module}.hidden": 64 for module in ("encoder", "critic", "actor")},
+    "zs_size": 64,
+    "za_size": 32,
+    "zsa_size": 64,
+    "batch_size": 64,
+    "learning_starts": 1_000,
+}
+
+
+def main(_: list[str]) -> None:
+    """Trains both recipes and shows what came of them."""
+    logdir = Path(LOGDIR.value) / datetime.now().strftime("%Y%m%d-%H%M%S")
+    with one_line_errors():
+        jobs = [plan_run(_settings(recipe), logdir) for recipe in RECIPES]
+    for job in jobs:
+        outcome = train(job)
+        if not outcome.finished:
+            sys.exit(f"stopped; continue with python -m experiments.train --resume={job.folder}")
+    _report([job.folder for job in jobs], logdir)
+
+
+def _settings(recipe: str) -> Settings:
+    config = override(default_config("mrq"), {**recipe_overrides("mrq", recipe), **SMALL})
+    return Settings(
+        agent="mrq",
+        task=TASK.value,
+        recipe=recipe,
+        config=config,
+        steps=STEPS.value,
+        seed=0,
+        seeds=SEEDS.value,
+        eval_every=max(STEPS.value // 8, 1),
+        eval_episodes=3,
+        log_every=500,
+        checkpoint_every=max(STEPS.value // 2, 1),
+    )
+
+
+def _report(folders: list[Path], logdir: Path) -> None:
+    curves = [read_curve(folder) for folder in folders]
+    print(f"\nReturn on {TASK.value} after {STEPS.value:,} agent steps, each seed from -> to:")
+    for folder, curve in zip(folders, curves, strict=True):
+        _print_curve(folder, curve)
+    draw_curves(curves, logdir / "learning_curve.png")
+    layers, snapshot = read_layers(folders[0])
+    title = f"{TASK.value}, {curves[0].label}, seed {snapshot.settings.seed}"
+    draw_topology(layers, logdir / "topology.png", title)
+    print(f"\n{logdir / 'learning_curve.png'}\n{logdir / 'topology.png'}")
+    for folder in folders:
+        print(f"\n{folder}")
+        for command in ("train --resume={}", "evaluate {}", "inspect {}"):
+            print(f"  python -m experiments.{command.format(folder)}")
+
+
+def _print_curve(folder: Path, curve: Curve) -> None:
+    first, last = curve.returns[:, 0], curve.returns[:, -1]
+    sparsity = [row for row in read_metrics(folder / "seed_0") if row["kind"] == "train"][-1]
+    modules = [name for name in sparsity if name.startswith("sparsity/")]
+    shares = ", ".join(f"{name.removeprefix('sparsity/')} {sparsity[name]:.2f}" for name in modules)
+    print(f"  {curve.label:6s} mean {last.mean():6.1f}   wall time {curve.seconds:.0f} s")
+    print(f"         sparsity: {shares}")
+    for seed, (before, after) in enumerate(zip(first, last, strict=True)):
+        verdict = "improved" if after > before else "NOT improved"
+        print(f"         seed {seed}: {before:6.1f} -> {after:6.1f}  {verdict}")
+    if not np.all(curve.healthy):
+        print("         some seeds became non-finite and are marked in their metrics")
+
+
+if __name__ == "__main__":
+    launch(main)
