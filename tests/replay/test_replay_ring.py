@@ -227,6 +227,7 @@ def test_final_observation_is_kept():
     buffer, _ = leaves_after([GOES_ON, TERMINATES, GOES_ON])
     rows = np.asarray(buffer.rows[0])
     assert rows[:5].tolist() == [[0, 0], [1, 1], [2, 0], [2, 2], [3, 0]]
+    assert np.asarray(buffer.terminated[0, :5]).tolist() == [0, 1, 0, 0, 0]
 
 
 def test_mean_absolute_reward_by_hand():
