@@ -16,18 +16,32 @@ from mst_jax.topology.allocation import (
     explicit,
     uniform,
 )
-from mst_jax.topology.masks import DenseLeaf, apply, count, density, overlap, summary
-from mst_jax.topology.plan import Plan, Table, plan
-from mst_jax.topology.regimes import Regime, Timing, dense, rigl, static
+from mst_jax.topology.gradual import (
+    dense_then_rigl,
+    gradual_growth,
+    gradual_magnitude_pruning,
+    granet,
+    neuroplastic_expansion,
+)
+from mst_jax.topology.mask_tree import DenseLeaf, apply, count, density, overlap, summary
+from mst_jax.topology.moments import MomentPolicy, bias_corrected
+from mst_jax.topology.planning import Plan, Table, plan
+from mst_jax.topology.presets import PRESETS, rigl_preset
+from mst_jax.topology.regime import Regime, Timing
+from mst_jax.topology.regimes import dense, network_sparsity, rigl, set, snfs, static
 from mst_jax.topology.scores import Leaf, average_gradient, gradient, magnitude, random
+from mst_jax.topology.state import LeafHistory, SparseState, check, masks, states
 from mst_jax.topology.storage import load_masks, save_masks
 from mst_jax.topology.structures import ensemble, fan_in, n_of_m, unstructured
-from mst_jax.topology.transform import SparseState, check, init, masks, sparse, states
+from mst_jax.topology.transform import init, sparse
 
 __all__ = [
+    "PRESETS",
     "Allocation",
     "DenseLeaf",
     "Leaf",
+    "LeafHistory",
+    "MomentPolicy",
     "Plan",
     "Regime",
     "SparseState",
@@ -35,9 +49,11 @@ __all__ = [
     "Timing",
     "apply",
     "average_gradient",
+    "bias_corrected",
     "check",
     "count",
     "dense",
+    "dense_then_rigl",
     "density",
     "ensemble",
     "erdos_renyi",
@@ -45,16 +61,24 @@ __all__ = [
     "explicit",
     "fan_in",
     "gradient",
+    "gradual_growth",
+    "gradual_magnitude_pruning",
+    "granet",
     "init",
     "load_masks",
     "magnitude",
     "masks",
     "n_of_m",
+    "network_sparsity",
+    "neuroplastic_expansion",
     "overlap",
     "plan",
     "random",
     "rigl",
+    "rigl_preset",
     "save_masks",
+    "set",
+    "snfs",
     "sparse",
     "states",
     "static",

@@ -1,100 +1,21 @@
-"""Regimes: training methods as settings of one rewire step.
+"""Regimes: training methods, each a setting of the same rewire step.
 
-Every ``interval`` steps, leaf by leaf, with integers computed on the host::
-
-    keep = top(n_keep   | active,   by drop_score)
-    grow = top(n_target - n_keep | not kept, by grow_score)
-
-A regime says how ``n_keep`` and ``n_target`` come about (sparsity and drop-fraction schedules,
-allocation), when (interval, start, end) and by which scores. Defaults: ``specs/mst-and-mrq.md`` §3.
+Give one to a rule of :func:`mst_jax.topology.plan`. What the papers do and what this project chose
+is in ``specs/mst-and-mrq.md`` §3; steps are optimizer steps of the module throughout.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 
 from mst_jax.topology import allocation as allocations
 from mst_jax.topology import schedules, scores
 from mst_jax.topology.allocation import Allocation
+from mst_jax.topology.regime import Regime, Timing
 from mst_jax.topology.schedules import Schedule
-from mst_jax.topology.scores import Score
-from mst_jax.topology.structures import Structure
 
-
-@dataclass(frozen=True)
-class Timing:
-    """Steps at which a topology is rewired: ``start, start + interval, ...`` up to ``end``.
-
-    Attributes:
-        interval: optimizer steps between rewires.
-        start: first step.
-        end: last step, inclusive.
-    """
-
-    interval: int
-    start: int
-    end: int
-
-    def __post_init__(self) -> None:
-        if self.interval < 1 or self.start < 0:
-            raise ValueError(f"interval must be >= 1 and start >= 0, got {self}.")
-        if self.end < self.start:
-            raise ValueError(
-                f"No rewire would ever happen: end={self.end} is before start={self.start}; give a "
-                f"later end or use static()."
-            )
-
-    @property
-    def steps(self) -> range:
-        """All steps at which a rewire happens."""
-        return range(self.start, self.end + 1, self.interval)
-
-
-@dataclass(frozen=True)
-class Regime:
-    """One training regime. Use the functions of this module rather than the class.
-
-    Attributes:
-        name: shown in printed plans.
-        sparsity: sparsity of the module at an optimizer step; None trains it dense, without masks.
-        allocation: how the module's budget is shared among its leaves.
-        timing: when the topology is rewired; None never.
-        drop: share of the active weights dropped (and regrown) at a step.
-        prune_ratio: of the weights grown beyond the old number, how many are dropped elsewhere.
-        drop_score: the active weights with the largest are kept.
-        grow_score: the inactive positions with the largest are grown.
-        average: decay of the gradient average that scores may read; None keeps no average.
-        structure: which entries compete.
-        draw: initial mask: ``random``, ``magnitude`` (largest initial weights) or ``bernoulli``
-            (independent entries, so counts hold only on average; static regimes only).
-        leaves: eligible leaves: ``kernels`` (two axes or more) or ``all``.
-        dense_first: keep the first eligible leaf dense (paths in natural order, 2 before 10).
-        dense_last: keep the last eligible leaf dense.
-    """
-
-    name: str
-    sparsity: Schedule | None = None
-    allocation: Allocation = field(default_factory=allocations.erdos_renyi)
-    timing: Timing | None = None
-    drop: Schedule = field(default_factory=lambda: schedules.constant(0.0))
-    prune_ratio: float = 0.0
-    drop_score: Score = scores.magnitude
-    grow_score: Score = scores.gradient
-    average: float | None = None
-    structure: Structure = field(default_factory=Structure)
-    draw: str = "random"
-    leaves: str = "kernels"
-    dense_first: bool = False
-    dense_last: bool = False
-
-    def __post_init__(self) -> None:
-        if self.draw not in ("random", "magnitude", "bernoulli"):
-            raise ValueError(f"draw must be random, magnitude or bernoulli, got {self.draw!r}.")
-        if self.leaves not in ("kernels", "all"):
-            raise ValueError(f"leaves must be 'kernels' or 'all', got {self.leaves!r}.")
-        if self.draw == "bernoulli" and self.timing is not None:
-            raise ValueError("Bernoulli masks have no exact counts: only static regimes take them.")
+Sparsity = float | Mapping[str, float]
 
 
 def dense() -> Regime:
@@ -102,16 +23,12 @@ def dense() -> Regime:
     return Regime("dense")
 
 
-def static(
-    sparsity: float | Mapping[str, float],
-    *,
-    allocation: str | Allocation = "er",
-    **options: object,
-) -> Regime:
+def static(sparsity: Sparsity, *, allocation: str | Allocation = "er", **options: object) -> Regime:
     """SST: one random mask at initialisation, fixed for ever (Ma et al. 2025, arXiv 2506.17204).
 
     Args:
-        sparsity: share of zeros over the eligible leaves, in [0, 1); or path pattern -> sparsity.
+        sparsity: share of zeros over the eligible leaves together, in [0, 1); or a mapping from
+            path pattern to the sparsity of each leaf it matches.
         allocation: ``er``, ``erk``, ``uniform`` or an :class:`Allocation`.
         **options: other fields of :class:`Regime`.
 
@@ -121,11 +38,69 @@ def static(
     Raises:
         ValueError: sparsity out of range.
     """
-    return _sparse("static", sparsity, allocation, **options)
+    level, allocation = resolve(sparsity, allocation)
+    return Regime("static", schedules.constant(level), allocation, **options)
+
+
+def network_sparsity(sparsity: float) -> Regime:
+    """SST as the code of Ma et al. 2025 does it: every tensor counts, entries drawn one by one.
+
+    Biases and LayerNorm parameters are in the Erdős–Rényi budget (they come out dense) and each
+    entry is an independent Bernoulli draw, so that counts hold on average only
+    (``specs/network-sparsity.md`` §3.2). Match it with a pattern for *all* leaves of the network.
+
+    Args:
+        sparsity: share of zeros over all tensors, in [0, 1).
+
+    Returns:
+        The regime.
+    """
+    options = {"leaves": "all", "draw": "bernoulli"}
+    return replace(static(sparsity, allocation="erk", **options), name="network_sparsity")
+
+
+def set(
+    sparsity: Sparsity,
+    *,
+    end: int,
+    interval: int = 100,
+    start: int | None = None,
+    drop_fraction: float | Schedule = 0.3,
+    allocation: str | Allocation = "er",
+    **options: object,
+) -> Regime:
+    """SET: drop the smallest weights, grow at random (Mocanu et al. 2018, Nature Communications).
+
+    The drop fraction is constant, as published; pass a schedule for another.
+
+    Args:
+        sparsity: as in :func:`static`.
+        end: last step at which the topology may change.
+        interval: optimizer steps between rewires (published: an epoch).
+        start: first rewire; ``interval`` by default.
+        drop_fraction: share of active weights replaced at a rewire, or a schedule.
+        allocation: as in :func:`static`.
+        **options: other fields of :class:`Regime`.
+
+    Returns:
+        The regime.
+
+    Raises:
+        ValueError: sparsity or drop fraction out of range, or no rewire before ``end``.
+    """
+    level, allocation = resolve(sparsity, allocation)
+    return Regime(
+        "set",
+        schedules.constant(level),
+        allocation,
+        timing=timing_of(interval, start, end),
+        drop=_share(drop_fraction),
+        **{"grow_score": scores.random, **options},
+    )
 
 
 def rigl(
-    sparsity: float | Mapping[str, float],
+    sparsity: Sparsity,
     *,
     end: int,
     interval: int = 100,
@@ -140,7 +115,7 @@ def rigl(
     critic is interval 100, drop 0.3, end at 0.75 of all updates (``specs/mst-and-mrq.md`` §3.5).
 
     Args:
-        sparsity: share of zeros, in [0, 1); or path pattern -> sparsity.
+        sparsity: as in :func:`static`.
         end: last step at which the topology may change; 0.75 of the module's optimizer steps.
         interval: steps between rewires.
         start: first rewire; ``interval`` by default.
@@ -154,34 +129,93 @@ def rigl(
     Raises:
         ValueError: sparsity or drop fraction out of range, or no rewire before ``end``.
     """
-    timing = Timing(interval, interval if start is None else start, end)
-    drop = _fading(drop_fraction, 0, end)
-    return _sparse("rigl", sparsity, allocation, timing=timing, drop=drop, **options)
+    level, allocation = resolve(sparsity, allocation)
+    return Regime(
+        "rigl",
+        schedules.constant(level),
+        allocation,
+        timing=timing_of(interval, start, end),
+        drop=fading(drop_fraction, 0, end),
+        **options,
+    )
 
 
-def _sparse(
-    name: str,
-    sparsity: float | Mapping[str, float],
-    allocation: str | Allocation,
+def snfs(
+    sparsity: Sparsity,
+    *,
+    end: int,
+    momentum: float = 0.9,
+    interval: int = 100,
+    start: int | None = None,
+    drop_fraction: float | Schedule = 0.3,
+    allocation: str | Allocation = "er",
     **options: object,
 ) -> Regime:
+    """SNFS: as RigL, but grow where the *averaged* dense gradient is largest.
+
+    Dettmers & Zettlemoyer 2019. Budgets stay with their leaves; the paper's redistribution among
+    layers is not part of it (nor of RigL's reference code). With noisy gradients, as in RL, the
+    average is also a sensible growth score for RigL.
+
+    Args:
+        sparsity: as in :func:`static`.
+        end: last step at which the topology may change.
+        momentum: decay of the gradient average, one float32 per masked weight.
+        interval: steps between rewires.
+        start: first rewire; ``interval`` by default.
+        drop_fraction: share of active weights replaced at step 0 (cosine to zero), or a schedule.
+        allocation: as in :func:`static`.
+        **options: other fields of :class:`Regime`.
+
+    Returns:
+        The regime.
+
+    Raises:
+        ValueError: sparsity, momentum or drop fraction out of range, or no rewire before ``end``.
+    """
+    options = {"grow_score": scores.average_gradient, "average": momentum, **options}
+    regime = rigl(
+        sparsity,
+        end=end,
+        interval=interval,
+        start=start,
+        drop_fraction=drop_fraction,
+        allocation=allocation,
+        **options,
+    )
+    return replace(regime, name="snfs")
+
+
+def resolve(sparsity: Sparsity, allocation: str | Allocation) -> tuple[float, Allocation]:
+    """Level of the sparsity schedule and the allocation; leaf values scale a level of 1."""
     if isinstance(sparsity, Mapping):
         for value in sparsity.values():
-            _check_share("sparsity", value)
-        return Regime(name, schedules.constant(1.0), allocations.explicit(sparsity), **options)
-    _check_share("sparsity", sparsity)
-    return Regime(name, schedules.constant(sparsity), allocations.named(allocation), **options)
+            check_share("sparsity", value)
+        return 1.0, allocations.explicit(sparsity)
+    check_share("sparsity", sparsity)
+    return sparsity, allocations.named(allocation)
 
 
-def _fading(drop_fraction: float | Schedule, start: int, end: int) -> Schedule:
-    """Cosine decay to zero; a schedule passes through."""
-    if callable(drop_fraction):
-        return drop_fraction
-    if not 0.0 <= drop_fraction <= 1.0:
-        raise ValueError(f"drop_fraction must be in [0, 1], got {drop_fraction}.")
-    return schedules.cosine(drop_fraction, 0.0, start, end)
+def timing_of(interval: int, start: int | None, end: int) -> Timing:
+    """Timing whose first rewire is after one interval unless said otherwise."""
+    return Timing(interval, interval if start is None else start, end)
 
 
-def _check_share(what: str, value: float) -> None:
-    if not 0.0 <= value < 1.0:
-        raise ValueError(f"{what} must be in [0, 1), got {value}.")
+def _share(value: float | Schedule) -> Schedule:
+    if not callable(value):
+        check_share("drop_fraction", value, closed=True)
+    return schedules.as_schedule(value)
+
+
+def fading(value: float | Schedule, start: int, end: int) -> Schedule:
+    """Half a cosine to zero; a schedule passes through."""
+    if callable(value):
+        return value
+    check_share("drop_fraction", value, closed=True)
+    return schedules.cosine(value, 0.0, start, end)
+
+
+def check_share(what: str, value: float, closed: bool = False) -> None:
+    """Raises ``ValueError`` unless the value is in [0, 1), or [0, 1] if closed."""
+    if not (0.0 <= value < 1.0 or (closed and value == 1.0)):
+        raise ValueError(f"{what} must be in [0, 1{']' if closed else ')'}, got {value}.")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 
-from mst_jax.topology.regimes import Regime
+from mst_jax.topology.planning import Entry, Group, Table
+from mst_jax.topology.regime import Regime, Timing
 from mst_jax.topology.scores import Leaf
 from mst_jax.topology.selection import top_k
 from mst_jax.topology.structures import Structure
@@ -47,41 +49,6 @@ def draw(regime: Regime, weight: jax.Array, active: jax.Array, key: jax.Array) -
     return select(regime.structure, scores, active, jnp.ones(weight.shape, bool))
 
 
-def rewire(
-    regime: Regime,
-    leaf: Leaf,
-    keep: jax.Array,
-    target: jax.Array,
-    *,
-    drops: bool = True,
-    grows: bool = True,
-) -> jax.Array:
-    """One topology update of a leaf: ``top(keep | active)``, then ``top(rest | not kept)``.
-
-    A position that is dropped may be grown again at once; it then stays active throughout, so its
-    weight and its moments are untouched (as RigL's reference code; rigl issue 5).
-
-    Args:
-        regime: scores and structure.
-        leaf: the leaf's arrays.
-        keep: int32 scalar, active weights that survive.
-        target: int32 scalar, active weights afterwards.
-        drops: whether any update of the plan drops weights; if not, all active ones survive.
-        grows: whether any update of the plan grows weights.
-
-    Returns:
-        The new mask with exactly ``target`` active weights.
-    """
-    kept = leaf.mask
-    if drops:
-        kept = select(regime.structure, regime.drop_score(leaf), keep, leaf.mask)
-    if not grows:
-        return kept
-    # Counted, not taken from the table, so that a foreign mask is brought back to the plan.
-    missing = target - jnp.sum(kept, dtype=jnp.int32)
-    return kept | select(regime.structure, regime.grow_score(leaf), missing, ~kept)
-
-
 def select(
     structure: Structure, scores: jax.Array, total: jax.Array, eligible: jax.Array
 ) -> jax.Array:
@@ -99,6 +66,75 @@ def select(
     groups = structure.groups(scores.shape)
     if groups == 1:
         return top_k(scores, total, eligible)
-    # A histogram per group would be mostly empty bins.
-    each = jax.vmap(lambda s, e: top_k(s, total // groups, e, method="bisect"))
+    each = jax.vmap(lambda s, e: top_k(s, total // groups, e))
     return structure.join(each(structure.split(scores), structure.split(eligible)), scores.shape)
+
+
+def rewire(entry: Entry, leaf: Leaf, keep: jax.Array, target: jax.Array) -> jax.Array:
+    """One topology update of a leaf: ``top(keep | active)``, then ``top(rest | not kept)``.
+
+    A position that is dropped may be grown again at once; it then stays active throughout, so its
+    weight and its moments are untouched (as in RigL's reference code, rigl issue 5).
+
+    Args:
+        entry: the leaf's entry in the plan.
+        leaf: the leaf's arrays.
+        keep: int32 scalar, active weights that survive.
+        target: int32 scalar, active weights afterwards.
+
+    Returns:
+        The new mask with exactly ``target`` active weights.
+    """
+    regime, kept = entry.regime, leaf.mask
+    if entry.drops:
+        kept = select(regime.structure, regime.drop_score(leaf), keep, leaf.mask)
+    if not entry.grows:
+        return kept
+    # Counted, not taken from the table, so that a foreign mask is brought back to the plan.
+    missing = target - jnp.sum(kept, dtype=jnp.int32)
+    return kept | select(regime.structure, regime.grow_score(leaf), missing, ~kept)
+
+
+def rewire_group(
+    group: Group, counts: Table, row: jax.Array, leaves: Mapping[str, Leaf]
+) -> dict[str, jax.Array]:
+    """One topology update of all leaves that share a timing.
+
+    Args:
+        group: the group of the plan.
+        counts: its table, on device.
+        row: int32 scalar, row of the table.
+        leaves: path -> arrays, of the leaves to rewire.
+
+    Returns:
+        path -> new mask.
+    """
+    new: dict[str, jax.Array] = {}
+    finished = jnp.ones((), bool)
+    for column, entry in enumerate(group.entries):
+        if entry.path not in leaves:
+            continue
+        leaf = leaves[entry.path]
+        leaf = leaf._replace(mask=leaf.mask & finished)
+        mask = rewire(entry, leaf, counts.keep[row, column], counts.target[row, column])
+        new[entry.path] = mask
+        # Always True, but XLA only knows once this leaf is done: side by side, the sort keys of all
+        # leaves would be alive at once, at 3 times the memory; optimization_barrier is ignored.
+        finished = row > mask.reshape(-1)[0].astype(jnp.int32) - 2
+    return new
+
+
+def due(timing: Timing, step: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Whether a rewire is due, and its row in the plan's table.
+
+    Args:
+        timing: when the group is rewired.
+        step: int32 scalar.
+
+    Returns:
+        bool scalar and int32 scalar; the row is clamped to the table.
+    """
+    since = step - timing.start
+    inside = (step >= timing.start) & (step <= timing.end)
+    row = jnp.clip(since // timing.interval + 1, 0, len(timing.steps))
+    return inside & (since % timing.interval == 0), row

@@ -5,19 +5,22 @@ Scores become unsigned integers whose order is the wanted order::
     0: not eligible    1: NaN    2 and above: monotone image of the score's bits
 
 so eligibility needs no epsilon, NaN is chosen last, denormals are ordered although float
-comparisons on the CPU treat them as equal, and -0 equals +0. The k-th largest key is then found by
-counting (never by sorting), and ties at that key go to the lowest index. Methods and measurements:
-``specs/sparse-training-notes.md`` §5.
+comparisons on the CPU treat them as equal, and -0 equals +0.
+
+The k-th largest key is found by counting, never by sorting: 16 passes over the keys fix two bits
+each, the three counts of a pass being one variadic reduction. ``benchmarks/topology.py`` compares
+it with histograms, sorts and ``top_k``: on the CPU nothing else came near, alone or under ``vmap``,
+because XLA vectorises a reduction with several results and neither a scatter nor a comparator.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
-_CHUNK = 1024  # entries per chunk when ties are resolved
+_ROW = 1024  # entries per row when ties are resolved
 
 
 def sort_keys(scores: jax.Array, eligible: jax.Array) -> jax.Array:
@@ -33,6 +36,8 @@ def sort_keys(scores: jax.Array, eligible: jax.Array) -> jax.Array:
     if jnp.issubdtype(scores.dtype, jnp.unsignedinteger):
         image = (scores >> 1) + 2
         return jnp.where(eligible, image, 0)
+    if scores.dtype.itemsize < 2:  # the 8-bit formats differ in what they do with infinity
+        scores = scores.astype(jnp.float32)
     bits = jnp.finfo(scores.dtype).bits
     raw = jax.lax.bitcast_convert_type(scores, jnp.dtype(f"uint{bits}"))
     raw = raw.astype(jnp.uint64 if bits == 64 else jnp.uint32)
@@ -49,75 +54,69 @@ def sort_keys(scores: jax.Array, eligible: jax.Array) -> jax.Array:
     return jnp.where(eligible, image, 0).astype(raw.dtype)
 
 
-def top_k(
-    scores: jax.Array, k: jax.Array, eligible: jax.Array, method: str | None = None
-) -> jax.Array:
+def top_k(scores: jax.Array, k: jax.Array, eligible: jax.Array) -> jax.Array:
     """Mask of the k eligible entries with the largest scores.
 
     Args:
-        scores: float or unsigned array of any shape.
-        k: int32 scalar, may be traced; at most all eligible entries are chosen.
+        scores: float or unsigned array of any shape, fewer than 2^31 entries.
+        k: int32 scalar, may be traced.
         eligible: bool array of the same shape.
-        method: ``bisect`` or ``histogram``; by default the fastest for the backend.
 
     Returns:
         bool array of the same shape with ``min(k, eligible)`` True; ties by lowest index, NaN last.
     """
+    size, width = scores.size, min(scores.size, _ROW)
     keys = sort_keys(scores, eligible).reshape(-1)
-    k = jnp.minimum(jnp.asarray(k, jnp.int32), jnp.sum(keys > 0, dtype=jnp.int32))
-    if method is None:
-        wide = keys.dtype.itemsize > 4
-        method = "histogram" if jax.default_backend() == "cpu" and not wide else "bisect"
-    find = {"bisect": _threshold_bisect, "histogram": _threshold_histogram}[method]
-    return _at_least(keys, k, find(keys, k)).reshape(scores.shape)
+    keys = jnp.pad(keys, (0, -size % width))
+    threshold = _kth_largest(keys, k)
+    rows = keys.reshape(-1, width)
+    above, tied = _counts([rows > threshold, rows == threshold], axis=1)
+    cut = _position(tied, k - jnp.sum(above), lambda row: rows[row] == threshold)
+    index = jnp.arange(keys.size, dtype=jnp.int32)
+    wanted = (keys > threshold) | ((keys == threshold) & (index <= cut))
+    return (wanted & (keys > 0))[:size].reshape(scores.shape)
 
 
-def _threshold_bisect(keys: jax.Array, k: jax.Array) -> jax.Array:
-    """The k-th largest key (0 if k is 0 or all keys are equal to it), two bits a pass."""
-    kind = keys.dtype.type
+def _kth_largest(keys: jax.Array, k: jax.Array) -> jax.Array:
+    """Largest ``t`` that at least k keys reach: two bits a pass, from the highest."""
+    passes = keys.dtype.itemsize * 4
 
-    def two_bits(i: jax.Array, low: jax.Array) -> jax.Array:
-        shift = (keys.dtype.itemsize * 8 - 2 - 2 * i).astype(keys.dtype)
-        steps = [low | (kind(digit) << shift) for digit in (1, 2, 3)]
-        reached = sum((jnp.sum(keys >= t, dtype=jnp.int32) >= k).astype(keys.dtype) for t in steps)
-        return low | (reached << shift)
+    def two_bits(i: jax.Array, found: jax.Array) -> jax.Array:
+        shift = (2 * (passes - 1 - i)).astype(keys.dtype)
+        trials = [found | (jnp.asarray(digit, keys.dtype) << shift) for digit in (1, 2, 3)]
+        counts = _counts([keys >= trial for trial in trials], axis=0)
+        digit = sum((count >= k).astype(keys.dtype) for count in counts)
+        return found | (digit << shift)
 
-    return jax.lax.fori_loop(0, keys.dtype.itemsize * 4, two_bits, jnp.zeros((), keys.dtype))
-
-
-def _threshold_histogram(keys: jax.Array, k: jax.Array) -> jax.Array:
-    """The k-th largest key from two histograms of 65,536 bins: of the high, then the low half."""
-    high, low = keys >> 16, keys & 0xFFFF
-    top, above = _digit(high, jnp.ones_like(keys, jnp.int32), k)
-    bottom, _ = _digit(low, (high == top).astype(jnp.int32), k - above)
-    return (top << 16) | bottom
+    return jax.lax.fori_loop(0, passes, two_bits, jnp.zeros((), keys.dtype))
 
 
-def _digit(digits: jax.Array, weights: jax.Array, k: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Largest digit that at least k weighted entries reach, and how many lie above it."""
-    histogram = jnp.zeros((1 << 16,), jnp.int32).at[digits].add(weights, mode="promise_in_bounds")
-    reached = jnp.cumsum(histogram[::-1])[::-1]
-    digit = jnp.maximum(jnp.sum(reached >= k, dtype=jnp.int32) - 1, 0)
-    return digit.astype(digits.dtype), reached[digit] - histogram[digit]
+def _counts(flags: list[jax.Array], axis: int) -> list[jax.Array]:
+    """Number of True entries of several arrays along an axis, int32, in one pass over memory."""
+    return jax.lax.reduce(
+        [flag.astype(jnp.int32) for flag in flags],
+        [jnp.zeros((), jnp.int32)] * len(flags),
+        lambda a, b: [x + y for x, y in zip(a, b, strict=True)],
+        (axis,),
+    )
 
 
-def _at_least(keys: jax.Array, k: jax.Array, threshold: jax.Array) -> jax.Array:
-    """Keys above the threshold, and of those equal to it the first few that make up k."""
-    above = keys > threshold
-    tied = keys == threshold
-    quota = k - jnp.sum(above, dtype=jnp.int32)
-    return above | _first(tied, quota)
+def _position(
+    counts: jax.Array, quota: jax.Array, flags: Callable[[jax.Array], jax.Array]
+) -> jax.Array:
+    """Flat position of the ``quota``-th flag, or the last flag, or -1 if the quota is not positive.
 
+    Args:
+        counts: int32 ``[rows]``, flags in each row.
+        quota: int32 scalar.
+        flags: row number -> bool ``[width]``.
 
-def _first(flags: jax.Array, quota: jax.Array) -> jax.Array:
-    """The first ``quota`` True entries: counts per chunk, then a cumulative sum of one chunk."""
-    n = flags.shape[0]
-    chunks = math.ceil(n / _CHUNK)
-    padded = jnp.pad(flags, (0, chunks * _CHUNK - n)).reshape(chunks, _CHUNK)
-    until = jnp.cumsum(jnp.sum(padded, axis=1, dtype=jnp.int32))
-    last = jnp.minimum(jnp.sum(until < quota, dtype=jnp.int32), chunks - 1)
-    row = padded[last]
-    before = until[last] - jnp.sum(row, dtype=jnp.int32)
-    place = jnp.sum(jnp.cumsum(row, dtype=jnp.int32) <= quota - before - 1, dtype=jnp.int32)
-    cut = jnp.where(quota > 0, last * _CHUNK + place, -1)
-    return flags & (jnp.arange(n, dtype=jnp.int32) <= cut)
+    Returns:
+        int32 scalar.
+    """
+    until = jnp.cumsum(counts)
+    row = jnp.minimum(jnp.sum(until < quota, dtype=jnp.int32), counts.size - 1)
+    flagged = flags(row)
+    wanted = quota - (until[row] - counts[row])
+    column = jnp.sum(jnp.cumsum(flagged, dtype=jnp.int32) < wanted, dtype=jnp.int32)
+    return jnp.where(quota > 0, row * flagged.size + column, -1)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mst_jax.topology.masks import DenseLeaf, PyTree, is_sentinel, named_leaves, path_of
+from mst_jax.topology.mask_tree import DenseLeaf, PyTree, is_sentinel, named_leaves, path_of
 
 
 def save_masks(path: str | os.PathLike[str], masks: PyTree) -> None:

@@ -7,55 +7,30 @@ fuses with the optimizer's arithmetic.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, NamedTuple
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mst_jax.topology import masks as masks_lib
+from mst_jax.topology import mask_tree
 from mst_jax.topology import moments as moments_lib
 from mst_jax.topology import rewire as rewire_lib
-from mst_jax.topology.masks import DenseLeaf, PyTree, is_sentinel, named_leaves, where
-from mst_jax.topology.plan import Group, Plan, Table
-from mst_jax.topology.regimes import Regime
+from mst_jax.topology import state as state_lib
+from mst_jax.topology.mask_tree import DenseLeaf, PyTree, is_sentinel, named_leaves, where
+from mst_jax.topology.moments import MomentPolicy
+from mst_jax.topology.planning import Group, Plan, Table
 from mst_jax.topology.scores import Leaf
+from mst_jax.topology.state import LeafHistory, SparseState, Undrawn, is_undrawn
 
-
-class SparseState(NamedTuple):
-    """State of :func:`sparse`; only arrays, so it can be vmapped, donated and saved.
-
-    Attributes:
-        inner: state of the wrapped optimizer.
-        masks: mask tree (:class:`Undrawn` nodes before :func:`init`).
-        tables: the plan's counts, int32, one :class:`Table` per group of leaves.
-        key: typed key for random scores; None if the topology never changes.
-        averages: path -> float32 average of the dense gradient, for regimes that ask for it.
-    """
-
-    inner: optax.OptState
-    masks: PyTree
-    tables: tuple[Table, ...]
-    key: jax.Array | None
-    averages: dict[str, jax.Array]
-
-
-@jax.tree_util.register_static
-@dataclass(frozen=True)
-class Undrawn:
-    """A mask that has not been drawn yet: a node without arrays that says how to draw it."""
-
-    path: str
-    group: int
-    column: int
-    regime: Regime
+_DRAW, _GROW = 0, 1  # purposes of the run's key
 
 
 def sparse(
-    inner: optax.GradientTransformation, plan: Plan, *, moments: str = "zero"
+    inner: optax.GradientTransformation,
+    plan: Plan,
+    *,
+    moments: str | MomentPolicy = "zero",
+    track: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     """Wraps an optimizer so that it trains the plan's leaves sparsely.
 
@@ -72,26 +47,38 @@ def sparse(
         inner: any optax optimizer.
         plan: from :func:`mst_jax.topology.plan`.
         moments: slots of newly grown weights: ``zero`` makes them those of a fresh optimizer (RigL,
-            Evci et al. 2020), ``keep`` carries what is left from before.
+            Evci et al. 2020), ``keep`` carries what is left from before, ``bias_corrected`` (see
+            :func:`bias_corrected`) also restarts Adam's bias correction.
+        track: keep the first and the previous mask and every position ever active, three
+            bytes per weight, for :func:`mst_jax.topology.statistics`.
 
     Returns:
         An optax transformation with state :class:`SparseState`.
 
     Raises:
-        ValueError: unknown moment policy.
+        ValueError: unknown moment policy; in ``update``, masks not drawn, parameters or step
+            missing, or a step that is not a scalar.
     """
-    if moments not in moments_lib.POLICIES:
-        raise ValueError(f"moments must be one of {moments_lib.POLICIES}, got {moments!r}.")
+    policy = moments_lib.named(moments)
     inner = optax.with_extra_args_support(inner)
-    dynamic = [(g, group) for g, group in enumerate(plan.groups) if _moves(group)]
+    moving = [(g, group) for g, group in enumerate(plan.groups) if _moving(group)]
 
     def init_fn(params: PyTree) -> SparseState:
+        masks = _undrawn(plan, params)
+        leaves = [u for u in jax.tree.leaves(masks, is_leaf=is_undrawn) if is_undrawn(u)]
+        shapes = {u.path: u.shape for u in leaves if moving and plan.groups[u.group].timing}
         return SparseState(
             inner=inner.init(params),
-            masks=_undrawn(plan, params),
+            masks=masks,
             tables=jax.tree.map(jnp.asarray, plan.tables),
-            key=jax.random.key(0) if dynamic else None,
-            averages=_zero_averages(plan, params),
+            key=jax.random.key(0) if moving else None,
+            averages={
+                u.path: jnp.zeros(u.shape, jnp.float32)
+                for u in leaves
+                if u.regime.average is not None
+            },
+            ages=moments_lib.young(shapes) if policy.name == "bias_corrected" else None,
+            history={path: _no_history(shape) for path, shape in shapes.items() if track},
         )
 
     def update_fn(
@@ -102,29 +89,30 @@ def sparse(
         step: jax.Array | None = None,
         **extra: PyTree,
     ) -> tuple[PyTree, SparseState]:
+        extra = extra if step is None else extra | {"step": step}
         if not plan.groups:
-            extra = extra if step is None else extra | {"step": step}
             updates, inner_state = inner.update(updates, state.inner, params, **extra)
             return updates, state._replace(inner=inner_state)
-        _require(state, params)
-        averages = _averaged(plan, state.averages, updates)
+        if params is None:
+            raise ValueError(
+                "update needs the parameters: tx.update(grads, state, params, step=step)."
+            )
+        state_lib.require_drawn(state)
+        state = state._replace(averages=_averaged(plan, state.averages, updates))
+        for g, group in moving:
+            state = _rewired(group, g, state, updates, params, _scalar(step))
         masks = state.masks
-        for g, group in dynamic:
-            masks = _rewired(group, g, masks, updates, averages, params, state, step)
-        inner_state = state.inner
-        if dynamic:
-            params_in = masks_lib.apply(masks, params)
-            if moments == "zero":
-                changed = jax.tree.map(jnp.not_equal, masks, state.masks)
-                inner_state = moments_lib.reset(inner, inner_state, params_in, changed)
-        else:
-            params_in = params
-        extra = extra if step is None else extra | {"step": step}
-        gradients = masks_lib.apply(masks, updates)
-        updates, inner_state = inner.update(gradients, inner_state, params_in, **extra)
+        now = mask_tree.apply(masks, params) if moving else params
+        gradients = mask_tree.apply(masks, updates)
+        updates, inner_state = inner.update(gradients, state.inner, now, **extra)
+        if moving:
+            inner_state = moments_lib.confine(inner, policy, inner_state, now, masks)
+        if state.ages is not None:
+            state = state._replace(ages=moments_lib.aged(state.ages, masks))
+            updates = moments_lib.rescaled(policy, state.ages, updates)
         # Outside the mask the update is -p, so that applying it leaves exactly zero.
         updates = jax.tree.map(lambda p, u, m: where(m, u, -p), params, updates, masks)
-        return updates, state._replace(inner=inner_state, masks=masks, averages=averages)
+        return updates, state._replace(inner=inner_state)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
@@ -150,98 +138,61 @@ def init(
         ``(params, opt_state)``, the parameters exactly zero outside their masks.
 
     Raises:
-        ValueError: ``tables`` do not fit the plan.
+        ValueError: ``tables`` do not fit the plan, or a wrapper that must be inside is outside.
     """
-    drawn: list[SparseState] = []
+    named = named_leaves(params)
 
-    def draw_one(state: SparseState) -> SparseState:
-        used = state.tables if tables is None else _fitting(tables, state.tables)
-        named = named_leaves(params)
+    def drawn(state: SparseState) -> SparseState:
+        counts = state.tables if tables is None else _fitting(tables, state.tables)
+        draw_key = jax.random.fold_in(key, _DRAW)
 
-        def leaf_mask(node: PyTree) -> PyTree:
-            if not isinstance(node, Undrawn):
+        def mask(node: PyTree) -> PyTree:
+            if not is_undrawn(node):
                 return node
-            active = used[node.group].target[0, node.column]
-            leaf_key = rewire_lib.leaf_key(jax.random.fold_in(key, _DRAW), node.path)
+            active = counts[node.group].target[0, node.column]
+            leaf_key = rewire_lib.leaf_key(draw_key, node.path)
             return rewire_lib.draw(node.regime, named[node.path], active, leaf_key)
 
-        drawn_masks = jax.tree.map(leaf_mask, state.masks, is_leaf=_is_undrawn)
-        state = state._replace(
-            masks=drawn_masks,
-            tables=used,
+        masks = jax.tree.map(mask, state.masks, is_leaf=is_undrawn)
+        named_masks = named_leaves(masks)
+        return state._replace(
+            masks=masks,
+            tables=counts,
             key=None if state.key is None else jax.random.fold_in(key, _GROW),
+            # Copies, or the three would be one buffer and could not be donated.
+            history={
+                path: LeafHistory(*(named_masks[path].copy() for _ in range(3)))
+                for path in state.history
+            },
         )
-        drawn.append(state)
-        return state
 
-    _map_states(draw_one, tx.init(params))
-    if not drawn:
-        return params, tx.init(params)
-    params = masks_lib.apply(_merged([state.masks for state in drawn]), params)
+    blank = tx.init(params)
+    state_lib.refuse_outer_wrappers(blank)
+    found = [drawn(state) for state in state_lib.states(blank)]
+    if found:
+        params = mask_tree.apply(state_lib.merged([state.masks for state in found]), params)
     # The inner state is made from the masked parameters: some optimizers keep copies of them.
-    remaining = iter(drawn)
-    return params, _map_states(
-        lambda state: next(remaining)._replace(inner=state.inner), tx.init(params)
+    rest = iter(found)
+    return params, state_lib.map_states(
+        lambda state: next(rest)._replace(inner=state.inner), tx.init(params)
     )
 
 
-def masks(opt_state: optax.OptState) -> PyTree:
-    """The mask tree of an optimizer state, with the structure of the parameters.
-
-    Args:
-        opt_state: state that contains at least one :class:`SparseState`.
-
-    Returns:
-        Mask tree: bool arrays, :class:`DenseLeaf` where nothing is masked. Several wrappers
-        (``optax.partition``) are merged.
-
-    Raises:
-        ValueError: no :class:`SparseState`, masks not drawn, or two wrappers masking one leaf.
-    """
-    found = states(opt_state)
-    if not found:
-        raise ValueError("No SparseState in this optimizer state: wrap the optimizer in sparse().")
-    for state in found:
-        _require_drawn(state)
-    return _merged([state.masks for state in found])
-
-
-def states(opt_state: optax.OptState) -> list[SparseState]:
-    """Every :class:`SparseState` in an optimizer state, in tree order."""
-    leaves = jax.tree.leaves(opt_state, is_leaf=_is_state)
-    return [leaf for leaf in leaves if _is_state(leaf)]
-
-
-def check(params: PyTree, opt_state: optax.OptState) -> None:
-    """Raises if parameters and topology disagree; call it now and then, on the host.
-
-    Catches a transform placed after :func:`sparse`, parameters that were never masked, and counts
-    that are in no row of the plan. Leading axes (seeds) are fine.
-
-    Args:
-        params: parameter tree.
-        opt_state: its optimizer state.
-
-    Raises:
-        ValueError: naming the first leaf that is wrong.
-    """
-    leaves = named_leaves(params)
-    for path, mask in named_leaves(masks(opt_state), is_leaf=is_sentinel).items():
-        if is_sentinel(mask):
-            continue
-        outside = np.asarray(leaves[path])[~np.asarray(mask)]
-        if np.any(outside != 0):  # NaN is not 0 either
-            raise ValueError(
-                f"{path!r} has {np.count_nonzero(outside)} non-zero weights outside its mask: use "
-                f"topology.init, and let sparse() be the last transform that touches updates."
-            )
-
-
-_DRAW, _GROW = 0, 1  # purposes of the run's key
-
-
-def _moves(group: Group) -> bool:
+def _moving(group: Group) -> bool:
     return any(entry.drops or entry.grows for entry in group.entries)
+
+
+def _scalar(step: jax.Array | None) -> jax.Array:
+    if step is None or jnp.ndim(step) != 0:
+        raise ValueError(
+            f"update needs step=, the module's optimizer step, as one unbatched integer scalar; "
+            f"got {step!r}."
+        )
+    return jnp.asarray(step, jnp.int32)
+
+
+def _no_history(shape: tuple[int, ...]) -> LeafHistory:
+    return LeafHistory(*(jnp.zeros(shape, bool) for _ in range(3)))
 
 
 def _undrawn(plan: Plan, params: PyTree) -> PyTree:
@@ -261,25 +212,16 @@ def _undrawn(plan: Plan, params: PyTree) -> PyTree:
             f"{shapes.get(path)} in the plan; make the plan from the tree given to the optimizer."
         )
 
-    def node(path: tuple[Any, ...], leaf: PyTree) -> PyTree:
-        name = masks_lib.path_of(path)
+    def node(path: tuple, leaf: PyTree) -> PyTree:
+        name = mask_tree.path_of(path)
         if is_sentinel(leaf):
             return leaf
         if name not in entries:
             return DenseLeaf()
         group, column, entry = entries[name]
-        return Undrawn(name, group, column, entry.regime)
+        return Undrawn(name, entry.shape, group, column, entry.regime)
 
     return jax.tree_util.tree_map_with_path(node, params, is_leaf=is_sentinel)
-
-
-def _zero_averages(plan: Plan, params: PyTree) -> dict[str, jax.Array]:
-    present = named_leaves(params)
-    return {
-        path: jnp.zeros(entry.shape, jnp.float32)
-        for path, (_, _, entry) in plan.entries().items()
-        if entry.regime.average is not None and path in present
-    }
 
 
 def _averaged(
@@ -299,87 +241,39 @@ def _averaged(
 
 
 def _rewired(
-    group: Group,
-    index: int,
-    masks: PyTree,
-    gradients: PyTree,
-    averages: dict[str, jax.Array],
-    params: PyTree,
-    state: SparseState,
-    step: jax.Array | None,
-) -> PyTree:
-    """The mask tree after this step, rewired if the group's timing says so."""
-    timing, counts = group.timing, state.tables[index]
-    if step is None or jnp.ndim(step) != 0:
-        raise ValueError(
-            "update needs step=, the module's optimizer step, as one unbatched integer scalar: "
-            f"got {step!r}."
-        )
-    step = jnp.asarray(step, jnp.int32)
-    due = (step >= timing.start) & (step <= timing.end)
-    due &= (step - timing.start) % timing.interval == 0
-    row = jnp.clip((step - timing.start) // timing.interval + 1, 0, len(timing.steps))
-    named_masks = named_leaves(masks, is_leaf=is_sentinel)
-    named_params, named_grads = named_leaves(params), named_leaves(gradients)
-    columns = {
-        entry.path: (column, entry)
-        for column, entry in enumerate(group.entries)
-        if (entry.drops or entry.grows) and entry.path in named_params
-    }
+    group: Group, g: int, state: SparseState, gradients: PyTree, params: PyTree, step: jax.Array
+) -> SparseState:
+    """The state with the masks of this step, rewired if the group's timing says so."""
+    is_due, row = rewire_lib.due(group.timing, step)
+    masks, weights, slopes = map(named_leaves, (state.masks, params, gradients))
+    paths = [e.path for e in group.entries if (e.drops or e.grows) and e.path in masks]
+    old = {path: masks[path] for path in paths}
+    past = {path: state.history[path] for path in paths if path in state.history}
 
-    def rewire() -> dict[str, jax.Array]:
+    def rewire() -> tuple[dict[str, jax.Array], dict[str, LeafHistory]]:
         key = jax.random.fold_in(state.key, step)
-        return {
-            path: rewire_lib.rewire(
-                entry.regime,
-                Leaf(
-                    named_params[path],
-                    named_grads[path],
-                    averages.get(path),
-                    named_masks[path],
-                    rewire_lib.leaf_key(key, path),
-                ),
-                counts.keep[row, column],
-                counts.target[row, column],
-                drops=entry.drops,
-                grows=entry.grows,
+        leaves = {
+            path: Leaf(
+                weight=weights[path],
+                gradient=slopes[path],
+                average=state.averages.get(path),
+                mask=old[path],
+                key=rewire_lib.leaf_key(key, path),
             )
-            for path, (column, entry) in columns.items()
+            for path in paths
+        }
+        new = rewire_lib.rewire_group(group, state.tables[g], row, leaves)
+        return new, {
+            path: LeafHistory(initial, old[path], explored | new[path])
+            for path, (initial, _, explored) in past.items()
         }
 
-    new = jax.lax.cond(due, rewire, lambda: {path: named_masks[path] for path in columns})
-    return jax.tree_util.tree_map_with_path(
-        lambda path, mask: new.get(masks_lib.path_of(path), mask), masks
-    )
-
-
-def _require(state: SparseState, params: PyTree | None) -> None:
-    if params is None:
-        raise ValueError("update needs the parameters: tx.update(grads, state, params, step=step).")
-    _require_drawn(state)
-
-
-def _require_drawn(state: SparseState) -> None:
-    if any(map(_is_undrawn, jax.tree.leaves(state.masks, is_leaf=_is_undrawn))):
-        raise ValueError(
-            "Masks are not drawn: make the optimizer state with topology.init(tx, params, key), "
-            "not with tx.init(params)."
-        )
-
-
-def _is_undrawn(node: PyTree) -> bool:
-    return isinstance(node, Undrawn)
-
-
-def _is_state(node: PyTree) -> bool:
-    return isinstance(node, SparseState)
-
-
-def _map_states(
-    function: Callable[[SparseState], SparseState], opt_state: optax.OptState
-) -> optax.OptState:
-    return jax.tree.map(
-        lambda node: function(node) if _is_state(node) else node, opt_state, is_leaf=_is_state
+    new, history = jax.lax.cond(is_due, rewire, lambda: (old, past))
+    return state._replace(
+        masks=jax.tree_util.tree_map_with_path(
+            lambda path, mask: new.get(mask_tree.path_of(path), mask), state.masks
+        ),
+        history=state.history | history,
     )
 
 
@@ -388,15 +282,3 @@ def _fitting(tables: tuple[Table, ...], own: tuple[Table, ...]) -> tuple[Table, 
     if shapes != wanted:
         raise ValueError(f"Tables of shapes {shapes} do not fit a plan of shapes {wanted}.")
     return jax.tree.map(lambda x: jnp.asarray(x, jnp.int32), tables)
-
-
-def _merged(trees: list[PyTree]) -> PyTree:
-    """One mask tree from those of several wrappers, each of which may hide leaves."""
-
-    def one(*nodes: PyTree) -> PyTree:
-        masks = [node for node in nodes if not is_sentinel(node)]
-        if len(masks) > 1:
-            raise ValueError("Two sparse() wrappers mask the same parameter: remove one.")
-        return masks[0] if masks else DenseLeaf()
-
-    return jax.tree.map(one, trees[0], *trees[1:], is_leaf=is_sentinel)

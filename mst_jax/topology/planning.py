@@ -17,8 +17,8 @@ import jax
 import numpy as np
 
 from mst_jax.topology import allocation as allocations
-from mst_jax.topology.masks import PyTree, named_leaves, table
-from mst_jax.topology.regimes import Regime, Timing
+from mst_jax.topology.mask_tree import PyTree, named_leaves, table
+from mst_jax.topology.regime import Regime, Timing
 
 
 class Table(NamedTuple):

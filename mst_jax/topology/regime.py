@@ -1,0 +1,100 @@
+"""What a regime is: the settings of the one rewire step, and when it happens.
+
+Every ``interval`` steps, leaf by leaf, with integers computed on the host::
+
+    keep = top(n_keep   | active,   by drop_score)
+    grow = top(n_target - n_keep | not kept, by grow_score)
+
+A regime says how ``n_keep`` and ``n_target`` come about (sparsity and drop-fraction schedules,
+allocation), when (interval, start, end) and by which scores. Defaults: ``specs/mst-and-mrq.md`` §3.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from mst_jax.topology import allocation as allocations
+from mst_jax.topology import schedules, scores
+from mst_jax.topology.allocation import Allocation
+from mst_jax.topology.schedules import Schedule
+from mst_jax.topology.scores import Score
+from mst_jax.topology.structures import Structure
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Steps at which a topology is rewired: ``start, start + interval, ...`` up to ``end``.
+
+    Attributes:
+        interval: optimizer steps between rewires.
+        start: first step.
+        end: last step, inclusive.
+    """
+
+    interval: int
+    start: int
+    end: int
+
+    def __post_init__(self) -> None:
+        if self.interval < 1 or self.start < 0:
+            raise ValueError(f"interval must be >= 1 and start >= 0, got {self}.")
+        if self.end < self.start:
+            raise ValueError(
+                f"No rewire would ever happen: end={self.end} is before start={self.start}; give a "
+                f"later end or use static()."
+            )
+
+    @property
+    def steps(self) -> range:
+        """All steps at which a rewire happens."""
+        return range(self.start, self.end + 1, self.interval)
+
+
+@dataclass(frozen=True)
+class Regime:
+    """One training regime; made by the functions of :mod:`regimes` and :mod:`gradual`, or your own.
+
+    Attributes:
+        name: shown in printed plans.
+        sparsity: sparsity of the module at an optimizer step; None trains it dense, without masks.
+        allocation: how the module's budget is shared among its leaves.
+        timing: when the topology is rewired; None never.
+        drop: share of the active weights dropped (and regrown) at a step.
+        prune_ratio: of the weights grown beyond the old number, how many are dropped elsewhere.
+        drop_score: the active weights with the largest are kept.
+        grow_score: the inactive positions with the largest are grown.
+        average: decay of the gradient average that scores may read; None keeps no average.
+        structure: which entries compete.
+        draw: initial mask: ``random``, ``magnitude`` (largest initial weights) or ``bernoulli``
+            (independent entries, so counts hold only on average; static regimes only).
+        leaves: eligible leaves: ``kernels`` (two axes or more) or ``all``.
+        dense_first: keep the first eligible leaf dense (paths in natural order, 2 before 10).
+        dense_last: keep the last eligible leaf dense.
+    """
+
+    name: str
+    sparsity: Schedule | None = None
+    allocation: Allocation = field(default_factory=allocations.erdos_renyi)
+    timing: Timing | None = None
+    drop: Schedule = field(default_factory=lambda: schedules.constant(0.0))
+    prune_ratio: float = 0.0
+    drop_score: Score = scores.magnitude
+    grow_score: Score = scores.gradient
+    average: float | None = None
+    structure: Structure = field(default_factory=Structure)
+    draw: str = "random"
+    leaves: str = "kernels"
+    dense_first: bool = False
+    dense_last: bool = False
+
+    def __post_init__(self) -> None:
+        if self.draw not in ("random", "magnitude", "bernoulli"):
+            raise ValueError(f"draw must be random, magnitude or bernoulli, got {self.draw!r}.")
+        if self.leaves not in ("kernels", "all"):
+            raise ValueError(f"leaves must be 'kernels' or 'all', got {self.leaves!r}.")
+        if scores.average_gradient in (self.drop_score, self.grow_score) and self.average is None:
+            raise ValueError("average_gradient needs average=, the decay of the average (say 0.9).")
+        if self.average is not None and not 0.0 <= self.average < 1.0:
+            raise ValueError(f"average must be a decay in [0, 1), got {self.average}.")
+        if self.draw == "bernoulli" and self.timing is not None:
+            raise ValueError("Bernoulli masks have no exact counts: only static regimes take them.")

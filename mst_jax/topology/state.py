@@ -1,0 +1,197 @@
+"""The state of sparse training inside an optimizer state, and how to find it there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import optax
+
+from mst_jax.topology.mask_tree import DenseLeaf, PyTree, is_sentinel, named_leaves
+from mst_jax.topology.moments import Ages
+from mst_jax.topology.planning import Plan, Table
+from mst_jax.topology.regime import Regime
+
+
+class LeafHistory(NamedTuple):
+    """Where a leaf's topology has been (``sparse(..., track=True)``).
+
+    Attributes:
+        initial: bool, the first mask.
+        previous: bool, the mask before the last rewire.
+        explored: bool, positions that were ever active (in-time over-parameterisation, Liu et al.
+            2021).
+    """
+
+    initial: jax.Array
+    previous: jax.Array
+    explored: jax.Array
+
+
+class SparseState(NamedTuple):
+    """State of ``sparse``; only arrays, so it can be vmapped, donated and saved.
+
+    Attributes:
+        inner: state of the wrapped optimizer.
+        masks: mask tree (:class:`Undrawn` nodes before ``init``).
+        tables: the plan's counts, int32, one :class:`Table` per group of leaves.
+        key: typed key for random scores; None if the topology never changes.
+        averages: path -> float32 average of the dense gradient, for regimes that ask for it.
+        ages: ages of weights, if the moment policy needs them.
+        history: path -> :class:`LeafHistory`, if tracked.
+    """
+
+    inner: optax.OptState
+    masks: PyTree
+    tables: tuple[Table, ...]
+    key: jax.Array | None
+    averages: dict[str, jax.Array]
+    ages: Ages | None
+    history: dict[str, LeafHistory]
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class Undrawn:
+    """A mask that has not been drawn yet: a node without arrays that says how to draw it."""
+
+    path: str
+    shape: tuple[int, ...]
+    group: int
+    column: int
+    regime: Regime
+
+
+def states(opt_state: optax.OptState) -> list[SparseState]:
+    """Every :class:`SparseState` in an optimizer state, in tree order."""
+    return [leaf for leaf in jax.tree.leaves(opt_state, is_leaf=_is_state) if _is_state(leaf)]
+
+
+def map_states(
+    function: Callable[[SparseState], SparseState], opt_state: optax.OptState
+) -> optax.OptState:
+    """Applies a function to every :class:`SparseState` in an optimizer state.
+
+    Args:
+        function: state -> state.
+        opt_state: any optax state.
+
+    Returns:
+        The optimizer state with the results in place.
+    """
+    return jax.tree.map(
+        lambda node: function(node) if _is_state(node) else node, opt_state, is_leaf=_is_state
+    )
+
+
+def masks(opt_state: optax.OptState) -> PyTree:
+    """The mask tree of an optimizer state, with the structure of the parameters.
+
+    Args:
+        opt_state: state that contains at least one :class:`SparseState`.
+
+    Returns:
+        Mask tree: bool arrays, :class:`DenseLeaf` where nothing is masked. Several wrappers
+        (``optax.partition``) are merged.
+
+    Raises:
+        ValueError: no :class:`SparseState`, masks not drawn, or two wrappers masking one leaf.
+    """
+    found = states(opt_state)
+    if not found:
+        raise ValueError("No SparseState in this optimizer state: wrap the optimizer in sparse().")
+    for state in found:
+        require_drawn(state)
+    return merged([state.masks for state in found])
+
+
+def merged(trees: list[PyTree]) -> PyTree:
+    """One mask tree from those of several wrappers, each of which may hide leaves.
+
+    Args:
+        trees: mask trees of one structure.
+
+    Returns:
+        Mask tree without ``optax.MaskedNode``.
+
+    Raises:
+        ValueError: two of them mask the same leaf.
+    """
+
+    def one(*nodes: PyTree) -> PyTree:
+        found = [node for node in nodes if not is_sentinel(node)]
+        if len(found) > 1:
+            raise ValueError("Two sparse() wrappers mask the same parameter: remove one.")
+        return found[0] if found else DenseLeaf()
+
+    return jax.tree.map(one, trees[0], *trees[1:], is_leaf=is_sentinel)
+
+
+def check(params: PyTree, opt_state: optax.OptState, plan: Plan | None = None) -> None:
+    """Raises if parameters and topology disagree; call it now and then, on the host.
+
+    Catches a transform placed after ``sparse``, parameters that were never masked, wrappers that
+    must not surround it and, given the plan, counts that it does not contain. Leading axes (seeds)
+    are fine.
+
+    Args:
+        params: parameter tree.
+        opt_state: its optimizer state.
+        plan: the plan, to check the counts as well (not with Bernoulli masks or other tables).
+
+    Raises:
+        ValueError: naming the first leaf that is wrong.
+    """
+    refuse_outer_wrappers(opt_state)
+    leaves = named_leaves(params)
+    named_masks = named_leaves(masks(opt_state))
+    for path, mask in named_masks.items():
+        outside = np.asarray(leaves[path])[~np.asarray(mask)]
+        if np.any(outside != 0):  # NaN is not 0 either
+            raise ValueError(
+                f"{path!r} has {np.count_nonzero(outside)} non-zero weights outside its mask: use "
+                f"topology.init, and let sparse() be the last transform that touches updates."
+            )
+    for path, (g, column, entry) in plan.entries().items() if plan else ():
+        axes = tuple(range(-len(entry.shape), 0))
+        counts = np.count_nonzero(np.asarray(named_masks[path]), axis=axes)
+        allowed = plan.groups[g].table.target[:, column]
+        if not np.isin(counts, allowed).all():
+            raise ValueError(
+                f"{path!r} has {np.unique(counts).tolist()} active weights, a number that is not "
+                f"in its plan ({allowed.min()} to {allowed.max()})."
+            )
+
+
+def require_drawn(state: SparseState) -> None:
+    """Raises ``ValueError`` if the masks of a state have not been drawn."""
+    if any(map(is_undrawn, jax.tree.leaves(state.masks, is_leaf=is_undrawn))):
+        raise ValueError(
+            "Masks are not drawn: make the optimizer state with topology.init(tx, params, key), "
+            "not with tx.init(params)."
+        )
+
+
+def refuse_outer_wrappers(opt_state: optax.OptState) -> None:
+    """Raises ``ValueError`` for wrappers around ``sparse`` that would break it.
+
+    ``MultiSteps`` drops the rewires of all but its last step, and ``apply_if_finite`` turns the
+    conditional into a select; inside, around the inner optimizer, both are fine.
+    """
+    bad = (optax.MultiStepsState, optax.ApplyIfFiniteState)
+    for node in jax.tree.leaves(opt_state, is_leaf=lambda x: isinstance(x, (*bad, SparseState))):
+        if isinstance(node, bad) and states(node):
+            name = type(node).__name__.removesuffix("State")
+            raise ValueError(f"{name} must be inside sparse(), around the inner optimizer.")
+
+
+def is_undrawn(node: PyTree) -> bool:
+    """True for the placeholder of a mask."""
+    return isinstance(node, Undrawn)
+
+
+def _is_state(node: PyTree) -> bool:
+    return isinstance(node, SparseState)
