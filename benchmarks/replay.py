@@ -31,6 +31,7 @@ import jax
 import jax.numpy as jnp
 
 from mst_jax import replay
+from mst_jax.replay import sum_tree
 
 SPAN, HORIZON, N_STEP = 6, 5, 3
 STATE = tuple[replay.Buffer, jax.Array]  # the buffer, and a sum that keeps results alive
@@ -135,19 +136,27 @@ def variants(settings: argparse.Namespace) -> dict[str, Callable[[STATE, jax.Arr
 
 
 def filled_state(settings: argparse.Namespace, capacity: int) -> STATE:
-    """Returns a full buffer in which almost every slot is sampleable."""
-    buffer = replay.create(
-        num_seeds=settings.seeds,
-        capacity=capacity,
-        observation_size=settings.observation_size,
-        action_size=settings.action_size,
-        span=SPAN,
-    )
-    arrays = replay.pack(dataclasses.replace(buffer, filled=buffer.filled + capacity - 1))
-    arrays["priority"] = arrays["priority"] + 1
-    arrays["rows"] = arrays["rows"] + 1
-    arrays["steps"] = arrays["steps"] + SPAN
-    return replay.unpack(arrays, like=jax.eval_shape(lambda: buffer)), jnp.float32(0)
+    """Returns a full buffer of ones in which every slot is sampleable."""
+
+    @jax.jit  # one program, so that the zeros of `create` are never allocated
+    def build() -> replay.Buffer:
+        buffer = replay.create(
+            num_seeds=settings.seeds,
+            capacity=capacity,
+            observation_size=settings.observation_size,
+            action_size=settings.action_size,
+            span=SPAN,
+        )
+        return dataclasses.replace(
+            buffer,
+            rows=jnp.ones_like(buffer.rows),
+            reward=jnp.ones_like(buffer.reward),
+            tree=jax.vmap(sum_tree.from_leaves)(jnp.ones_like(buffer.tree[0])),
+            filled=jnp.full_like(buffer.filled, capacity - 1),
+            steps=jnp.full_like(buffer.steps, SPAN),
+        )
+
+    return build(), jnp.float32(0)
 
 
 def measure(settings: argparse.Namespace, capacity: int) -> dict[str, list[float]]:

@@ -80,14 +80,25 @@ def sample(tree: Tree, key: jax.Array, batch_size: int) -> jax.Array:
       leaf (padding included) is.
     """
     uniforms = jax.random.uniform(key, (len(tree), batch_size))
-    indices = jnp.zeros(batch_size, jnp.int32)
+    indices = jnp.zeros(1, jnp.int32)
     for level, uniform in zip(reversed(tree), uniforms, strict=True):
         sums = _running_sums(_blocks(level)[indices])
         # uniform < 1, so the product is below the total even after rounding.
         target = uniform * sums[-1]
         child = sum((running <= target).astype(jnp.int32) for running in sums[:-1])
-        indices = indices * FANOUT + child
+        indices = _computed_once(indices * FANOUT + child)
     return indices
+
+
+def _computed_once(indices: jax.Array) -> jax.Array:
+    """Returns the indices, by an operation that keeps XLA from computing them over and over.
+
+    XLA's CPU fusion copies cheap operations into each of their consumers: every level would choose
+    all its ancestors' children anew, and every reader of the result the whole descent. A remainder
+    counts as expensive and is computed once; this one changes no index. (`optimization_barrier`
+    does not help: it is gone before fusion.)
+    """
+    return jax.lax.rem(indices, jnp.int32(2**31 - 1))
 
 
 def _running_sums(children: jax.Array) -> list[jax.Array]:
