@@ -9,6 +9,7 @@ Three lines on any training loop::
 and ``tx.update(grads, opt_state, params, step=step)`` from then on. See ``docs/topology.md``.
 """
 
+from mst_jax.topology import allocation, schedules
 from mst_jax.topology.allocation import (
     Allocation,
     erdos_renyi,
@@ -16,6 +17,7 @@ from mst_jax.topology.allocation import (
     explicit,
     uniform,
 )
+from mst_jax.topology.flops import Costs, costs
 from mst_jax.topology.gradual import (
     dense_then_rigl,
     gradual_growth,
@@ -30,28 +32,38 @@ from mst_jax.topology.presets import PRESETS, rigl_preset
 from mst_jax.topology.regime import Regime, Timing
 from mst_jax.topology.regimes import dense, network_sparsity, rigl, set, snfs, static
 from mst_jax.topology.scores import Leaf, average_gradient, gradient, magnitude, random
+from mst_jax.topology.selection import top_k
 from mst_jax.topology.state import LeafHistory, SparseState, check, masks, states
+from mst_jax.topology.stats import LeafStatistics, degree_histogram, degrees, statistics
 from mst_jax.topology.storage import load_masks, save_masks
 from mst_jax.topology.structures import ensemble, fan_in, n_of_m, unstructured
+from mst_jax.topology.sweeps import sweep
+from mst_jax.topology.targets import update_target
 from mst_jax.topology.transform import init, sparse
 
 __all__ = [
     "PRESETS",
     "Allocation",
+    "Costs",
     "DenseLeaf",
     "Leaf",
     "LeafHistory",
+    "LeafStatistics",
     "MomentPolicy",
     "Plan",
     "Regime",
     "SparseState",
     "Table",
     "Timing",
+    "allocation",
     "apply",
     "average_gradient",
     "bias_corrected",
     "check",
+    "costs",
     "count",
+    "degree_histogram",
+    "degrees",
     "dense",
     "dense_then_rigl",
     "density",
@@ -77,12 +89,17 @@ __all__ = [
     "rigl",
     "rigl_preset",
     "save_masks",
+    "schedules",
     "set",
     "snfs",
     "sparse",
     "states",
     "static",
+    "statistics",
     "summary",
+    "sweep",
+    "top_k",
     "uniform",
     "unstructured",
+    "update_target",
 ]

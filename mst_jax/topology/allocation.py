@@ -111,6 +111,7 @@ def budgets(
     shapes: Sequence[Shape],
     sparsity: float,
     groups: Sequence[int] | None = None,
+    previous: Sequence[int] | None = None,
 ) -> list[int]:
     """Integer budget of every leaf; they add up to :func:`total_budget` exactly.
 
@@ -125,6 +126,8 @@ def budgets(
         shapes: their shapes.
         sparsity: sparsity of the module, in [0, 1).
         groups: number of groups of each leaf; 1 for unstructured.
+        previous: budgets before this one; rounding then never shrinks a leaf while the module grows
+            or grows one while it shrinks.
 
     Returns:
         Number of active weights of each leaf.
@@ -134,15 +137,20 @@ def budgets(
     """
     if not 0.0 <= sparsity <= 1.0:
         raise ValueError(f"Sparsity must be in [0, 1], got {sparsity}.")
-    groups = [1] * len(shapes) if groups is None else groups
+    groups = [1] * len(shapes) if groups is None else list(map(int, groups))
     sizes = [math.prod(shape) for shape in shapes]
     densities = allocation.densities(paths, shapes, sparsity)
     real = [density * size for density, size in zip(densities, sizes, strict=True)]
+    total = total_budget(sum(sizes), sparsity)
+    low, high = _bounds(sizes, total, previous)
     if allocation.by_leaf:
         whole = [round(x) for x in real]
     else:
-        whole = _largest_remainder(real, sizes, total_budget(sum(sizes), sparsity))
-    whole = [n if g == 1 else round(n / g) * g for n, g in zip(whole, groups, strict=True)]
+        whole = _largest_remainder(real, low, high, total)
+    whole = [
+        n if g == 1 else min(max(round(n / g) * g, least), most)
+        for n, g, least, most in zip(whole, groups, low, high, strict=True)
+    ]
     for path, n, g in zip(paths, whole, groups, strict=True):
         if n < g:
             what = "no weights" if g == 1 else f"fewer than one weight in each of {g} groups"
@@ -176,14 +184,29 @@ def _scaled(terms: Sequence[Shape], shapes: Sequence[Shape], sparsity: float) ->
     return [1.0] * len(raw)
 
 
-def _largest_remainder(real: Sequence[float], sizes: Sequence[int], total: int) -> list[int]:
-    """Integers near ``real``, each at most its size, that add up to ``total``."""
-    whole = [min(math.floor(x + 1e-9), n) for x, n in zip(real, sizes, strict=True)]
+def _bounds(
+    sizes: Sequence[int], total: int, previous: Sequence[int] | None
+) -> tuple[list[int], list[int]]:
+    if previous is None:
+        return [0] * len(sizes), list(sizes)
+    if total >= sum(previous):
+        return list(previous), list(sizes)
+    return [0] * len(sizes), list(previous)
+
+
+def _largest_remainder(
+    real: Sequence[float], low: Sequence[int], high: Sequence[int], total: int
+) -> list[int]:
+    """Integers near ``real`` within bounds that add up to ``total`` (which the bounds allow)."""
+    whole = [
+        min(max(math.floor(x + 1e-9), least), most)
+        for x, least, most in zip(real, low, high, strict=True)
+    ]
     order = sorted(range(len(real)), key=lambda i: (whole[i] - real[i], i))
     while (missing := total - sum(whole)) != 0:
         step = 1 if missing > 0 else -1
         for i in order if step > 0 else reversed(order):
-            if missing and 0 <= whole[i] + step <= sizes[i]:
+            if missing and low[i] <= whole[i] + step <= high[i]:
                 whole[i] += step
                 missing -= step
     return whole

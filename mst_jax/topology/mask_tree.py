@@ -54,20 +54,31 @@ def named_leaves(tree: PyTree, is_leaf: Callable[[PyTree], bool] | None = None) 
     }
 
 
-def where(mask: PyTree, value: jax.Array, other: jax.Array | float) -> jax.Array:
-    """``value`` where the mask is True, ``other`` elsewhere; ``value`` if the leaf is dense.
+def inside(mask: PyTree, value: jax.Array, other: jax.Array | None = None) -> jax.Array:
+    """``value`` where the mask is True, else ``other`` or zero; ``value`` if the leaf is dense.
 
-    ``where`` and not a product, because ``0 * nan`` is ``nan``.
+    Not a product, because ``0 * nan`` is ``nan``. And on bits: XLA's CPU backend fuses and
+    vectorises these, while a ``where`` in the midst of Adam's arithmetic costs a third of the step.
 
     Args:
         mask: bool array, or a sentinel.
         value: array of the mask's shape.
-        other: array of the same shape, or a scalar.
+        other: array of the same shape and dtype; zero by default.
 
     Returns:
-        Array of that shape.
+        Array of that shape and dtype.
     """
-    return value if is_sentinel(mask) else jnp.where(mask, value, other)
+    if is_sentinel(mask):
+        return value
+    value = jnp.asarray(value)
+    if not jnp.issubdtype(value.dtype, jnp.floating):
+        return jnp.where(mask, value, jnp.zeros_like(value) if other is None else other)
+    kind = jnp.dtype(f"int{8 * value.dtype.itemsize}")
+    ones = -mask.astype(kind)
+    bits = jax.lax.bitcast_convert_type(value, kind) & ones
+    if other is not None:
+        bits |= jax.lax.bitcast_convert_type(other, kind) & ~ones
+    return jax.lax.bitcast_convert_type(bits, value.dtype)
 
 
 def apply(masks: PyTree, params: PyTree) -> PyTree:
@@ -80,7 +91,7 @@ def apply(masks: PyTree, params: PyTree) -> PyTree:
     Returns:
         Tree like ``params``.
     """
-    return jax.tree.map(lambda p, m: where(m, p, jnp.zeros((), jnp.result_type(p))), params, masks)
+    return jax.tree.map(lambda p, m: inside(m, p), params, masks)
 
 
 def count(masks: PyTree) -> jax.Array:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mst_jax.topology.mask_tree import PyTree, is_sentinel, named_leaves, path_of
+from mst_jax.topology.mask_tree import PyTree, inside, is_sentinel, named_leaves, path_of
 
 _OLD = np.iinfo(np.uint16).max
 
@@ -88,7 +88,7 @@ def named(policy: str | MomentPolicy) -> MomentPolicy:
     return MomentPolicy(policy)
 
 
-def confine(
+def confined(
     inner: optax.GradientTransformation,
     policy: MomentPolicy,
     state: PyTree,
@@ -97,8 +97,9 @@ def confine(
 ) -> PyTree:
     """Slots outside the topology as a fresh optimizer would have them; all others untouched.
 
-    A weight that grows later then finds them fresh. Under ``keep`` moments go on decaying outside
-    the topology, and only copies of the weights follow the mask.
+    A weight that grows later then finds them fresh (more exactly, one update with a zero gradient
+    from there). Applied before the inner update, where it fuses with it. Under ``keep`` moments go
+    on decaying outside the topology, and only copies of the weights follow the mask.
 
     Args:
         inner: the optimizer.
@@ -118,7 +119,7 @@ def confine(
     def one(slot: PyTree, new: PyTree, mask: PyTree, move: PyTree) -> PyTree:
         if not isinstance(mask, jax.Array) or mask.shape != jnp.shape(slot):
             return slot
-        return jnp.where(mask if everywhere else mask | (move == 0), slot, new)
+        return inside(mask if everywhere else mask | (move == 0), slot, new)
 
     return jax.tree.map(one, state, fresh, _at_slots(inner, state, masks), moves)
 

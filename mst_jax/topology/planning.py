@@ -176,7 +176,8 @@ def _owners(paths: Sequence[str], rules: Mapping[str, Regime]) -> dict[str, str]
 def _eligible(
     paths: Sequence[str], shapes: Mapping[str, tuple[int, ...]], regime: Regime
 ) -> list[str]:
-    chosen = [path for path in paths if regime.leaves == "all" or len(shapes[path]) >= 2]
+    axes = 2 if regime.leaves == "kernels" else 1
+    chosen = [path for path in paths if len(shapes[path]) >= axes]
     natural = sorted(chosen, key=_natural)
     skipped = natural[: int(regime.dense_first)] + natural[-1:] * int(regime.dense_last)
     return [path for path in chosen if path not in skipped]
@@ -190,30 +191,40 @@ def _natural(path: str) -> list[int | str]:
 
 def _counts(paths: list[str], shapes: list[tuple[int, ...]], regime: Regime) -> Table:
     """Keep and target counts of every update, float64 and integers only."""
-    groups = [regime.structure.groups(shape) for shape in shapes]
     steps = [0, *(regime.timing.steps if regime.timing else ())]
-    solved: dict[float, list[int]] = {}
-    keep = np.zeros((len(steps), len(paths)), np.int32)
-    target = np.zeros_like(keep)
-    for row, step in enumerate(steps):
-        sparsity = float(regime.sparsity(step))
-        if sparsity not in solved:
-            solved[sparsity] = allocations.budgets(
-                regime.allocation, paths, shapes, sparsity, groups
-            )
-        target[row] = solved[sparsity]
-        if row == 0:
-            keep[row] = target[row]
-            continue
+    groups = np.array([regime.structure.groups(shape) for shape in shapes])
+    sizes = np.array([math.prod(shape) for shape in shapes])
+    target = _targets(paths, shapes, regime, steps, groups.tolist())
+    keep = target.copy()
+    for row, step in enumerate(steps[1:], start=1):
         base = np.minimum(target[row - 1], target[row])
-        drop = np.floor(float(regime.drop(step)) * base.astype(np.float64))
-        growth = np.maximum(target[row] - target[row - 1], 0)
-        drop += np.floor(regime.prune_ratio * growth.astype(np.float64))
-        full = target[row] == [math.prod(shape) for shape in shapes]
-        drop = np.where(full, 0, drop)
-        per_group = np.asarray(groups, np.int64)
-        keep[row] = np.maximum((base - drop) // per_group, 0) * per_group
-    return Table(keep, target)
+        growth = target[row] - base
+        drop = np.floor(regime.drop(step) * base) + np.floor(regime.prune_ratio * growth)
+        drop = np.where(target[row] == sizes, 0, np.minimum(drop, base))
+        keep[row] = base - drop // groups * groups
+    return Table(keep.astype(np.int32), target.astype(np.int32))
+
+
+def _targets(
+    paths: list[str],
+    shapes: list[tuple[int, ...]],
+    regime: Regime,
+    steps: list[int],
+    groups: list[int],
+) -> np.ndarray:
+    """Budgets after every update, int64 ``[updates + 1, leaves]``."""
+    levels = [float(regime.sparsity(step)) for step in steps]
+    if regime.timing is not None:
+        # The last update completes the schedule even if the interval does not divide its length.
+        levels[-1] = float(regime.sparsity(regime.timing.end))
+    rows: list[list[int]] = []
+    for row, level in enumerate(levels):
+        if row and level == levels[row - 1]:
+            rows.append(rows[-1])
+            continue
+        previous = rows[-1] if rows else None
+        rows.append(allocations.budgets(regime.allocation, paths, shapes, level, groups, previous))
+    return np.array(rows, np.int64)
 
 
 def _group(

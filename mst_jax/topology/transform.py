@@ -16,7 +16,7 @@ from mst_jax.topology import mask_tree
 from mst_jax.topology import moments as moments_lib
 from mst_jax.topology import rewire as rewire_lib
 from mst_jax.topology import state as state_lib
-from mst_jax.topology.mask_tree import DenseLeaf, PyTree, is_sentinel, named_leaves, where
+from mst_jax.topology.mask_tree import DenseLeaf, PyTree, is_sentinel, named_leaves
 from mst_jax.topology.moments import MomentPolicy
 from mst_jax.topology.planning import Group, Plan, Table
 from mst_jax.topology.scores import Leaf
@@ -104,14 +104,15 @@ def sparse(
         masks = state.masks
         now = mask_tree.apply(masks, params) if moving else params
         gradients = mask_tree.apply(masks, updates)
-        updates, inner_state = inner.update(gradients, state.inner, now, **extra)
-        if moving:
-            inner_state = moments_lib.confine(inner, policy, inner_state, now, masks)
+        slots = (
+            moments_lib.confined(inner, policy, state.inner, now, masks) if moving else state.inner
+        )
+        updates, inner_state = inner.update(gradients, slots, now, **extra)
         if state.ages is not None:
             state = state._replace(ages=moments_lib.aged(state.ages, masks))
             updates = moments_lib.rescaled(policy, state.ages, updates)
         # Outside the mask the update is -p, so that applying it leaves exactly zero.
-        updates = jax.tree.map(lambda p, u, m: where(m, u, -p), params, updates, masks)
+        updates = jax.tree.map(_returning, params, updates, masks)
         return updates, state._replace(inner=inner_state)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
@@ -180,6 +181,10 @@ def init(
 
 def _moving(group: Group) -> bool:
     return any(entry.drops or entry.grows for entry in group.entries)
+
+
+def _returning(param: jax.Array, update: jax.Array, mask: PyTree) -> jax.Array:
+    return update if is_sentinel(mask) else jnp.where(mask, update, -param)
 
 
 def _scalar(step: jax.Array | None) -> jax.Array:

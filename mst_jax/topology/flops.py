@@ -1,0 +1,96 @@
+"""Theoretical costs of a plan: floating-point operations and bytes.
+
+Theoretical, because masks on dense arrays save neither: these are what hardware with unstructured
+sparsity would need. Counts are the plan's exact integers, so no device is involved.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from mst_jax.topology.planning import Entry, Plan
+from mst_jax.topology.scores import average_gradient, gradient
+
+
+class Costs(NamedTuple):
+    """Costs of a plan; operations are per sample, multiply and add counted separately.
+
+    Attributes:
+        inference: operations of a forward pass with the final topology.
+        training: operations of a training step, averaged over training.
+        dense_inference: the same without sparsity.
+        dense_training: the same without sparsity.
+        bytes: final weights, 4 bytes each, and 1 bit per position of a masked leaf.
+        dense_bytes: 4 bytes per parameter.
+    """
+
+    inference: float
+    training: float
+    dense_inference: float
+    dense_training: float
+    bytes: int
+    dense_bytes: int
+
+
+def costs(plan: Plan, steps: int, positions: Mapping[str, int] | None = None) -> Costs:
+    """Theoretical sparse FLOPs and bytes, rewiring amortised.
+
+    A layer with n active weights costs 2n operations forward, 2n for the gradient of its input and
+    2n for that of its active weights. A rewire that grows by gradient needs the gradient of all N
+    positions once (Evci et al. 2020, appendix H: ``(3 f_S ΔT + 2 f_S + f_D) / (ΔT + 1)`` with a
+    separate step for it; here the rewire step trains too, hence ΔT), an averaged gradient at every
+    step. Selection itself and element-wise operations are left out.
+
+    Args:
+        plan: the plan.
+        steps: all optimizer steps of training.
+        positions: path -> how often a kernel is applied per sample (output pixels of a
+            convolution); 1 by default.
+
+    Returns:
+        The costs; leaves with fewer than two axes count as bytes only.
+    """
+    times = positions or {}
+    inference = training = dense_inference = 0.0
+    stored = parameters = 0
+    entries = plan.entries()
+    for path in plan.names:
+        group, column, entry = entries.get(path, (None, None, None))
+        shape = entry.shape if entry else plan.dense[path]
+        size = math.prod(shape)
+        parameters += size
+        active = size if entry is None else int(plan.groups[group].table.target[-1, column])
+        stored += 4 * active + (0 if entry is None else math.ceil(size / 8))
+        if len(shape) < 2:
+            continue
+        work = 2.0 * times.get(path, 1)
+        dense_inference += work * size
+        inference += work * active
+        if entry is None:
+            training += 3 * work * size
+        else:
+            mean, dense_gradients = _over_training(plan, group, column, entry, steps)
+            training += work * (3 * mean + (size - mean) * dense_gradients)
+    return Costs(inference, training, dense_inference, 3 * dense_inference, stored, 4 * parameters)
+
+
+def _over_training(
+    plan: Plan, group: int, column: int, entry: Entry, steps: int
+) -> tuple[float, float]:
+    """Mean active weights over training, and share of steps that need the dense gradient."""
+    timing, counts = plan.groups[group].timing, plan.groups[group].table.target[:, column]
+    if timing is None:
+        return float(counts[0]), 0.0
+    rewires = np.array([step for step in timing.steps if step < steps])
+    lasts = np.diff(np.concatenate([[0], rewires, [steps]]))
+    mean = float(np.average(counts[: len(lasts)], weights=lasts)) if steps else float(counts[0])
+    if not entry.grows:
+        return mean, 0.0
+    if entry.regime.average is not None or entry.regime.grow_score is average_gradient:
+        return mean, 1.0
+    share = len(rewires) / max(steps, 1) if entry.regime.grow_score is gradient else 0.0
+    return mean, share

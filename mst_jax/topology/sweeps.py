@@ -1,0 +1,79 @@
+"""Many budgets in one compiled program: runs under ``vmap`` that differ in their tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from mst_jax.topology.planning import Entry, Group, Plan, Table
+from mst_jax.topology.regime import Regime
+
+
+def sweep(plans: Sequence[Plan]) -> tuple[Plan, tuple[Table, ...]]:
+    """One plan for several that differ only in sparsity or drop fraction, and their stacked tables.
+
+    Wrap the optimizer with the plan once, and ``vmap`` :func:`mst_jax.topology.init` over keys and
+    tables::
+
+        plan, tables = topology.sweep([make_plan(s) for s in (0.3, 0.6, 0.9)])
+        tx = topology.sparse(optax.adam(1e-3), plan)
+        params, state = jax.vmap(lambda k, t: topology.init(tx, make_params(k), k, t))(keys, tables)
+
+    Learning rates may differ too: build ``tx`` inside the mapped function. Interval, start and end
+    are shared: they decide *whether* work happens.
+
+    Args:
+        plans: plans of the same leaves, timings, scores and structures.
+
+    Returns:
+        The plan to wrap with, and tables of int32 ``[plans, updates + 1, leaves]``.
+
+    Raises:
+        ValueError: no plan, or plans that differ in more than their counts.
+    """
+    if not plans:
+        raise ValueError("sweep needs at least one plan.")
+    first = plans[0]
+    for plan in plans[1:]:
+        if _fixed(plan) != _fixed(first):
+            raise ValueError(
+                "Plans of a sweep may differ in sparsity and drop fraction only: give them the "
+                "same rules, interval, start, end, scores and structure."
+            )
+    groups = tuple(_joined(groups) for groups in zip(*(p.groups for p in plans), strict=True))
+    tables = tuple(
+        Table(*(np.stack(counts) for counts in zip(*(g.table for g in groups), strict=True)))
+        for groups in zip(*(p.groups for p in plans), strict=True)
+    )
+    return replace(first, groups=groups), tables
+
+
+def _fixed(plan: Plan) -> object:
+    """What must agree between the plans of a sweep."""
+    return plan.dense, [
+        (group.timing, [(e.path, e.shape, _on_device(e.regime)) for e in group.entries])
+        for group in plan.groups
+    ]
+
+
+def _on_device(regime: Regime) -> object:
+    return (
+        regime.drop_score,
+        regime.grow_score,
+        regime.average,
+        regime.structure,
+        regime.draw,
+    )
+
+
+def _joined(groups: Sequence[Group]) -> Group:
+    """The first group, whose leaves drop and grow if they do so in any of them."""
+
+    def entry(*same: Entry) -> Entry:
+        drops, grows = any(e.drops for e in same), any(e.grows for e in same)
+        return replace(same[0], drops=drops, grows=grows)
+
+    entries = (entry(*same) for same in zip(*(g.entries for g in groups), strict=True))
+    return replace(groups[0], entries=tuple(entries))

@@ -1,0 +1,61 @@
+"""Target networks of sparse networks.
+
+A hard copy takes the mask along with the weights. A Polyak average does not: after a rewire it
+would still carry the dropped weights, so that its topology is the union of all past ones.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from mst_jax.topology.mask_tree import PyTree, inside, is_sentinel
+from mst_jax.topology.selection import top_k
+
+POLICIES = ("same_mask", "as_is", "re_prune")
+
+
+def update_target(
+    target: PyTree,
+    params: PyTree,
+    masks: PyTree,
+    tau: float | jax.Array,
+    *,
+    policy: str = "same_mask",
+) -> PyTree:
+    """One step of a target network, ``(1 - tau) target + tau params``, then its topology.
+
+    Args:
+        target: target parameters, one seed.
+        params: online parameters.
+        masks: their mask tree.
+        tau: step size; 1 copies.
+        policy: ``same_mask`` follows the online mask (RLx2, Tan et al. 2023), ``as_is`` keeps the
+            average, ``re_prune`` keeps as many of its largest weights as the online leaf has
+            (DS-TD3, Sokar et al. 2022).
+
+    Returns:
+        New target parameters.
+
+    Raises:
+        ValueError: unknown policy.
+    """
+    if policy not in POLICIES:
+        raise ValueError(f"policy must be one of {POLICIES}, got {policy!r}.")
+    moved = optax.incremental_update(params, target, tau)
+    if policy == "as_is":
+        return moved
+    return jax.tree.map(_followed if policy == "same_mask" else _pruned, moved, masks)
+
+
+def _followed(weight: jax.Array, mask: PyTree) -> jax.Array:
+    return inside(mask, weight)
+
+
+def _pruned(weight: jax.Array, mask: PyTree) -> jax.Array:
+    if is_sentinel(mask):
+        return weight
+    everything = jnp.ones(weight.shape, bool)
+    kept = top_k(jnp.abs(weight), jnp.sum(mask, dtype=jnp.int32), everything)
+    return inside(kept, weight)
