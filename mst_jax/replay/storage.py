@@ -60,19 +60,13 @@ def unpack(arrays: Mapping[str, np.ndarray], like: Buffer) -> Buffer:
     """
     _check(arrays, like)
 
-    def slots(name: str, shape: jax.ShapeDtypeStruct) -> jax.Array:
-        values = np.asarray(arrays[name])
-        if name == "rows":
-            values = values.view(shape.dtype)
-        return jnp.zeros(shape.shape, shape.dtype).at[:, : values.shape[1]].set(values)
-
     restored = dataclasses.replace(
         like,
-        rows=slots("rows", like.rows),
-        reward=slots("reward", like.reward),
-        terminated=slots("terminated", like.terminated),
-        tree=jax.vmap(sum_tree.from_leaves)(slots("priority", like.tree[0])),
-        **{name: jnp.asarray(arrays[name]) for name in SCALARS},
+        rows=_to_device(arrays["rows"].view(like.rows.dtype), like.rows),
+        reward=_to_device(arrays["reward"], like.reward),
+        terminated=_to_device(arrays["terminated"], like.terminated),
+        tree=jax.vmap(sum_tree.from_leaves)(_to_device(arrays["priority"], like.tree[0])),
+        **{name: jnp.array(arrays[name]) for name in SCALARS},
     )
     return jax.tree.map(_place_like, restored, like)
 
@@ -136,6 +130,19 @@ def _to_host(array: jax.Array, written: int) -> np.ndarray:
     for seed in range(array.shape[0]):
         out[seed] = array[seed, :written]
     return out
+
+
+def _to_device(values: np.ndarray, like: jax.Array | jax.ShapeDtypeStruct) -> jax.Array:
+    """Writes [S, K, ...] into zeros shaped like `like`, seed by seed for the same reason."""
+    slots = jnp.zeros(like.shape, like.dtype, device=like.sharding)
+    write = jax.jit(_write_seed, donate_argnums=0, out_shardings=slots.sharding)
+    for seed, block in enumerate(values):
+        slots = write(slots, seed, block)
+    return slots
+
+
+def _write_seed(slots: jax.Array, seed: jax.Array, block: jax.Array) -> jax.Array:
+    return slots.at[seed, : block.shape[0]].set(block)
 
 
 def _place_like(leaf: jax.Array, like: jax.Array | jax.ShapeDtypeStruct) -> jax.Array:

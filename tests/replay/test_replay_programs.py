@@ -131,6 +131,7 @@ SHARDED = """
     import jax, re
     import numpy as np
     from jax.sharding import AxisType, NamedSharding, PartitionSpec
+    from mst_jax import replay
     from test_replay_programs import create, step, transitions
 
     assert jax.device_count() == 4
@@ -145,6 +146,10 @@ SHARDED = """
     assert not found, found
     sharded, alone = run(buffer, transition, sharded_keys, True), run(*inputs, keys, True)
     for a, b in zip(jax.tree.leaves(sharded), jax.tree.leaves(alone)):
+        np.testing.assert_array_equal(a, b)
+        assert a.sharding.is_equivalent_to(seed, a.ndim)
+    restored = replay.unpack(replay.pack(buffer), like=buffer)
+    for a, b in zip(jax.tree.leaves(restored), jax.tree.leaves(buffer)):
         np.testing.assert_array_equal(a, b)
         assert a.sharding.is_equivalent_to(seed, a.ndim)
 """
