@@ -201,7 +201,8 @@ def set_priorities(buffer: Buffer, indices: ArrayLike, priorities: ArrayLike) ->
     """Gives sampled starts new priorities, in place when the buffer is donated.
 
     Priorities that are NaN, infinite or outside [1e-30, 1e30] are ignored, and so are slots no
-    longer sampleable. If an index occurs more than once its largest priority counts.
+    longer sampleable and indices out of range. If an index occurs more than once its largest
+    priority counts.
 
     Args:
       buffer: the buffer.
@@ -289,7 +290,7 @@ def _insert(
 def _set_priorities(buffer: Buffer, indices: jax.Array, priorities: jax.Array) -> Buffer:
     """`set_priorities` for one seed."""
     usable = (priorities >= SMALLEST_PRIORITY) & (priorities <= LARGEST_PRIORITY)
-    applies = usable & (buffer.tree[0][indices] > 0)
+    applies = usable & (indices >= 0) & (buffer.tree[0][indices] > 0)
     priorities = jnp.where(applies, priorities, 0.0)
     return dataclasses.replace(
         buffer,

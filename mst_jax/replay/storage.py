@@ -58,8 +58,8 @@ def unpack(arrays: Mapping[str, np.ndarray], like: Buffer) -> Buffer:
     Raises:
       ValueError: if an array is missing, or a size or dtype differs from `like`'s.
     """
+    arrays = {name: np.asarray(array) for name, array in arrays.items()}
     _check(arrays, like)
-
     restored = dataclasses.replace(
         like,
         rows=_to_device(arrays["rows"].view(like.rows.dtype), like.rows),

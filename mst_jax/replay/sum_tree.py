@@ -49,16 +49,17 @@ def replace(tree: Tree, indices: jax.Array, values: jax.Array, where: jax.Array)
 
     Args:
       tree: the tree.
-      indices: int32[k], leaf numbers. Of repeated ones the largest value wins, whatever the order
-        in which a device executes its writes.
-      values: float32[k], non-negative and finite.
-      where: bool[k]; the leaves of false entries keep their value.
+      indices: int32[k], leaf numbers; in range where told. Of repeated ones the largest value
+        wins, whatever the order in which a device executes its writes.
+      values: float32[k], non-negative and finite where told.
+      where: bool[k], which entries to set.
 
     Returns:
       The updated tree.
     """
     targets = jnp.where(where, indices, tree[0].shape[0])  # out of range: dropped
     leaves = tree[0].at[targets].set(0.0, mode="drop").at[targets].max(values, mode="drop")
+    indices = jnp.where(where, indices, 0)  # those left alone need not be in range
     levels = [leaves]
     for parents in tree[1:]:
         indices = indices // FANOUT

@@ -189,7 +189,7 @@ def test_equals_the_model(ends, seed):
 def test_equals_the_model_over_many_wraps(capacity, span, hazard):
     rng = np.random.default_rng(capacity + span)
     flags = rng.random((5 * capacity + 30, 2, SEEDS)) < hazard
-    buffer, tapes = play(capacity, span, flags, rng, check_every=5)
+    buffer, tapes = play(capacity, span, flags, rng, check_every=15)
     assert all(len(tape.slots) > 4 * capacity for tape in tapes)
     if hazard == 0.3:
         assert len(set(np.asarray(buffer.cursor).tolist())) > 1, "cursors differ between seeds"
@@ -275,6 +275,15 @@ def test_unusable_priorities_are_ignored_and_the_largest_duplicate_counts():
     buffer = set_priorities(buffer, indices, priorities)
     assert np.asarray(buffer.tree[0][0, :12]).tolist() == [1, 1, 1, 1, 5, 1] + [0] * 6
     assert buffer.max_priority.tolist() == [5]
+
+
+def test_indices_out_of_range_change_nothing():
+    for capacity in (12, 16, 300, 4096):
+        buffer, _ = leaves_after([GOES_ON] * 5, capacity=capacity)
+        before = jax.device_get(buffer)
+        indices = np.array([[-1, -7, capacity, capacity + 20, 16 * capacity, 2**31 - 1]], np.int32)
+        after = jax.device_get(set_priorities(buffer, indices, np.full((1, 6), 9, np.float32)))
+        jax.tree.map(np.testing.assert_array_equal, after, before)
 
 
 @pytest.mark.parametrize("row_dtype", [jnp.bfloat16, jnp.float16])
