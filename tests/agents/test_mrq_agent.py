@@ -1,0 +1,304 @@
+"""MR.Q inside the training program: seeds, masks, conditionals, learning on probes."""
+
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small_runs import advance, small_config, start_run
+
+from mst_jax import envs, topology
+from mst_jax.agents import MRQConfig, make_agent
+from mst_jax.agents.mrq import build_mrq
+from mst_jax.envs import Timestep, probe
+from mst_jax.training.arrays import run_from_arrays, run_to_arrays
+from mst_jax.training.run_state import keys_for
+from mst_jax.training.step import make_step
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"critic__sparsity": 1.0}, "critic.sparsity=1.0"),
+        ({"critic__sparsity": 0.0}, "critic.sparsity=0.0"),
+        ({"encoder__sparsity": 0.5}, "encoder.regime to static or rigl"),
+        ({"actor__regime": "sett"}, "choose from dense, static, rigl"),
+        ({"actor__activation": "gelu"}, "choose from elu, relu"),
+        ({"encoder__residual": "skip"}, "choose from none, pre, post, branch"),
+        ({"critic__hidden": 0}, "critic.hidden=0"),
+        ({"critic__interval": 0}, "critic.interval=0"),
+        ({"critic__drop_fraction": 1.5}, "critic.drop_fraction=1.5"),
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"discount": 1.1}, "discount=1.1"),
+        ({"learning_starts": 6}, "learning_starts=6"),
+        ({"buffer_size": 12}, "buffer_size=12"),
+    ],
+)
+def test_impossible_settings_are_refused_in_one_line(changes, words):
+    with pytest.raises(ValueError, match=r".") as caught:
+        make_agent("mrq", small_config(**changes), 4, 2, 1000)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_defaults_are_the_published_ones():
+    config = MRQConfig()
+    assert (config.encoder.learning_rate, config.critic.learning_rate) == (1e-4, 3e-4)
+    assert (config.critic.depth, config.encoder.depth, config.actor.depth) == (3, 2, 2)
+    assert (config.encoder.activation, config.actor.activation) == ("elu", "relu")
+    assert config.span == 6
+    assert {m.regime for m in (config.encoder, config.critic, config.actor)} == {"dense"}
+
+
+def test_seeds_differ_in_every_leaf_that_should():
+    agent = make_agent("mrq", small_config("all_rigl"), 4, 2, 1000)
+    states = jax.vmap(agent.init)(jax.random.split(jax.random.key(0), 3))
+    for path, leaf in jax.tree_util.tree_flatten_with_path(agent.parameters(states))[0]:
+        if path[-1].key == "kernel":
+            assert not (leaf[0] == leaf[1]).all(), path
+            assert not (leaf[1] == leaf[2]).all(), path
+    for path, leaf in jax.tree_util.tree_flatten_with_path(agent.masks(states))[0]:
+        if not leaf.all():
+            assert (leaf[0] != leaf[1]).any(), path
+            assert leaf[0].sum() == leaf[1].sum() == leaf[2].sum(), path
+
+
+def test_twin_heads_get_independent_masks():
+    agent = make_agent("mrq", small_config(), 4, 2, 1000)
+    critic = agent.masks(agent.init(jax.random.key(0)))["critic"]
+    for layer in ("layer_1", "layer_2", "layer_3"):
+        q1, q2 = (critic[q]["trunk"][layer]["kernel"] for q in ("q1", "q2"))
+        assert (q1 != q2).any()
+
+
+def conditionals(jaxpr):
+    """The equations of all conditionals in a jaxpr and everything inside it."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "cond":
+            yield equation
+        for value in equation.params.values():
+            for inner in value if isinstance(value, (tuple, list)) else (value,):
+                inner = getattr(inner, "jaxpr", inner)
+                if hasattr(inner, "eqns"):
+                    yield from conditionals(inner)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "expected"),
+    [("dense", 1), ("mst", 2), ("all_static", 1), ("all_rigl", 4)],
+)
+def test_conditionals_of_the_program_fresh_and_restored(recipe, expected):
+    """One for the encoder burst and one for each rewired module; none carries the seed axis."""
+    env = envs.make("probe:point")
+    _, agent, run = start_run(env, small_config(recipe), [0, 1, 2], steps=0)
+    step = make_step(agent, 3, learning=True)
+    size = env.spec.observation_size
+    ended = jnp.zeros(3, bool)
+    timestep = Timestep(jnp.zeros((3, size)), jnp.zeros(3), ended, ended, jnp.zeros((3, size)))
+    restored = run_from_arrays(run_to_arrays(run), run)
+    for state in (run, restored):
+        found = list(conditionals(jax.make_jaxpr(step)(state, timestep).jaxpr))
+        assert len(found) == expected
+        assert all(equation.invars[0].aval.shape == () for equation in found)
+
+
+def test_conditionals_survive_compilation():
+    env = envs.make("probe:point")
+    driver, agent, run = start_run(env, small_config(), [0, 1], steps=0)
+    text = driver._chunks[True].lower(run, jnp.int32(1)).compile().as_text()
+    assert text.count(" conditional(") == 2
+
+
+def test_the_encoder_moves_only_in_bursts_and_targets_are_copied_before_them():
+    config = small_config("dense", target_period=4)
+    driver, agent, run = start_run(envs.make("probe:point"), config, [0], steps=64)
+    changed, copied = [], []
+    for _ in range(10):
+        before = jax.device_get(run.agent)
+        run = advance(driver, agent, run, 1)
+        after = jax.device_get(run.agent)
+        changed.append(not same(before.params["encoder"], after.params["encoder"]))
+        copied.append(same(before.params, after.target_params))
+        assert not same(before.params["critic"], after.params["critic"])
+        assert not same(before.params["actor"], after.params["actor"])
+    assert changed == [True, False, False, False] * 2 + [True, False]
+    assert copied == changed
+    assert int(run.clock.update) == 10
+    count = run.agent.opt_state["encoder"].inner.inner_state[0].count
+    assert int(count[0]) == 3 * 4, "three bursts of four encoder updates"
+
+
+def same(a, b):
+    return all((x == y).all() for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+
+
+def test_reward_scales_follow_the_buffer():
+    config = small_config("dense", target_period=5)
+    env = probe.constant_reward_truncated(length=20).env
+    driver, agent, run = start_run(env, config, [0], steps=65)
+    assert float(run.agent.target_reward_scale[0]) == 1.0
+    slots = 65 + 65 // 20  # rewards of 1, and a zero in the slot of each final observation
+    assert float(run.agent.reward_scale[0]) == pytest.approx(65 / slots, rel=1e-6)
+    run = advance(driver, agent, run, 5)
+    assert float(run.agent.target_reward_scale[0]) == pytest.approx(65 / slots, rel=1e-6)
+    assert float(run.agent.reward_scale[0]) == pytest.approx(70 / (70 + 3), rel=1e-6)
+
+
+def test_masks_stay_exact_and_parameters_zero_outside_them():
+    config = small_config("all_rigl", critic__interval=3, actor__interval=4, encoder__interval=5)
+    driver, agent, run = start_run(envs.make("probe:point"), config, [0, 1], 64, total_steps=2000)
+    first = jax.device_get(agent.masks(run.agent))
+    budgets = jax.tree.map(lambda m: m.sum(axis=tuple(range(1, m.ndim))), first)
+    for _ in range(5):
+        run = advance(driver, agent, run, 400)
+        masks, params = agent.masks(run.agent), agent.parameters(run.agent)
+        now = jax.tree.map(lambda m: m.sum(axis=tuple(range(1, m.ndim))), masks)
+        jax.tree.map(np.testing.assert_array_equal, now, budgets)
+        assert zero_outside(params, masks)
+    for leaf, start in zip(jax.tree.leaves(masks), jax.tree.leaves(first), strict=True):
+        if not start.all():
+            assert (np.asarray(leaf) != start).any(), "rewiring happened"
+    fresh = run.replace(clock=run.clock.replace(update=jnp.asarray(0, jnp.int32)))
+    assert zero_outside(run.agent.target_params, last_copied_masks(driver, agent, fresh))
+
+
+def last_copied_masks(driver, agent, run):
+    """Masks that the targets were copied with: those before the burst of the next update."""
+    return agent.masks(run.agent)
+
+
+def zero_outside(params, masks):
+    for name, tree in masks.items():
+        flat = dict(jax.tree_util.tree_flatten_with_path(params[name])[0])
+        for path, mask in jax.tree_util.tree_flatten_with_path(tree)[0]:
+            if np.any(np.asarray(flat[path])[~np.asarray(mask)]):
+                return False
+    return True
+
+
+def test_seed_alone_equals_seed_among_others():
+    """DESIGN rule 5, on an environment whose observations do not depend on actions."""
+    env, config = envs.make("probe:observation_reward"), small_config()
+    alone = start_run(env, config, [1], steps=0)
+    among = start_run(env, config, [0, 1, 2], steps=0)
+    seed = lambda tree, index: jax.tree.map(lambda leaf: leaf[index], tree)
+    pairs = [(alone[2], 0), (among[2], 1)]
+    keys = [jax.random.key_data(run.keys[i]) for run, i in pairs]
+    np.testing.assert_array_equal(*keys)
+    masks = [jax.tree.leaves(seed(agent.masks(run.agent), i)) for (_, agent, run), i in zip((alone, among), (0, 1), strict=True)]
+    for a, b in zip(*masks, strict=True):
+        np.testing.assert_array_equal(a, b)
+    for field in ("observation", "action"):
+        a, b = (np.asarray(getattr(run, field))[i] for run, i in pairs)
+        np.testing.assert_array_equal(a, b)
+
+    runs = [advance(driver, agent, run, 64) for driver, agent, run in (alone, among)]
+    for _ in range(5):
+        runs = [
+            advance(driver, agent, run, 10)
+            for (driver, agent, _), run in zip((alone, among), runs, strict=True)
+        ]
+        drawn = [sampled(run, i) for run, i in zip(runs, (0, 1), strict=True)]
+        np.testing.assert_array_equal(*drawn)
+        trees = [seed(run.agent.params, i) for run, i in zip(runs, (0, 1), strict=True)]
+        for a, b in zip(*(jax.tree.leaves(tree) for tree in trees), strict=True):
+            np.testing.assert_allclose(a, b, rtol=0, atol=1e-4 * np.abs(b).max())
+
+
+def sampled(run, index):
+    """What seed `index` would sample now."""
+    from mst_jax import replay
+
+    keys = keys_for(run.keys, 3, run.clock.step)
+    return np.asarray(jax.vmap(lambda v, k: v.sample(k, 64))(replay.view(run.buffer), keys))[index]
+
+
+def test_a_seed_with_non_finite_parameters_is_marked_and_the_others_go_on():
+    from functools import partial
+
+    from mst_jax.training.step import finish_chunk
+
+    def after_damage(value):
+        driver, agent, run = start_run(envs.make("probe:point"), small_config(), [0, 1, 2], 80)
+        damaged = jax.tree.map(lambda leaf: leaf, run.agent.params)
+        kernel = damaged["actor"]["layer_1"]["kernel"]
+        damaged["actor"]["layer_1"]["kernel"] = kernel.at[1].set(kernel[1] * value)
+        run = run.replace(agent=run.agent.replace(params=damaged))
+        run = advance(driver, agent, run, 1)
+        assert np.isfinite(run.action).all(), "a NaN never reaches the environment"
+        run, _, _ = jax.jit(partial(finish_chunk, agent))(run)
+        return advance(driver, agent, run, 30)
+
+    healthy, sick = after_damage(1.0), after_damage(jnp.nan)
+    np.testing.assert_array_equal(healthy.healthy, [True, True, True])
+    np.testing.assert_array_equal(sick.healthy, [True, False, True])
+    np.testing.assert_array_equal(sick.action[1], np.zeros(2))
+    for index in (0, 2):
+        for a, b in zip(
+            jax.tree.leaves(healthy.agent.params), jax.tree.leaves(sick.agent.params), strict=True
+        ):
+            np.testing.assert_array_equal(a[index], b[index])
+
+
+PROBE = {
+    "discount": 0.9,
+    "target_period": 25,
+    "encoder__learning_rate": 1e-3,
+    "critic__learning_rate": 1e-3,
+    "actor__learning_rate": 1e-3,
+    "buffer_size": 1000,
+}
+
+
+def learned(env, steps, recipe="mst", seeds=(0, 1)):
+    """Trains on a probe; returns (seed, observations) -> values and actions of the policy."""
+    config = small_config(recipe, **PROBE)
+    driver, agent, run = start_run(env, config, list(seeds), steps, total_steps=steps)
+    spec = env.spec
+    mrq, _ = build_mrq(config, spec.observation_size, spec.action_size, steps)
+
+    def of_seed(state, observation):
+        action = agent.act(state, observation, None)
+        zs = mrq.encoder.zs(state.params["encoder"], observation)
+        zsa = mrq.encoder.zsa(state.params["encoder"], zs, action)
+        value = mrq.critic.apply(state.params["critic"], zsa).mean(-1) * state.reward_scale
+        return value, action
+
+    return SimpleNamespace(
+        run=run,
+        ask=lambda observations: jax.vmap(of_seed, (0, None))(
+            run.agent, jnp.asarray(observations, jnp.float32)
+        ),
+    )
+
+
+def test_truncation_bootstraps():
+    case = probe.constant_reward_truncated(length=20)
+    values, _ = learned(case.env, 1500).ask([[1.0]])
+    exact = float(case.value(np.array([1.0]), 0.9))
+    assert exact == pytest.approx(10.0)
+    np.testing.assert_allclose(values, exact, rtol=0.05)
+
+
+def test_termination_does_not_bootstrap():
+    case = probe.constant_reward(length=10)
+    observations = np.array([[1.0], [0.5], [0.1]])
+    values, _ = learned(case.env, 2500).ask(observations)
+    exact = case.value(observations, 0.9)
+    np.testing.assert_allclose(exact, [6.513, 4.095, 1.0], atol=1e-3)
+    np.testing.assert_allclose(values, np.broadcast_to(exact, values.shape), atol=0.6)
+
+
+def test_credit_travels_over_two_steps():
+    case = probe.delayed_reward(delay=2)
+    observations = np.array([[1.0, 1.0], [-1.0, 1.0], [1.0, 0.0], [-1.0, 0.0]])
+    values, _ = learned(case.env, 2000).ask(observations)
+    exact = case.value(observations, 0.9)
+    np.testing.assert_allclose(exact, [0.81, -0.81, 1.0, -1.0], atol=1e-6)
+    np.testing.assert_allclose(values, np.broadcast_to(exact, values.shape), atol=0.2)
+
+
+def test_the_actor_finds_the_best_action():
+    _, actions = learned(probe.action_reward(length=20).env, 2500).ask([[1.0]])
+    np.testing.assert_allclose(actions, probe.BEST_ACTION, atol=0.15)

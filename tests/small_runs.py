@@ -1,0 +1,77 @@
+"""Small MR.Q settings and runs that several test files share."""
+
+from pathlib import Path
+
+import numpy as np
+
+from experiments.recipes import override, recipe_overrides
+from mst_jax.agents import default_config, make_agent
+from mst_jax.training import Settings
+from mst_jax.training.drivers import make_driver
+
+SMALL = {
+    **{f"{module}.hidden": 16 for module in ("encoder", "critic", "actor")},
+    "zs_size": 16,
+    "za_size": 8,
+    "zsa_size": 16,
+    "reward_bins": 17,
+    "batch_size": 16,
+    "learning_starts": 64,
+    "target_period": 10,
+    "critic.interval": 20,
+}
+CLI = [f"--config.{name}={value}" for name, value in SMALL.items()]
+
+
+def small_config(recipe="mst", **changes):
+    """MR.Q's configuration at test size; keyword names have __ for dots."""
+    named = {name.replace("__", "."): value for name, value in changes.items()}
+    return override(
+        default_config("mrq"), {**recipe_overrides("mrq", recipe), **SMALL, **named}
+    )
+
+
+def small_settings(task="probe:point", recipe="mst", **changes):
+    """Settings of a run of a few hundred steps."""
+    defaults = {
+        "agent": "mrq",
+        "task": task,
+        "recipe": recipe,
+        "config": small_config(recipe),
+        "steps": 240,
+        "seed": 0,
+        "seeds": 2,
+        "eval_every": 100,
+        "eval_episodes": 2,
+        "log_every": 40,
+        "checkpoint_every": 60,
+    }
+    return Settings(**{**defaults, **changes})
+
+
+def start_run(env, config, seeds, steps, total_steps=10_000, capacity=2_000):
+    """A driver, the agent and the run after `steps` steps on a pure-JAX environment."""
+    spec = env.spec
+    agent = make_agent("mrq", config, spec.observation_size, spec.action_size, total_steps)
+    driver, run = make_driver(agent, env, seeds, capacity, np.float32)
+    return driver, agent, advance(driver, agent, run, steps)
+
+
+def advance(driver, agent, run, steps):
+    """Takes steps, switching from warm-up to learning where the trainer would."""
+    warm_up = max(0, min(steps, agent.learning_starts - int(run.clock.step)))
+    run = driver.advance(run, warm_up, False, lambda: False, lambda _: None)
+    return driver.advance(run, steps - warm_up, True, lambda: False, lambda _: None)
+
+
+def metrics_without_wall_clock(folder: Path):
+    """All rows of every seed, less the fields that time."""
+    import json
+
+    return {
+        path.parent.name: [
+            {k: v for k, v in json.loads(line).items() if not k.startswith("wall/")}
+            for line in path.read_text().splitlines()
+        ]
+        for path in sorted(folder.glob("seed_*/metrics.jsonl"))
+    }
