@@ -86,12 +86,64 @@ def apply(masks: PyTree, params: PyTree) -> PyTree:
 
     Args:
         masks: mask tree.
-        params: parameter tree of the same structure (any leading axes, if the masks have them too).
+        params: parameter tree (any leading axes, if the masks have them too).
 
     Returns:
         Tree like ``params``.
+
+    Raises:
+        ValueError: the masks are not those of these parameters.
     """
-    return jax.tree.map(lambda p, m: inside(m, p), params, masks)
+    return jax.tree.map(lambda p, m: inside(m, p), params, expand(masks, params))
+
+
+def expand(masks: PyTree, params: PyTree) -> PyTree:
+    """A mask tree with exactly the structure of the parameters.
+
+    ``optax.masked`` and ``optax.partition`` may hide whole subtrees behind one sentinel.
+
+    Args:
+        masks: mask tree.
+        params: parameter tree.
+
+    Returns:
+        Mask tree with a mask or :class:`DenseLeaf` at every parameter.
+
+    Raises:
+        ValueError: a mask belongs to no parameter.
+    """
+    named = named_leaves(masks)
+
+    def pick(path: tuple[Any, ...], _: jax.Array) -> PyTree:
+        return named.pop(path_of(path), DenseLeaf())
+
+    full = jax.tree_util.tree_map_with_path(pick, params)
+    if named:
+        raise ValueError(f"No parameter for the masks of {sorted(named)}: not the same network.")
+    return full
+
+
+def merge(masks: PyTree, others: PyTree) -> PyTree:
+    """One mask tree from two, each of which may hide subtrees behind a sentinel.
+
+    Args:
+        masks: mask tree.
+        others: mask tree of the same parameters.
+
+    Returns:
+        Mask tree.
+
+    Raises:
+        ValueError: both mask the same leaf.
+    """
+    if is_sentinel(masks):
+        return others
+    if is_sentinel(others):
+        return masks
+    children, structure = jax.tree.flatten(masks, is_leaf=lambda node: node is not masks)
+    if jax.tree_util.treedef_is_leaf(structure):
+        raise ValueError("Two sparse() wrappers mask the same parameter: remove one.")
+    return structure.unflatten(map(merge, children, structure.flatten_up_to(others)))
 
 
 def count(masks: PyTree) -> jax.Array:

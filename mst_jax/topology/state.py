@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -10,7 +11,14 @@ import jax
 import numpy as np
 import optax
 
-from mst_jax.topology.mask_tree import DenseLeaf, PyTree, is_sentinel, named_leaves
+from mst_jax.topology.mask_tree import (
+    DenseLeaf,
+    PyTree,
+    expand,
+    is_sentinel,
+    merge,
+    named_leaves,
+)
 from mst_jax.topology.moments import Ages
 from mst_jax.topology.planning import Plan, Table
 from mst_jax.topology.regime import Regime
@@ -87,11 +95,13 @@ def map_states(
     )
 
 
-def masks(opt_state: optax.OptState) -> PyTree:
+def masks(opt_state: optax.OptState, params: PyTree | None = None) -> PyTree:
     """The mask tree of an optimizer state, with the structure of the parameters.
 
     Args:
         opt_state: state that contains at least one :class:`SparseState`.
+        params: the parameters; needed only where ``optax.masked`` or ``optax.partition`` hide whole
+            subtrees, whose structure the state does not know.
 
     Returns:
         Mask tree: bool arrays, :class:`DenseLeaf` where nothing is masked. Several wrappers
@@ -105,29 +115,10 @@ def masks(opt_state: optax.OptState) -> PyTree:
         raise ValueError("No SparseState in this optimizer state: wrap the optimizer in sparse().")
     for state in found:
         require_drawn(state)
-    return merged([state.masks for state in found])
-
-
-def merged(trees: list[PyTree]) -> PyTree:
-    """One mask tree from those of several wrappers, each of which may hide leaves.
-
-    Args:
-        trees: mask trees of one structure.
-
-    Returns:
-        Mask tree without ``optax.MaskedNode``.
-
-    Raises:
-        ValueError: two of them mask the same leaf.
-    """
-
-    def one(*nodes: PyTree) -> PyTree:
-        found = [node for node in nodes if not is_sentinel(node)]
-        if len(found) > 1:
-            raise ValueError("Two sparse() wrappers mask the same parameter: remove one.")
-        return found[0] if found else DenseLeaf()
-
-    return jax.tree.map(one, trees[0], *trees[1:], is_leaf=is_sentinel)
+    tree = functools.reduce(merge, [state.masks for state in found])
+    if params is not None:
+        return expand(tree, params)
+    return jax.tree.map(lambda m: DenseLeaf() if is_sentinel(m) else m, tree, is_leaf=is_sentinel)
 
 
 def check(params: PyTree, opt_state: optax.OptState, plan: Plan | None = None) -> None:

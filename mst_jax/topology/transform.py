@@ -7,6 +7,8 @@ fuses with the optimizer's arithmetic.
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +18,7 @@ from mst_jax.topology import mask_tree
 from mst_jax.topology import moments as moments_lib
 from mst_jax.topology import rewire as rewire_lib
 from mst_jax.topology import state as state_lib
-from mst_jax.topology.mask_tree import DenseLeaf, PyTree, is_sentinel, named_leaves
+from mst_jax.topology.mask_tree import DenseLeaf, PyTree, is_sentinel, merge, named_leaves
 from mst_jax.topology.moments import MomentPolicy
 from mst_jax.topology.planning import Group, Plan, Table
 from mst_jax.topology.scores import Leaf
@@ -171,7 +173,7 @@ def init(
     state_lib.refuse_outer_wrappers(blank)
     found = [drawn(state) for state in state_lib.states(blank)]
     if found:
-        params = mask_tree.apply(state_lib.merged([state.masks for state in found]), params)
+        params = mask_tree.apply(functools.reduce(merge, [s.masks for s in found]), params)
     # The inner state is made from the masked parameters: some optimizers keep copies of them.
     rest = iter(found)
     return params, state_lib.map_states(
@@ -207,9 +209,9 @@ def _undrawn(plan: Plan, params: PyTree) -> PyTree:
         return params
     entries = plan.entries()
     shapes = dict(plan.dense) | {path: entry.shape for path, (_, _, entry) in entries.items()}
-    given = {
-        path: shapes.get(path) if is_sentinel(x) else np.shape(x) for path, x in leaves.items()
-    }
+    hidden = tuple(path for path, leaf in leaves.items() if is_sentinel(leaf))
+    shapes = {path: s for path, s in shapes.items() if not _under(path, hidden)}
+    given = {path: np.shape(leaf) for path, leaf in leaves.items() if path not in hidden}
     if given != shapes:
         path = next(p for p in [*given, *shapes] if given.get(p) != shapes.get(p))
         raise ValueError(
@@ -227,6 +229,11 @@ def _undrawn(plan: Plan, params: PyTree) -> PyTree:
         return Undrawn(name, entry.shape, group, column, entry.regime)
 
     return jax.tree_util.tree_map_with_path(node, params, is_leaf=is_sentinel)
+
+
+def _under(path: str, nodes: tuple[str, ...]) -> bool:
+    """Whether a path is one of the nodes or below one of them."""
+    return any(path == node or path.startswith(node + "/") for node in nodes)
 
 
 def _averaged(
