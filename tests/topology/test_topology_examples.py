@@ -1,0 +1,57 @@
+"""The examples: a sparse teacher is found, and one program runs a whole grid."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.examples import topology_sweep, topology_teacher
+from mst_jax import topology
+
+
+def test_rigl_finds_a_sparse_teacher_better_than_set_and_set_better_than_static():
+    static, set_, rigl = (np.asarray(x) for x in topology_teacher.compare(seeds=16).values())
+    assert abs(static.mean() - 0.2) < 0.05  # chance
+    assert set_.mean() > static.mean() + 0.5
+    assert rigl.mean() > set_.mean() + 0.02
+    assert (rigl >= set_).all()
+    assert (set_ > static).all()
+
+
+def test_one_program_runs_five_sparsities_of_four_seeds():
+    runs, losses, active = topology_sweep.sweep()
+    assert len(runs) == 20
+    for (sparsity, _), counts in zip(runs, np.asarray(active), strict=True):
+        (group,) = topology_sweep.make_plan(sparsity).groups
+        assert set(counts) == {group.table.target[0].sum()}
+    assert bool(jnp.isfinite(losses).all())
+    assert len(np.unique(np.asarray(losses[:, -1]))) == 20
+    # The first and the last run alone, each as a plan of its own.
+    for i in (0, 19):
+        sparsity, seed = runs[i]
+        plan = topology_sweep.make_plan(sparsity)
+        key = jax.random.fold_in(jax.random.key(0), seed)
+        rate = jnp.float32(3e-3 / (1 + sparsity))
+        alone, counts = jax.jit(lambda k, r, p=plan: topology_sweep.train(p, k, p.tables, r))(
+            key, rate
+        )
+        np.testing.assert_array_equal(counts, active[i])
+        np.testing.assert_allclose(alone[:50], losses[i][:50], rtol=1e-3)
+
+
+def test_a_sweep_shares_everything_but_its_counts():
+    plan = topology_sweep.make_plan
+    shapes = jax.eval_shape(topology_sweep.make_params, jax.random.key(0))
+    other = topology.plan(shapes, {"l[12]/kernel": topology.rigl(0.5, end=225, interval=10)})
+    with pytest.raises(ValueError, match="sparsity and drop fraction only"):
+        topology.sweep([plan(0.5), other])
+    with pytest.raises(ValueError, match="at least one plan"):
+        topology.sweep([])
+    merged, tables = topology.sweep([plan(0.0), plan(0.5)])
+    assert tables[0].target.shape[0] == 2
+    entries = merged.entries()
+    assert entries["l1/kernel"][2].drops  # not in the first, but in the second
+    tx = topology.sparse(topology_sweep.optax.sgd(0.1), merged)
+    params = topology_sweep.make_params(jax.random.key(0))
+    with pytest.raises(ValueError, match="do not fit"):
+        topology.init(tx, params, jax.random.key(0), tables)
