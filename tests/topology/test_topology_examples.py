@@ -50,7 +50,7 @@ def test_a_sweep_shares_everything_but_its_counts():
     merged, tables = topology.sweep([plan(0.0), plan(0.5)])
     assert tables[0].target.shape[0] == 2
     entries = merged.entries()
-    assert entries["l1/kernel"][2].drops  # not in the first, but in the second
+    assert entries["l2/kernel"][2].drops  # not in the first, but in the second
     tx = topology.sparse(topology_sweep.optax.sgd(0.1), merged)
     params = topology_sweep.make_params(jax.random.key(0))
     with pytest.raises(ValueError, match="do not fit"):
