@@ -1,13 +1,17 @@
 """Small MR.Q settings and runs that several test files share."""
 
+import json
+from functools import partial
 from pathlib import Path
 
+import jax
 import numpy as np
 
 from experiments.recipes import override, recipe_overrides
 from mst_jax.agents import default_config, make_agent
 from mst_jax.training import Settings
 from mst_jax.training.drivers import make_driver
+from mst_jax.training.run_state import init_run
 
 SMALL = {
     **{f"{module}.hidden": 16 for module in ("encoder", "critic", "actor")},
@@ -26,9 +30,7 @@ CLI = [f"--config.{name}={value}" for name, value in SMALL.items()]
 def small_config(recipe="mst", **changes):
     """MR.Q's configuration at test size; keyword names have __ for dots."""
     named = {name.replace("__", "."): value for name, value in changes.items()}
-    return override(
-        default_config("mrq"), {**recipe_overrides("mrq", recipe), **SMALL, **named}
-    )
+    return override(default_config("mrq"), {**recipe_overrides("mrq", recipe), **SMALL, **named})
 
 
 def small_settings(task="probe:point", recipe="mst", **changes):
@@ -57,6 +59,17 @@ def start_run(env, config, seeds, steps, total_steps=10_000, capacity=2_000):
     return driver, agent, advance(driver, agent, run, steps)
 
 
+def run_shapes(env, config, num_seeds):
+    """The agent and the shapes of a run before its first step; nothing is compiled."""
+    spec = env.spec
+    agent = make_agent("mrq", config, spec.observation_size, spec.action_size, 10_000)
+    environment, observation = jax.eval_shape(
+        jax.vmap(env.reset), jax.random.split(jax.random.key(0), num_seeds)
+    )
+    start = partial(init_run, agent, list(range(num_seeds)), 500, action_size=spec.action_size)
+    return agent, jax.eval_shape(start, observation=observation, environment=environment)
+
+
 def advance(driver, agent, run, steps):
     """Takes steps, switching from warm-up to learning where the trainer would."""
     warm_up = max(0, min(steps, agent.learning_starts - int(run.clock.step)))
@@ -66,8 +79,6 @@ def advance(driver, agent, run, steps):
 
 def metrics_without_wall_clock(folder: Path):
     """All rows of every seed, less the fields that time."""
-    import json
-
     return {
         path.parent.name: [
             {k: v for k, v in json.loads(line).items() if not k.startswith("wall/")}

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_runs import advance, small_config, start_run
+from small_runs import advance, run_shapes, small_config, start_run
 
-from mst_jax import envs, topology
+from mst_jax import envs
 from mst_jax.agents import MRQConfig, make_agent
 from mst_jax.agents.mrq import build_mrq
 from mst_jax.envs import Timestep, probe
@@ -88,19 +88,28 @@ def conditionals(jaxpr):
     ("recipe", "expected"),
     [("dense", 1), ("mst", 2), ("all_static", 1), ("all_rigl", 4)],
 )
-def test_conditionals_of_the_program_fresh_and_restored(recipe, expected):
+def test_conditionals_of_the_program(recipe, expected):
     """One for the encoder burst and one for each rewired module; none carries the seed axis."""
-    env = envs.make("probe:point")
-    _, agent, run = start_run(env, small_config(recipe), [0, 1, 2], steps=0)
-    step = make_step(agent, 3, learning=True)
-    size = env.spec.observation_size
-    ended = jnp.zeros(3, bool)
-    timestep = Timestep(jnp.zeros((3, size)), jnp.zeros(3), ended, ended, jnp.zeros((3, size)))
-    restored = run_from_arrays(run_to_arrays(run), run)
+    agent, run = run_shapes(envs.make("probe:point"), small_config(recipe), 3)
+    found = conditionals_of_a_step(agent, run)
+    assert len(found) == expected
+    assert all(equation.invars[0].aval.shape == () for equation in found)
+
+
+def test_conditionals_of_a_restored_run_are_those_of_a_fresh_one():
+    _, agent, run = start_run(envs.make("probe:point"), small_config(), [0, 1], steps=66)
+    restored = run_from_arrays(run_to_arrays(run), jax.eval_shape(lambda: run))
     for state in (run, restored):
-        found = list(conditionals(jax.make_jaxpr(step)(state, timestep).jaxpr))
-        assert len(found) == expected
-        assert all(equation.invars[0].aval.shape == () for equation in found)
+        found = conditionals_of_a_step(agent, state)
+        assert [equation.invars[0].aval.shape for equation in found] == [(), ()]
+
+
+def conditionals_of_a_step(agent, run):
+    num_seeds, size = run.observation.shape
+    ended, observation = jnp.zeros(num_seeds, bool), jnp.zeros((num_seeds, size))
+    timestep = Timestep(observation, jnp.zeros(num_seeds), ended, ended, observation)
+    step = make_step(agent, num_seeds, learning=True)
+    return list(conditionals(jax.make_jaxpr(step)(run, timestep).jaxpr))
 
 
 def test_conditionals_survive_compilation():
@@ -159,13 +168,9 @@ def test_masks_stay_exact_and_parameters_zero_outside_them():
     for leaf, start in zip(jax.tree.leaves(masks), jax.tree.leaves(first), strict=True):
         if not start.all():
             assert (np.asarray(leaf) != start).any(), "rewiring happened"
-    fresh = run.replace(clock=run.clock.replace(update=jnp.asarray(0, jnp.int32)))
-    assert zero_outside(run.agent.target_params, last_copied_masks(driver, agent, fresh))
-
-
-def last_copied_masks(driver, agent, run):
-    """Masks that the targets were copied with: those before the burst of the next update."""
-    return agent.masks(run.agent)
+    assert int(run.clock.update) % config.target_period == 0, "the next update copies targets"
+    run = advance(driver, agent, run, 1)
+    assert zero_outside(run.agent.target_params, masks)
 
 
 def zero_outside(params, masks):
@@ -186,8 +191,8 @@ def test_seed_alone_equals_seed_among_others():
     pairs = [(alone[2], 0), (among[2], 1)]
     keys = [jax.random.key_data(run.keys[i]) for run, i in pairs]
     np.testing.assert_array_equal(*keys)
-    masks = [jax.tree.leaves(seed(agent.masks(run.agent), i)) for (_, agent, run), i in zip((alone, among), (0, 1), strict=True)]
-    for a, b in zip(*masks, strict=True):
+    masks = [seed(alone[1].masks(run.agent), i) for run, i in pairs]
+    for a, b in zip(*map(jax.tree.leaves, masks), strict=True):
         np.testing.assert_array_equal(a, b)
     for field in ("observation", "action"):
         a, b = (np.asarray(getattr(run, field))[i] for run, i in pairs)

@@ -49,7 +49,9 @@ def test_critic_loss_is_huber_averaged_over_batch_and_heads():
     by_hand = (0.5 * 0.5**2 + (3.0 - 0.5) + (1.0 - 0.5) + 0.5 * 0.25**2) / 4
     assert float(loss) == pytest.approx(by_hand)
     np.testing.assert_array_equal(values, params)
-    grads = jax.grad(lambda p: losses.critic_loss(p, critic, None, jnp.array([1.0, 0.0]))[0])(params)
+    grads = jax.grad(lambda p: losses.critic_loss(p, critic, None, jnp.array([1.0, 0.0]))[0])(
+        params
+    )
     np.testing.assert_allclose(grads, np.array([[0.5, 1.0], [-1.0, 0.25]]) / 4)
 
 
@@ -145,7 +147,9 @@ def test_actor_loss_means_both_heads_and_penalises_the_pre_activation():
     encoder = identity_encoder()
     critic = Critic(init=None, apply=lambda params, zsa: jnp.concatenate([zsa, 3 * zsa], -1))
     actor = Actor(init=None, apply=lambda params, zs: params * zs)
-    loss = losses.actor_loss(jnp.array(2.0), actor, critic, encoder, None, None, jnp.ones((4, 1)), 0.5)
+    loss = losses.actor_loss(
+        jnp.array(2.0), actor, critic, encoder, None, None, jnp.ones((4, 1)), 0.5
+    )
     zsa = 1 + np.tanh(2.0)
     assert float(loss) == pytest.approx(-2 * zsa + 0.5 * 4.0, rel=1e-6)
 

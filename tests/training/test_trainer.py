@@ -1,0 +1,222 @@
+"""Whole runs: what they write, and that a stopped one continues as if it had never stopped."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+from small_runs import CLI, metrics_without_wall_clock, small_config, small_settings
+
+from mst_jax import load_policy
+from mst_jax.analysis import read_curve
+from mst_jax.training import (
+    checkpoint_fingerprint,
+    load_snapshot,
+    plan_resume,
+    plan_run,
+    train,
+    trainer,
+)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """One finished run of two seeds on a pure-JAX environment."""
+    return train(plan_run(small_settings(), tmp_path_factory.mktemp("runs")))
+
+
+def test_a_run_writes_what_it_promises(finished):
+    folder = finished.folder
+    assert finished.step == 240
+    assert (folder / "fingerprint.txt").read_text().strip() == finished.fingerprint
+    for name in ("config.json", "versions.json", "topology_initial.npz"):
+        assert (folder / name).is_file(), name
+    for seed in (0, 1):
+        assert list((folder / f"seed_{seed}").glob("events*")), "TensorBoard is on by default"
+    rows = metrics_without_wall_clock(folder)
+    evaluations = [row["step"] for row in rows["seed_1"] if row["kind"] == "eval"]
+    training = [row for row in rows["seed_1"] if row["kind"] == "train"]
+    assert evaluations == [0, 100, 200, 240]
+    assert [row["step"] for row in training] == [40, 80, 120, 160, 200, 240]
+    assert all(row["healthy"] for row in rows["seed_1"])
+    assert "critic/loss" not in training[0], "nothing was learned in the warm-up"
+    last = training[-1]
+    assert last["sparsity/critic"] == pytest.approx(0.6, abs=0.01)
+    assert last["sparsity/encoder"] == 0.0
+    assert np.isfinite([last["critic/loss"], last["encoder/loss"], last["actor/loss"]]).all()
+    assert rows["seed_0"] != rows["seed_1"]
+
+
+def test_curve_of_a_run(finished):
+    curve = read_curve(finished.folder)
+    assert curve.returns.shape == (2, 4)
+    assert np.isfinite(curve.returns).all()
+    assert curve.healthy.all()
+
+
+def test_the_newest_policy_acts(finished):
+    snapshot = load_snapshot(finished.folder)
+    assert snapshot.step == 240
+    policies = [load_policy(finished.folder, seed) for seed in (0, 1)]
+    observations = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
+    actions = [policy.act(observations) for policy in policies]
+    assert actions[0].shape == (5, 2)
+    assert np.abs(actions).max() <= 1.0
+    assert (actions[0] != actions[1]).any()
+    np.testing.assert_allclose(policies[0].act(observations[2]), actions[0][2], atol=1e-6)
+    with pytest.raises(ValueError, match=r"holds the seeds \[0, 1\], not 7"):
+        load_policy(finished.folder, 7)
+
+
+def test_fingerprint_on_request_equals_the_one_written_at_the_end(finished):
+    assert checkpoint_fingerprint(finished.folder) == finished.fingerprint
+
+
+def test_a_finished_run_has_nothing_to_resume(finished):
+    before = metrics_without_wall_clock(finished.folder)
+    again = train(plan_resume(finished.folder))
+    assert again.fingerprint == finished.fingerprint
+    assert metrics_without_wall_clock(finished.folder) == before
+
+
+def test_an_existing_run_is_not_overwritten(finished):
+    logdir = finished.folder.parents[1]
+    with pytest.raises(ValueError, match="--resume="):
+        plan_run(small_settings(), logdir)
+
+
+def test_stopping_in_mid_chunk_and_resuming_changes_nothing(finished, tmp_path, monkeypatch):
+    """Stops between two log rows, twice, and once in the warm-up."""
+    job = plan_run(small_settings(), tmp_path)
+    for steps in (50, 100, 50):
+        monkeypatch.setattr(trainer, "_stop_on_signal", stop_after(steps))
+        outcome = train(job)
+        assert not outcome.finished
+        job = plan_resume(outcome.folder)
+        monkeypatch.undo()
+    assert 0 < job.checkpoint.step < 240
+    outcome = train(job)
+    assert outcome.fingerprint == finished.fingerprint
+    assert metrics_without_wall_clock(outcome.folder) == metrics_without_wall_clock(finished.folder)
+
+
+def stop_after(steps):
+    """A stand-in for the signal handlers that asks to stop at the n-th look."""
+    from contextlib import contextmanager
+
+    @contextmanager
+    def handlers():
+        looks = iter(range(10**9))
+        yield lambda: next(looks) >= steps // 25
+
+    return handlers
+
+
+def test_a_checkpoint_of_another_configuration_is_refused(finished):
+    job = plan_resume(finished.folder)
+    config = small_config(critic__hidden=24)
+    settings = small_settings(config=config)
+    other = job._replace(settings=settings, agent=trainer.prepare(settings)[1])
+    before = metrics_without_wall_clock(finished.folder)
+    with pytest.raises(ValueError, match="do not fit this run"):
+        train(other)
+    assert metrics_without_wall_clock(finished.folder) == before
+
+
+def test_evaluation_has_no_noise_and_depends_on_its_index_only(finished):
+    from mst_jax.training.evaluation import make_evaluator
+
+    settings, agent, states, _, _ = load_snapshot(finished.folder)
+    task, _ = trainer.prepare(settings)
+    evaluate = make_evaluator(agent, task, settings.seed_list, 3)
+    first, again, other = evaluate(states, 1), evaluate(states, 1), evaluate(states, 2)
+    assert first.shape == (2, 3)
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).all()
+    by_hand = play(task, agent, jax.tree.map(lambda x: x[0], states), 0 + 100, 1, 3)
+    np.testing.assert_allclose(first[0], by_hand, rtol=1e-4)
+
+
+def play(env, agent, state, seed, index, episodes):
+    """The evaluation of one seed written as a plain loop."""
+    from mst_jax.training.run_state import Purpose
+
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), Purpose.EVALUATE), index)
+    returns = []
+    for episode_key in jax.random.split(key, episodes):
+        world, observation = env.reset(episode_key)
+        total, ended = 0.0, False
+        step = jax.jit(lambda w, o: env.step(w, agent.act(state, o, None)))
+        while not ended:
+            world, timestep = step(world, observation)
+            total += float(timestep.reward)
+            observation = timestep.observation
+            ended = bool(timestep.terminated | timestep.truncated)
+        returns.append(total)
+    return returns
+
+
+def launch(*arguments):
+    command = [sys.executable, "-m", "experiments.train", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def dmc_arguments(logdir):
+    return [
+        "--task=dmc:cartpole-swingup",
+        "--seeds=2",
+        "--steps=600",
+        "--eval_every=300",
+        "--eval_episodes=1",
+        "--log_every=100",
+        "--checkpoint_every=150",
+        f"--logdir={logdir}",
+        *CLI,
+    ]
+
+
+def finish(process):
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    return output
+
+
+def test_killed_and_terminated_dm_control_runs_resume_exactly(tmp_path):
+    """2N steps == SIGKILL after a checkpoint, resume, SIGTERM in mid-episode, resume; bit for bit."""
+    finish(launch(*dmc_arguments(tmp_path / "whole")))
+    process = launch(*dmc_arguments(tmp_path / "broken"))
+    (whole,) = tmp_path.glob("whole/*/*")
+    broken = tmp_path / "broken" / whole.relative_to(tmp_path / "whole")
+    wait_for(broken / "checkpoints" / "full" / "000000000150", process)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+
+    process = launch(f"--resume={broken}")
+    wait_for_text(broken / "seed_0" / "metrics.jsonl", '"step": 300', process)
+    process.send_signal(signal.SIGTERM)
+    output = finish(process)
+    if "finished" not in output:  # a fast machine may have ended before the signal came
+        assert "continue with --resume=" in output
+        finish(launch(f"--resume={broken}"))
+    assert (broken / "fingerprint.txt").read_text() == (whole / "fingerprint.txt").read_text()
+    assert metrics_without_wall_clock(broken) == metrics_without_wall_clock(whole)
+
+
+def wait_for(path, process):
+    wait_until(path.exists, process)
+
+
+def wait_for_text(path, text, process):
+    wait_until(lambda: path.exists() and text in path.read_text(), process)
+
+
+def wait_until(condition, process, seconds=240):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < end
+        time.sleep(0.02)
