@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from absl import app, logging
+from absl import app, flags, logging
 
 from mst_jax.training import DamagedCheckpointError
 
@@ -16,7 +16,7 @@ def one_line_errors() -> Iterator[None]:
     """Ends the program with `error: ...` when what was asked for cannot be done."""
     try:
         yield
-    except (ValueError, DamagedCheckpointError) as error:
+    except (ValueError, flags.Error, DamagedCheckpointError) as error:
         sys.exit(f"error: {error}")
 
 

@@ -5,6 +5,8 @@ Any setting:     ... --config.critic.sparsity=0.8 --config.batch_size=128   (win
 Continue a run:  python -m experiments.train --resume=RUN_FOLDER
 """
 
+import difflib
+import sys
 from pathlib import Path
 
 from absl import flags
@@ -13,7 +15,7 @@ from ml_collections import config_flags
 from experiments.cli import launch, one_line_errors
 from experiments.recipes import RECIPES, override, recipe_overrides, settings_of
 from mst_jax.agents import AGENTS, default_config
-from mst_jax.training import Settings, plan_resume, plan_run, train
+from mst_jax.training import Job, Settings, plan_resume, plan_run, train
 
 AGENT = flags.DEFINE_string("agent", "mrq", f"Algorithm: {', '.join(sorted(AGENTS))}.")
 TASK = flags.DEFINE_string("task", "dmc:cartpole-swingup", "Task, as suite:name.")
@@ -34,16 +36,16 @@ ROW_DTYPE = flags.DEFINE_enum(
     "row_dtype", "float32", ["float32", "bfloat16", "float16"], "Storage of replayed observations."
 )
 RESUME = flags.DEFINE_string("resume", None, "Run folder to continue; no other flag may be given.")
+DECIDED_BY_THE_RUN = (
+    *(AGENT, TASK, RECIPE, SEEDS, SEED, STEPS, LOGDIR, ROW_DTYPE),
+    *(EVAL_EVERY, EVAL_EPISODES, LOG_EVERY, CHECKPOINT_EVERY),
+)
 
 
-def main(_: list[str]) -> None:
+def main(argv: list[str]) -> None:
     """Starts or continues a run and says where it is."""
     with one_line_errors():
-        job = (
-            plan_resume(Path(RESUME.value))
-            if RESUME.value
-            else plan_run(_settings(), Path(LOGDIR.value))
-        )
+        job = _job(argv)
     print(f"run folder: {job.folder}", flush=True)
     outcome = train(job)
     if not outcome.finished:
@@ -57,18 +59,42 @@ def main(_: list[str]) -> None:
 
 def parse(argv: list[str]) -> list[str]:
     """Parses flags in two passes: the agent and recipe decide what `--config.*` there is."""
-    first = [arg for arg in argv if not arg.lstrip("-").startswith(("help", "config"))]
-    flags.FLAGS(first, known_only=True)
     with one_line_errors():
-        config = override(default_config(AGENT.value), recipe_overrides(AGENT.value, RECIPE.value))
-    lines = [f"    --config.{name}={value}" for name, value in settings_of(config).items()]
-    config_flags.DEFINE_config_dataclass(
-        "config",
-        config,
-        help_string=f"Settings of {AGENT.value} under recipe {RECIPE.value}:\n" + "\n".join(lines),
-    )
-    flags.FLAGS.unparse_flags()
-    return flags.FLAGS(argv)
+        first = [arg for arg in argv if not arg.lstrip("-").startswith(("help", "config"))]
+        flags.FLAGS(first, known_only=True)
+        recipe = recipe_overrides(AGENT.value, RECIPE.value)
+        config = override(default_config(AGENT.value), recipe)
+        known = settings_of(config)
+        _check_names(argv, list(known))
+        lines = [f"    --config.{name}={value}" for name, value in known.items()]
+        title = f"Settings of {AGENT.value} under recipe {RECIPE.value}:"
+        config_flags.DEFINE_config_dataclass(
+            "config", config, help_string="\n".join([title, *lines])
+        )
+        flags.FLAGS.unparse_flags()
+        return flags.FLAGS(argv)
+
+
+def _check_names(argv: list[str], known: list[str]) -> None:
+    """Raises ValueError naming the nearest settings when a `--config.*` does not exist."""
+    for arg in argv[1:]:
+        name, dot, setting = arg.lstrip("-").partition("=")[0].partition(".")
+        if arg.startswith("-") and name == "config" and setting not in known:
+            near = difflib.get_close_matches(setting, known, n=3, cutoff=0.5)
+            hint = f"did you mean {' or '.join(near)}?" if near else "see --help"
+            raise ValueError(f"there is no setting {name}{dot}{setting}: {hint}")
+
+
+def _job(argv: list[str]) -> Job:
+    if len(argv) > 1:
+        raise ValueError(f"{argv[1]!r} is not a flag; settings are given as --name=value")
+    if not RESUME.value:
+        return plan_run(_settings(), Path(LOGDIR.value))
+    given = [f"--{flag.name}" for flag in DECIDED_BY_THE_RUN if flag.present]
+    given += [arg for arg in sys.argv if arg.startswith("--config.")]
+    if given:
+        raise ValueError(f"--resume continues a run as it was set up; leave out {', '.join(given)}")
+    return plan_resume(Path(RESUME.value))
 
 
 def _settings() -> Settings:

@@ -3,8 +3,8 @@
 import os
 import tempfile
 
-# Before jax is imported, here and in the programs that tests start. Compiling at LLVM's lowest level
-# halves the suite's time; matrix products come precompiled and are not affected.
+# Before jax is imported, here and in the programs that tests start. Compiling at LLVM's lowest
+# level halves the suite's time; matrix products come precompiled and are not affected.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 os.environ.setdefault("MUJOCO_GL", "disabled")
 

@@ -79,9 +79,18 @@ class ModuleConfig:
         _unit(f"{name}.end_fraction", self.end_fraction)
 
 
-def plan_module(config: ModuleConfig, params: Any, total_updates: int) -> topology.Plan:
-    """Resolves a module's regime into a topology plan; `params` may be shapes only."""
+def plan_module(name: str, config: ModuleConfig, params: Any, total_updates: int) -> topology.Plan:
+    """Resolves a module's regime into a topology plan; `params` may be shapes only.
+
+    Raises:
+        ValueError: when the run is too short for a single rewiring.
+    """
     end = max(1, int(config.end_fraction * total_updates))
+    _require(
+        config.regime != "rigl" or config.interval <= end,
+        f"{name}.interval={config.interval} leaves no rewiring before update {end}, where "
+        f"{name}.end_fraction={config.end_fraction} ends them; lower it or train longer",
+    )
     regime = {
         "dense": lambda: topology.dense(),
         "static": lambda: topology.static(sparsity=config.sparsity),

@@ -347,7 +347,7 @@ def build_mrq(
     }
     total_updates = max(1, total_steps - config.learning_starts)
     plans = {
-        name: plan_module(getattr(config, name), shapes_of(module.init), total_updates)
+        name: plan_module(name, getattr(config, name), shapes_of(module.init), total_updates)
         for name, module in modules.items()
     }
     clips = {"critic": config.max_grad_norm}

@@ -29,6 +29,7 @@ from mst_jax.training.step import make_step
         ({"critic__hidden": 0}, "critic.hidden=0"),
         ({"critic__interval": 0}, "critic.interval=0"),
         ({"critic__drop_fraction": 1.5}, "critic.drop_fraction=1.5"),
+        ({"critic__interval": 800}, "critic.interval=800 leaves no rewiring before update 702"),
         ({"batch_size": 0}, "batch_size=0"),
         ({"discount": 1.1}, "discount=1.1"),
         ({"learning_starts": 6}, "learning_starts=6"),
@@ -114,7 +115,7 @@ def conditionals_of_a_step(agent, run):
 
 def test_conditionals_survive_compilation():
     env = envs.make("probe:point")
-    driver, agent, run = start_run(env, small_config(), [0, 1], steps=0)
+    driver, _, run = start_run(env, small_config(), [0, 1], steps=0)
     text = driver._chunks[True].lower(run, jnp.int32(1)).compile().as_text()
     assert text.count(" conditional(") == 2
 
@@ -187,7 +188,10 @@ def test_seed_alone_equals_seed_among_others():
     env, config = envs.make("probe:observation_reward"), small_config()
     alone = start_run(env, config, [1], steps=0)
     among = start_run(env, config, [0, 1, 2], steps=0)
-    seed = lambda tree, index: jax.tree.map(lambda leaf: leaf[index], tree)
+
+    def seed(tree, index):
+        return jax.tree.map(lambda leaf: leaf[index], tree)
+
     pairs = [(alone[2], 0), (among[2], 1)]
     keys = [jax.random.key_data(run.keys[i]) for run, i in pairs]
     np.testing.assert_array_equal(*keys)
@@ -259,7 +263,7 @@ PROBE = {
 def learned(env, steps, recipe="mst", seeds=(0, 1)):
     """Trains on a probe; returns (seed, observations) -> values and actions of the policy."""
     config = small_config(recipe, **PROBE)
-    driver, agent, run = start_run(env, config, list(seeds), steps, total_steps=steps)
+    _, agent, run = start_run(env, config, list(seeds), steps, total_steps=steps)
     spec = env.spec
     mrq, _ = build_mrq(config, spec.observation_size, spec.action_size, steps)
 

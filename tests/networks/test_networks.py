@@ -43,8 +43,9 @@ def test_critic_counts_when_only_the_hidden_width_scales(hidden, millions):
 def test_all_six_types_have_equal_parameter_counts(activation, norm, residual):
     arch = Architecture(32, 3, activation, norm, residual)
     plain = Architecture(32, 3, "relu", False, "none")
-    make = lambda a: networks.make_encoder(7, 3, EncoderSizes(16, 8, 12, 5), a).init
-    assert count(make(arch)) == count(make(plain))
+    sizes = EncoderSizes(16, 8, 12, 5)
+    encoders = [networks.make_encoder(7, 3, sizes, a).init for a in (arch, plain)]
+    assert count(encoders[0]) == count(encoders[1])
     assert count(networks.make_critic(16, arch).init) == count(networks.make_critic(16, plain).init)
 
 

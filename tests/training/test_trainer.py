@@ -186,7 +186,7 @@ def finish(process):
 
 
 def test_killed_and_terminated_dm_control_runs_resume_exactly(tmp_path):
-    """2N steps == SIGKILL after a checkpoint, resume, SIGTERM in mid-episode, resume; bit for bit."""
+    """2N steps == SIGKILL after a checkpoint, resume, SIGTERM, resume; bit for bit."""
     finish(launch(*dmc_arguments(tmp_path / "whole")))
     process = launch(*dmc_arguments(tmp_path / "broken"))
     (whole,) = tmp_path.glob("whole/*/*")

@@ -1,0 +1,246 @@
+"""Speed of MR.Q's training program: python -m benchmarks.training [--output=FILE].
+
+1. `arithmetic`: the fused program (insert, prioritised sampling, learning, priorities, acting)
+   against a jitted scan of the same losses and optimizers on one fixed batch, for several widths.
+2. `seeds`: seeds vmapped in one program, MST and dense.
+3. `rewiring`: RigL every 100 and every 1000 updates against static masks and dense training.
+4. `shares`: where the time of a host-environment run goes.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+
+from benchmarks.harness import interleave, write_results
+from experiments.cli import launch
+from experiments.recipes import override, recipe_overrides
+from mst_jax import envs
+from mst_jax.agents import MRQConfig, default_config, make_agent
+from mst_jax.agents import mrq_losses as losses
+from mst_jax.agents.mrq import build_mrq
+from mst_jax.envs import Timestep
+from mst_jax.training.drivers import make_driver
+from mst_jax.training.evaluation import make_evaluator
+from mst_jax.training.run_state import Run, init_run
+from mst_jax.training.step import make_step
+
+PARTS = ("arithmetic", "seeds", "rewiring", "shares")
+PART = flags.DEFINE_list("parts", list(PARTS), "Which parts to run.")
+WIDTHS = flags.DEFINE_list("widths", ["64", "128", "512"], "Hidden and latent sizes of part 1.")
+SEEDS = flags.DEFINE_list("seeds", ["1", "2", "4", "8"], "Numbers of seeds of part 2.")
+REPEATS = flags.DEFINE_integer("repeats", 3, "Repeats of each measurement; medians are reported.")
+OUTPUT = flags.DEFINE_string("output", None, "JSON file to write.")
+
+OBSERVATION, ACTION, UPDATES = 17, 6, 250  # one target period, so exactly one encoder burst
+
+
+class Batch(NamedTuple):
+    """The fields that MR.Q reads of a sampled batch."""
+
+    observation: jax.Array
+    action: jax.Array
+    reward: jax.Array
+    terminated: jax.Array
+    next_observation: jax.Array
+
+
+def main(_: list[str]) -> None:
+    """Runs the parts asked for and prints one line per measurement."""
+    results: dict[str, Any] = {}
+    if "arithmetic" in PART.value:
+        results["arithmetic"] = [arithmetic(int(width)) for width in WIDTHS.value]
+    if "seeds" in PART.value:
+        results["seeds"] = [seeds(int(count)) for count in SEEDS.value]
+    if "rewiring" in PART.value:
+        results["rewiring"] = [rewiring(count) for count in (1, 4)]
+    if "shares" in PART.value:
+        results["shares"] = shares()
+    command = "python -m benchmarks.training " + " ".join(sys.argv[1:])
+    write_results(OUTPUT.value, command.strip(), results)
+
+
+def arithmetic(width: int) -> dict[str, float]:
+    """Updates per second of the fused program and of a scan of its arithmetic alone, one seed."""
+    config = sized("mrq_stock", width)
+    fused, compile_seconds = fused_program(config, 1)
+    seconds = interleave({"fused": fused, "scan": plain_scan(config)}, REPEATS.value)
+    result = {
+        "width": width,
+        "fused_updates_per_second": UPDATES / seconds["fused"],
+        "scan_updates_per_second": UPDATES / seconds["scan"],
+        "fused_over_scan": seconds["scan"] / seconds["fused"],
+        "compile_seconds": compile_seconds,
+    }
+    return show("arithmetic", result)
+
+
+def seeds(count: int) -> dict[str, float]:
+    """Seed-updates per second of MST and dense, width 64."""
+    programs, compiled = {}, {}
+    for recipe in ("mst", "dense"):
+        programs[recipe], compiled[recipe] = fused_program(sized(recipe, 64), count)
+    seconds = interleave(programs, REPEATS.value)
+    result = {
+        "seeds": count,
+        "mst_seed_updates_per_second": count * UPDATES / seconds["mst"],
+        "dense_seed_updates_per_second": count * UPDATES / seconds["dense"],
+        "mst_over_dense_time": seconds["mst"] / seconds["dense"],
+        "mst_compile_seconds": compiled["mst"],
+        "dense_compile_seconds": compiled["dense"],
+    }
+    return show("seeds", result)
+
+
+def rewiring(count: int) -> dict[str, float]:
+    """Time of RigL relative to static masks and dense training, in the critic, width 128."""
+    intervals = {"rigl_100": 100, "rigl_1000": 1000}
+    configs = {name: sized("mst", 128, {"critic.interval": n}) for name, n in intervals.items()}
+    configs["static"] = sized("mst", 128, {"critic.regime": "static"})
+    configs["dense"] = sized("dense", 128)
+    programs = {
+        # Four periods, so that an interval of 1000 is amortised exactly.
+        name: fused_program(config, count, updates=4 * UPDATES)[0]
+        for name, config in configs.items()
+    }
+    seconds = interleave(programs, REPEATS.value)
+    result = {"seeds": count}
+    for name in intervals:
+        result[f"{name}_over_static"] = seconds[name] / seconds["static"]
+        result[f"{name}_over_dense"] = seconds[name] / seconds["dense"]
+    result["static_over_dense"] = seconds["static"] / seconds["dense"]
+    return show("rewiring", result)
+
+
+def shares() -> dict[str, float]:
+    """Environment, transfer, learning and evaluation time of 4 seeds on dmc:cartpole-swingup."""
+    config = sized("mst", 64, {"batch_size": 64, "learning_starts": 500})
+    task = envs.make("dmc:cartpole-swingup")
+    agent = make_agent("mrq", config, task.spec.observation_size, task.spec.action_size, 100_000)
+    driver, run = make_driver(agent, task, [0, 1, 2, 3], 10_000, np.float32)
+    never, ignore = (lambda: False), (lambda _: None)
+    run = driver.advance(run, 500, False, never, ignore)
+    run = driver.advance(run, 250, True, never, ignore)
+    driver.clocks.clear()
+    run = driver.advance(run, 1000, True, never, ignore)
+    environment, device = driver.clocks.environment, driver.clocks.device
+    driver.close()
+    evaluator = make_evaluator(agent, task, [0, 1, 2, 3], 3)
+    evaluator(run.agent, 0)
+    before = time.perf_counter()
+    evaluator(run.agent, 1)
+    evaluation = time.perf_counter() - before
+    evaluator.close()
+    result = {
+        "steps": 1000,
+        "environment_seconds": environment,
+        "transfer_seconds": 1000 * transfer_seconds(run),
+        "device_seconds": device,
+        "evaluation_seconds_for_12_episodes": evaluation,
+    }
+    return show("shares", result)
+
+
+def transfer_seconds(run: Run) -> float:
+    """Seconds to move one step's observations up and its actions down, without computing."""
+    host = [np.asarray(run.observation)] * 2 + [np.zeros(4, np.float32)] * 3
+    copy = jax.jit(lambda action: action + 0.0)
+
+    def once() -> None:
+        jax.block_until_ready([jax.device_put(array) for array in host])
+        np.asarray(copy(run.action))
+
+    return interleave({"transfer": lambda: [once() for _ in range(200)]}, 5)["transfer"] / 200
+
+
+def fused_program(
+    config: MRQConfig, count: int, updates: int = UPDATES
+) -> tuple[Callable[[], None], float]:
+    """`updates` fused steps of `count` seeds on a constant environment, and the compile time."""
+    agent = make_agent("mrq", config, OBSERVATION, ACTION, 1_000_000)
+    observation = np.random.default_rng(0).normal(size=(count, OBSERVATION)).astype(np.float32)
+    start = partial(
+        init_run, agent, list(range(count)), 20_000, action_size=ACTION, environment=None
+    )
+    run = jax.jit(start)(observation=observation)
+    ended = jnp.zeros(count, bool)
+    timestep = Timestep(jnp.asarray(observation), jnp.ones(count), ended, ended, observation)
+
+    def steps(learning: bool, number: int) -> Callable[[Run], Run]:
+        step = make_step(agent, count, learning)
+        return lambda run: jax.lax.fori_loop(0, number, lambda _, r: step(r, timestep), run)
+
+    state = {"run": jax.jit(steps(False, 5_000), donate_argnums=0)(run)}
+    before = time.perf_counter()
+    program = jax.jit(steps(True, updates), donate_argnums=0).lower(state["run"]).compile()
+    compile_seconds = time.perf_counter() - before
+
+    def execute() -> None:
+        state["run"] = program(state["run"])
+        state["run"].action.block_until_ready()
+
+    return execute, compile_seconds
+
+
+def plain_scan(config: MRQConfig) -> Callable[[], None]:
+    """As many encoder, critic and actor updates of one seed on a fixed batch, nothing else."""
+    mrq, _ = build_mrq(config, OBSERVATION, ACTION, 1_000_000)
+    rng = np.random.default_rng(0)
+    size, horizon = config.batch_size, config.horizon
+    normal = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)  # noqa: E731
+    window = Batch(
+        normal(size, horizon + 1, OBSERVATION),
+        normal(size, horizon, ACTION),
+        normal(size, horizon),
+        jnp.zeros((size, horizon), bool),
+        normal(size, OBSERVATION),
+    )
+    pair = Batch(window.observation[:, 0], window.action[:, 0], *window[2:])
+    pair = pair._replace(
+        reward=pair.reward[:, : config.n_step], terminated=pair.terminated[:, : config.n_step]
+    )
+    weights = losses.EncoderLossWeights(1.0, 0.1, 0.1)
+    noise = normal(size, ACTION)
+
+    def update(state: Any, step: jax.Array) -> tuple[Any, None]:
+        (params, opt_state), _ = mrq.update_encoder(
+            state.params["encoder"],
+            state.opt_state["encoder"],
+            state.target_params["encoder"],
+            window,
+            weights,
+            step,
+        )
+        state = state.replace(
+            params={**state.params, "encoder": params},
+            opt_state={**state.opt_state, "encoder": opt_state},
+        )
+        return mrq.update_critic_and_actor(state, pair, noise, step)[0], None
+
+    program = jax.jit(lambda state: jax.lax.scan(update, state, jnp.arange(UPDATES))[0])
+    state = mrq.init(jax.random.key(0))
+    return lambda: jax.block_until_ready(program(state))
+
+
+def sized(recipe: str, width: int, changes: dict[str, Any] | None = None) -> MRQConfig:
+    """A recipe with one width for hidden layers and latents; batch 256 unless changed."""
+    widths = {f"{module}.hidden": width for module in ("encoder", "critic", "actor")}
+    latents = {"zs_size": width, "zsa_size": width, "za_size": width // 2}
+    chosen = {**recipe_overrides("mrq", recipe), **widths, **latents, **(changes or {})}
+    return override(default_config("mrq"), chosen)
+
+
+def show(part: str, result: dict[str, float]) -> dict[str, float]:
+    """Prints a result on one line and returns it."""
+    print(part, ", ".join(f"{name} {value:.4g}" for name, value in result.items()), flush=True)
+    return result
+
+
+if __name__ == "__main__":
+    launch(main)

@@ -1,0 +1,144 @@
+"""The launchers as a user meets them: help, errors in one line, settings over recipes."""
+
+import dataclasses
+import subprocess
+import sys
+
+import pytest
+from small_runs import CLI, small_settings
+
+from experiments.recipes import RECIPES, override, recipe_overrides, settings_of
+from mst_jax.agents import AGENTS, default_config, make_agent
+from mst_jax.training import plan_run, read_settings, train
+
+
+def run(module, *arguments):
+    command = [sys.executable, "-m", f"experiments.{module}", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    settings = small_settings(steps=100, eval_every=50, log_every=50, checkpoint_every=0)
+    return train(plan_run(settings, tmp_path_factory.mktemp("runs"))).folder
+
+
+@pytest.mark.parametrize("recipe", sorted(RECIPES["mrq"]))
+def test_every_recipe_builds_its_agent(recipe):
+    config = override(default_config("mrq"), recipe_overrides("mrq", recipe))
+    plans = make_agent("mrq", config, 223, 38, 500_000).plans
+    regimes = {name: getattr(config, name).regime for name in plans}
+    expected = {
+        "mrq_stock": ("dense", "dense", "dense"),
+        "dense": ("dense", "dense", "dense"),
+        "mst": ("dense", "rigl", "static"),
+        "all_static": ("static", "static", "static"),
+        "all_rigl": ("rigl", "rigl", "rigl"),
+    }[recipe]
+    assert (regimes["encoder"], regimes["critic"], regimes["actor"]) == expected
+
+
+def test_dense_and_mst_share_one_architecture():
+    def shape(recipe):
+        flat = settings_of(override(default_config("mrq"), recipe_overrides("mrq", recipe)))
+        return {n: v for n, v in flat.items() if not n.endswith(("regime", "sparsity"))}
+
+    assert shape("dense") == shape("mst") == shape("all_rigl") == shape("all_static")
+    assert shape("mrq_stock") != shape("dense")
+    assert settings_of(default_config("mrq")) == settings_of(
+        override(default_config("mrq"), recipe_overrides("mrq", "mrq_stock"))
+    )
+
+
+def test_every_agent_has_recipes():
+    assert set(RECIPES) == set(AGENTS)
+
+
+def test_override_copies_and_refuses_unknown_settings():
+    base = default_config("mrq")
+    changed = override(base, {"critic.sparsity": 0.8, "batch_size": 32})
+    assert (changed.critic.sparsity, changed.batch_size) == (0.8, 32)
+    assert (base.critic.sparsity, base.batch_size) == (0.0, 256)
+    assert dataclasses.is_dataclass(changed.critic)
+    with pytest.raises(ValueError, match=r"critic\.sparcity"):
+        override(base, {"critic.sparcity": 0.8})
+
+
+def test_help_is_readable_and_lists_settings_with_the_recipes_values():
+    output = run("train", "--recipe=mst", "--help").stdout
+    run_flags = ["agent", "task", "recipe", "seeds", "seed", "steps", "logdir", "resume"]
+    for flag in [*run_flags, "eval_every", "eval_episodes", "checkpoint_every"]:
+        assert f"--{flag}:" in output or f"--[no]{flag}" in output, flag
+    assert "--config.critic.sparsity=0.6" in output
+    assert "--config.critic.regime=rigl" in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--recipe=mts"], "recipe 'mts' is unknown for mrq; choose from all_rigl"),
+        (["--agent=mrqq"], "agent 'mrqq' is unknown; choose from mrq"),
+        (["--task=dmc:cartpole-swingupp"], "did you mean cartpole-swingup or"),
+        (["--config.critic.sparsity=1.5"], "critic.sparsity=1.5"),
+        (["--recipe=dense", "--config.critic.sparsity=0.5"], "no effect"),
+        (["--steps=100"], "steps=100 must exceed learning_starts=10000"),
+        (["--resume=/nowhere"], "not a run folder"),
+        (["--resume=/nowhere", "--steps=5"], "--steps"),
+        (["--flavour=mild"], "Unknown command line flag 'flavour'"),
+        (["--config.critic.sparcity=0.5"], "sparcity"),
+        (["--config.batch_size=many"], "batch_size"),
+        (["stray"], "stray"),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, list) else "",
+)
+def test_errors_are_one_clear_line_and_write_nothing(arguments, words, tmp_path):
+    if not any(a.startswith("--resume") for a in arguments):
+        arguments = [*arguments, f"--logdir={tmp_path}"]
+    result = run("train", *arguments)
+    assert result.returncode != 0
+    assert words in result.stderr
+    assert "Traceback" not in result.stderr
+    assert len([line for line in result.stderr.splitlines() if line.strip()]) <= 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_settings_win_over_the_recipe(tmp_path):
+    changes = ["--config.critic.sparsity=0.8", "--config.actor.regime=dense"]
+    result = run(
+        "train",
+        "--task=probe:point",
+        "--recipe=mst",
+        "--steps=120",
+        "--eval_episodes=1",
+        f"--logdir={tmp_path}",
+        *CLI,
+        *changes,
+        "--config.actor.sparsity=0",
+    )
+    assert result.returncode == 0, result.stderr
+    (folder,) = tmp_path.glob("*/*")
+    config = read_settings(folder).config
+    assert (config.critic.sparsity, config.critic.regime) == (0.8, "rigl")
+    assert (config.actor.sparsity, config.actor.regime) == (0.0, "dense")
+    assert config.encoder.residual == "pre"
+
+
+def test_evaluate_plot_and_inspect(finished):
+    evaluated = run("evaluate", finished, "--episodes=2")
+    assert "seed 1:" in evaluated.stdout, evaluated.stderr
+    assert (finished / "evaluation.json").is_file()
+    plotted = run("plot", finished)
+    assert str(finished / "learning_curve.png") in plotted.stdout, plotted.stderr
+    inspected = run("inspect", finished, "--seed=1", "--fingerprint")
+    assert "critic/q1/trunk/layer_2: density 0.39" in inspected.stdout, inspected.stderr
+    assert (finished / "fingerprint.txt").read_text().strip() in inspected.stdout
+    for name in ("learning_curve.png", "topology.png"):
+        assert (finished / name).read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("module", ["evaluate", "plot", "inspect"])
+def test_readers_explain_a_missing_run(module):
+    result = run(module, "/nowhere")
+    assert result.returncode != 0
+    assert "/nowhere is not a run folder" in result.stderr
+    assert "Traceback" not in result.stderr
