@@ -259,6 +259,8 @@ def _rewired(
     is_due, row = rewire_lib.due(group.timing, step)
     masks, weights, slopes = map(named_leaves, (state.masks, params, gradients))
     paths = [e.path for e in group.entries if (e.drops or e.grows) and e.path in masks]
+    if not paths:  # hidden by optax.masked or optax.partition
+        return state
     old = {path: masks[path] for path in paths}
     past = {path: state.history[path] for path in paths if path in state.history}
 

@@ -144,20 +144,22 @@ def test_the_total_is_exact_to_one_weight(kind, shapes, sparsity):
 
 
 @given(
-    shapes=st.lists(st.tuples(st.integers(2, 40), st.integers(2, 40)), min_size=2, max_size=6),
-    levels=st.lists(st.floats(0.0, 0.5), min_size=2, max_size=12),
+    shapes=st.lists(st.tuples(st.integers(2, 20), st.integers(2, 20)), min_size=3, max_size=6),
+    first=st.integers(0, 50),
 )
-@settings(max_examples=60, deadline=None)
-def test_gradual_budgets_never_wobble(shapes, levels):
+@settings(max_examples=25, deadline=None)
+def test_gradual_budgets_never_wobble(shapes, first):
+    # One weight more or less at a time: plain largest remainders would hand weights back and forth.
     names = [f"l{i}" for i in range(len(shapes))]
-    for ordered in (sorted(levels), sorted(levels, reverse=True)):
+    size = sum(map(math.prod, shapes))
+    levels = [min(first + i, size // 2) / size for i in range(40)]
+    for ordered in (levels, levels[::-1]):
         previous = None
         for level in ordered:
             counts = budgets(allocation.erdos_renyi(), names, shapes, level, None, previous)
-            assert sum(counts) == total_budget(sum(map(math.prod, shapes)), level)
+            assert sum(counts) == total_budget(size, level)
             if previous is not None:
-                signs = np.sign(np.subtract(counts, previous))
-                assert len(set(signs.tolist()) - {0}) <= 1
+                assert len({0, *np.sign(np.subtract(counts, previous)).tolist()}) <= 2
             previous = counts
 
 

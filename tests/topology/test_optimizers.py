@@ -119,6 +119,8 @@ def test_schedule_free_evaluates_inside_the_mask():
     inner = OPTIMIZERS["schedule_free"]()
     for moments in ("zero", "keep"):
         tx = topology.sparse(inner, RIGL, moments=moments)
+        params, state = topology.init(tx, params_of(0), jax.random.key(0))
+        topology.check(state.inner.z, state)
         *_, (params, state) = train(tx)
         average = optax.contrib.schedule_free_eval_params(state.inner, params)
         topology.check(average, state)

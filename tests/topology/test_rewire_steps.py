@@ -249,6 +249,31 @@ def test_donated_and_restored_states_continue_identically():
             np.testing.assert_array_equal(a, b)
 
 
+def test_seeds_grow_at_different_places():
+    tx = wrapped("set")
+    params, state = start(tx)
+    other = topology.init(tx, params, jax.random.key(1))[1]
+    step = jax.jit(functools.partial(apply_step, tx))
+    grads = jax.tree.map(jnp.ones_like, params)
+    one, two, again = (
+        step(params, s, grads, jnp.int32(i))[1].masks["a"]["kernel"]
+        for s, i in ((state, 10), (state._replace(key=other.key), 10), (state, 20))
+    )
+    assert not np.array_equal(one, two)
+    assert not np.array_equal(one, again)
+
+
+def test_averages_skip_what_is_not_finite():
+    tx = wrapped("snfs")
+    params, state = start(tx)
+    step = jax.jit(functools.partial(apply_step, tx))
+    for i, value in enumerate([1.0, jnp.nan, 3.0, jnp.inf]):
+        grads = jax.tree.map(lambda p, v=value: jnp.full_like(p, v), params)
+        params, state = step(params, state, grads, jnp.int32(i))
+    expected = 0.9 * (0.1 * 1.0) + 0.1 * 3.0
+    np.testing.assert_allclose(state.averages["a/kernel"], expected, rtol=1e-6)
+
+
 def test_steps_outside_the_table_are_safe():
     plan, tx = plan_of("rigl"), wrapped("rigl")
     params, state = start(tx)
