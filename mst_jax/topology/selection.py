@@ -54,6 +54,7 @@ def sort_keys(scores: jax.Array, eligible: jax.Array) -> jax.Array:
     return jnp.where(eligible, image, 0).astype(raw.dtype)
 
 
+@jax.jit
 def top_k(scores: jax.Array, k: jax.Array, eligible: jax.Array) -> jax.Array:
     """Mask of the k eligible entries with the largest scores.
 

@@ -93,7 +93,12 @@ def slots_like(tx, state, masks):
     return pairs
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+def slow(names, *which):
+    marks = {name: [pytest.mark.slow] for name in which}
+    return [pytest.param(name, marks=marks.get(name, [])) for name in names]
+
+
+@pytest.mark.parametrize("name", slow(OPTIMIZERS, "adagrad"))
 def test_any_optimizer_inside(name):
     inner = OPTIMIZERS[name]()
     tx = topology.sparse(inner, RIGL)
@@ -126,7 +131,7 @@ def test_schedule_free_evaluates_inside_the_mask():
         topology.check(average, state)
 
 
-@pytest.mark.parametrize("name", SURROUNDINGS)
+@pytest.mark.parametrize("name", slow(SURROUNDINGS, "named_chain"))
 def test_allowed_surroundings(name):
     plain = topology.sparse(optax.adamw(1e-2), RIGL)
     tx = SURROUNDINGS[name](plain)

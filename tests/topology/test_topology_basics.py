@@ -11,7 +11,7 @@ from mst_jax import topology
 
 def make_params(key):
     def head(key):
-        shapes = [(16, 24), (24, 24), (24, 1)]
+        shapes = [(16, 24), (24, 1)]
         keys = jax.random.split(key, len(shapes))
         return {
             f"l{i}": {"kernel": jax.random.normal(k, s), "bias": jnp.ones(s[1])}
@@ -61,7 +61,7 @@ def test_counts_are_exact_and_zeros_stay_zero():
     tx = topology.sparse(optax.adamw(1e-2), RIGL)
     params, state = topology.init(tx, make_params(jax.random.key(0)), jax.random.key(1))
     step = jax.jit(step_of(tx))
-    sizes = [16 * 24 + 24 * 24 + 24] * 2
+    sizes = [16 * 24 + 24] * 2
     changed = []
     for i in range(100):
         before = topology.masks(state)
@@ -108,7 +108,7 @@ def test_seeds_have_their_own_masks_and_match_the_loop():
         jax.tree.map(lambda *m: jnp.stack(m), *single),
     )
     assert float(topology.overlap(single[0], single[1])) < 0.5
-    kernels = single[0]["q1"]["l1"]["kernel"], single[0]["q2"]["l1"]["kernel"]
+    kernels = single[0]["q1"]["l0"]["kernel"], single[0]["q2"]["l0"]["kernel"]
     assert not np.array_equal(*kernels)
 
 
