@@ -4,7 +4,8 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-MUJOCO = "mujoco>=3.17,<4"  # dm_control 1.0.50 fails in suite.load with mujoco 4 (flex fields removed)
+# dm_control 1.0.50 fails in suite.load with mujoco 4, which removed its flex fields.
+MUJOCO = "mujoco>=3.17,<4"
 
 setup(
     name="mst_jax",

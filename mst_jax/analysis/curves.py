@@ -70,6 +70,8 @@ def draw_curves(curves: Sequence[Curve], path: Path) -> None:
 
 def _draw(axis: Axes, curve: Curve, colour: str) -> None:
     axis.plot(curve.steps, curve.returns.T, color=colour, alpha=0.35, linewidth=0.9)
-    mean = np.array([column[np.isfinite(column)].mean() for column in curve.returns.T])
+    seen = np.isfinite(curve.returns)
+    total = np.where(seen, curve.returns, 0.0).sum(axis=0)
+    mean = np.where(seen.any(axis=0), total / np.maximum(seen.sum(axis=0), 1), np.nan)
     label = f"{curve.label} (mean of {len(curve.returns)} seeds)"
     axis.plot(curve.steps, mean, color=colour, linewidth=2.2, label=label)

@@ -5,22 +5,16 @@ import subprocess
 import sys
 
 import pytest
-from small_runs import CLI, small_settings
+from small_runs import CLI
 
 from experiments.recipes import RECIPES, override, recipe_overrides, settings_of
 from mst_jax.agents import AGENTS, default_config, make_agent
-from mst_jax.training import plan_run, read_settings, train
+from mst_jax.training import read_settings
 
 
 def run(module, *arguments):
     command = [sys.executable, "-m", f"experiments.{module}", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    settings = small_settings(steps=100, eval_every=50, log_every=50, checkpoint_every=0)
-    return train(plan_run(settings, tmp_path_factory.mktemp("runs"))).folder
 
 
 @pytest.mark.parametrize("recipe", sorted(RECIPES["mrq"]))
@@ -123,7 +117,8 @@ def test_settings_win_over_the_recipe(tmp_path):
     assert config.encoder.residual == "pre"
 
 
-def test_evaluate_plot_and_inspect(finished):
+def test_evaluate_plot_and_inspect(finished_run):
+    finished = finished_run
     evaluated = run("evaluate", finished, "--episodes=2")
     assert "seed 1:" in evaluated.stdout, evaluated.stderr
     assert (finished / "evaluation.json").is_file()

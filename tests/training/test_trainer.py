@@ -7,6 +7,7 @@ import sys
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from small_runs import CLI, metrics_without_wall_clock, small_config, small_settings
@@ -220,3 +221,27 @@ def wait_until(condition, process, seconds=240):
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < end
         time.sleep(0.02)
+
+
+def test_evaluation_on_the_host_equals_a_plain_loop():
+    from mst_jax import envs
+    from mst_jax.agents import make_agent
+    from mst_jax.training.evaluation import HostEvaluator
+
+    task = envs.make("dmc:cartpole-swingup")
+    agent = make_agent("mrq", small_config("dense"), 5, 1, 1000)
+    state = jax.jit(agent.init)(jax.random.key(0))
+    evaluate = HostEvaluator(agent, task, seeds=[3], episodes=2)
+    returns = evaluate(jax.tree.map(lambda leaf: leaf[None], state), 4)
+    evaluate.close()
+    act = jax.jit(lambda observation: agent.act(state, observation, None))
+    with task.vector([(103, 0), (103, 1)]) as vector:
+        observation = vector.reset(episode=4)
+        by_hand = np.zeros(2)
+        for _ in range(500):
+            action = np.stack([act(jnp.asarray(o)) for o in observation])
+            timestep = vector.step(action)
+            by_hand += timestep.reward
+            observation = timestep.observation
+        assert timestep.truncated.all()
+    np.testing.assert_allclose(returns[0], by_hand, rtol=1e-3)

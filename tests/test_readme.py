@@ -1,0 +1,58 @@
+"""What README.md and docs show must run as written."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_the_sparse_transform_on_ones_own_loop(capsys):
+    (code,) = [block for block in blocks("python") if "topology.sparse" in block]
+    names = {}
+    exec(code, names)
+    assert "820" in capsys.readouterr().out
+    kernel = names["params"]["kernel"]
+    assert int((kernel != 0).sum()) <= 820  # a fifth of 64 x 64, rounded up
+
+
+def test_loading_a_policy(finished_run, monkeypatch):
+    (code,) = [block for block in blocks("python") if "load_policy" in block]
+    names = {"observation": [0.1, 0.2, 0.3, 0.4]}
+    exec(code.replace("RUN_FOLDER", str(finished_run)), names)
+    assert names["action"].shape == (2,)
+
+
+def test_first_screen_says_that_masks_do_not_make_training_faster():
+    first_screen = "\n".join(README.splitlines()[:20])
+    assert "masks on dense arrays" in first_screen
+    assert "does **not** by" in first_screen
+
+
+@pytest.mark.parametrize("line", [c for b in blocks("sh") for c in b.splitlines() if "-m exp" in c])
+def test_commands_name_launchers_and_flags_that_exist(line):
+    module = re.search(r"-m (experiments\.\w+)", line).group(1)
+    source = (ROOT / (module.replace(".", "/") + ".py")).read_text(encoding="utf-8")
+    for flag in re.findall(r"--(\w+)=", line):
+        assert re.search(rf'DEFINE_\w+\(\s*"{flag}"', source), f"{module} has no --{flag}"
+
+
+def test_linked_files_exist():
+    for path in (ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("docs/results/*.md")):
+        for target in re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8")):
+            if "://" not in target:
+                assert (path.parent / target).exists(), f"{path.name} links to {target}"
+
+
+def test_make_targets_named_in_the_readme_exist():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = re.findall(r"(?:^|`)make ([a-z][\w-]+)", README, re.MULTILINE)
+    assert {"quickstart", "test"} <= set(targets)
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
