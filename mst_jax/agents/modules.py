@@ -1,6 +1,8 @@
 """Settings of one trained module (encoder, critic or actor) and the optimizer built from them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -8,7 +10,18 @@ import optax
 
 from mst_jax import networks, topology
 
-REGIMES = ("dense", "static", "rigl")
+REGIMES = (
+    "dense",
+    "static",
+    "set",
+    "rigl",
+    "snfs",
+    "gradual_magnitude_pruning",
+    "granet",
+    "dense_then_rigl",
+    "gradual_growth",
+    "neuroplastic_expansion",
+)
 
 
 @dataclass
@@ -23,11 +36,13 @@ class ModuleConfig:
         residual: `none`, `pre`, `post` or `branch` (specs/mst-and-mrq.md §2.3).
         learning_rate: AdamW step size.
         weight_decay: AdamW decoupled decay, biases included.
-        regime: `dense`, `static` or `rigl`.
-        sparsity: share of zero weights over the module's kernels, distributed by Erdős–Rényi.
-        interval: updates of this module between rewirings (RigL).
-        drop_fraction: share of active weights replaced at a rewiring, annealed by a cosine (RigL).
-        end_fraction: share of all updates after which the topology is frozen (RigL).
+        regime: one of `REGIMES`; each is described in docs/topology.md.
+        sparsity: share of zero weights over the module's kernels, distributed by Erdős–Rényi: the
+            final one, or for the two growing regimes the initial one.
+        interval: updates of this module between topology updates.
+        drop_fraction: share of active weights replaced at a rewiring.
+        start_fraction: share of all updates before the first prune of a regime that begins dense.
+        end_fraction: share of all updates after which the topology is frozen.
     """
 
     hidden: int = 512
@@ -41,6 +56,7 @@ class ModuleConfig:
     sparsity: float = 0.0
     interval: int = 100
     drop_fraction: float = 0.3
+    start_fraction: float = 0.2
     end_fraction: float = 0.75
 
     def architecture(self) -> networks.Architecture:
@@ -77,6 +93,7 @@ class ModuleConfig:
         _require(self.interval >= 1, f"{name}.interval={self.interval} must be at least 1")
         _unit(f"{name}.drop_fraction", self.drop_fraction)
         _unit(f"{name}.end_fraction", self.end_fraction)
+        _unit(f"{name}.start_fraction", self.start_fraction)
 
 
 def plan_module(name: str, config: ModuleConfig, params: Any, total_updates: int) -> topology.Plan:
@@ -85,23 +102,41 @@ def plan_module(name: str, config: ModuleConfig, params: Any, total_updates: int
     Raises:
         ValueError: when the run is too short for a single rewiring.
     """
+    start = max(1, int(config.start_fraction * total_updates))
     end = max(1, int(config.end_fraction * total_updates))
+    begins_dense = config.regime in ("gradual_magnitude_pruning", "granet", "dense_then_rigl")
+    first = start if begins_dense else config.interval
     _require(
-        config.regime != "rigl" or config.interval <= end,
-        f"{name}.interval={config.interval} leaves no rewiring before update {end}, where "
-        f"{name}.end_fraction={config.end_fraction} ends them; lower it or train longer",
+        config.regime in ("dense", "static") or first <= end,
+        f"{name}.regime={config.regime} would first change the topology at update {first}, after "
+        f"{name}.end_fraction={config.end_fraction} of {total_updates} updates ends it; "
+        f"lower {name}.interval or train longer",
     )
-    regime = {
-        "dense": lambda: topology.dense(),
-        "static": lambda: topology.static(sparsity=config.sparsity),
-        "rigl": lambda: topology.rigl(
-            sparsity=config.sparsity,
-            interval=config.interval,
-            drop_fraction=config.drop_fraction,
-            end=end,
+    return topology.plan(params, {".*kernel": _regime(config, start, end)})
+
+
+def _regime(config: ModuleConfig, start: int, end: int) -> topology.Regime:
+    """The regime that a module's settings name; `start` and `end` are update numbers."""
+    static = {"sparsity": config.sparsity}
+    moving = {**static, "interval": config.interval, "end": end}
+    dropping = {**moving, "drop_fraction": config.drop_fraction}
+    builders: dict[str, Callable[[], topology.Regime]] = {
+        "dense": topology.dense,
+        "static": partial(topology.static, **static),
+        "set": partial(topology.set, **dropping),
+        "rigl": partial(topology.rigl, **dropping),
+        "snfs": partial(topology.snfs, **dropping),
+        "gradual_magnitude_pruning": partial(
+            topology.gradual_magnitude_pruning, start=start, **moving
         ),
-    }[config.regime]()
-    return topology.plan(params, {".*kernel": regime})
+        "granet": partial(topology.granet, start=start, **dropping),
+        "dense_then_rigl": partial(topology.dense_then_rigl, start=start, **dropping),
+        "gradual_growth": partial(topology.gradual_growth, **moving),
+        "neuroplastic_expansion": partial(
+            topology.neuroplastic_expansion, growth_end=end, interval=config.interval, **static
+        ),
+    }
+    return builders[config.regime]()
 
 
 def make_optimizer(

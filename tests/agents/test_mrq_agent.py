@@ -23,13 +23,13 @@ from mst_jax.training.step import make_step
         ({"critic__sparsity": 1.0}, "critic.sparsity=1.0"),
         ({"critic__sparsity": 0.0}, "critic.sparsity=0.0"),
         ({"encoder__sparsity": 0.5}, "encoder.regime to static or rigl"),
-        ({"actor__regime": "sett"}, "choose from dense, static, rigl"),
+        ({"actor__regime": "sett"}, "choose from dense, static, set, rigl"),
         ({"actor__activation": "gelu"}, "choose from elu, relu"),
         ({"encoder__residual": "skip"}, "choose from none, pre, post, branch"),
         ({"critic__hidden": 0}, "critic.hidden=0"),
         ({"critic__interval": 0}, "critic.interval=0"),
         ({"critic__drop_fraction": 1.5}, "critic.drop_fraction=1.5"),
-        ({"critic__interval": 800}, "critic.interval=800 leaves no rewiring before update 702"),
+        ({"critic__interval": 800}, "first change the topology at update 800"),
         ({"batch_size": 0}, "batch_size=0"),
         ({"discount": 1.1}, "discount=1.1"),
         ({"learning_starts": 6}, "learning_starts=6"),
@@ -41,6 +41,37 @@ def test_impossible_settings_are_refused_in_one_line(changes, words):
         make_agent("mrq", small_config(**changes), 4, 2, 1000)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("regime", "first", "last"),
+    [
+        ("static", 0.6, 0.6),
+        ("set", 0.6, 0.6),
+        ("rigl", 0.6, 0.6),
+        ("snfs", 0.6, 0.6),
+        ("gradual_magnitude_pruning", 0.0, 0.6),
+        ("granet", 0.0, 0.6),
+        ("dense_then_rigl", 0.0, 0.6),
+        ("gradual_growth", 0.6, 0.0),
+        ("neuroplastic_expansion", 0.6, 0.25),
+    ],
+)
+def test_every_regime_works_on_any_module(regime, first, last):
+    config = small_config("dense", actor__regime=regime, actor__sparsity=0.6, actor__interval=50)
+    plan = make_agent("mrq", config, 4, 2, 2000).plans["actor"]
+    (table,) = plan.tables
+    total = 16 * 16 * 2 + 16 * 2  # the actor's kernels
+    counts = np.asarray(table.target).sum(axis=1)
+    assert 1 - counts[0] / total == pytest.approx(first, abs=2 / total)
+    assert 1 - counts[-1] / total == pytest.approx(last, abs=2 / total)
+
+
+def test_regimes_listed_are_those_tested():
+    from mst_jax.agents import REGIMES
+
+    marks = test_every_regime_works_on_any_module.pytestmark[0].args[1]
+    assert {"dense", *(mark[0] for mark in marks)} == {*REGIMES}
 
 
 def test_defaults_are_the_published_ones():
