@@ -84,6 +84,8 @@ def test_conditionals_are_counted_and_their_predicates_have_no_seed_axis():
         params, state = jax.vmap(start)(jax.random.split(jax.random.key(0), 3))
         program = jax.vmap(step_of(tx), in_axes=(0, 0, 0, None))
         assert conditionals(program, params, state, params, jnp.int32(3))[0] == expected
+        compiled = jax.jit(program).lower(params, state, params, jnp.int32(3)).compile().as_text()
+        assert compiled.count(" conditional(") == len(expected)
 
 
 def test_a_dense_plan_costs_nothing():
