@@ -5,9 +5,12 @@ from pathlib import Path
 from absl import flags
 
 from experiments.cli import launch, one_line_errors, run_folders
-from mst_jax.analysis import draw_curves, read_curve
+from mst_jax.analysis import draw_curves, read_curve, read_published
 
 OUTPUT = flags.DEFINE_string("output", None, "Picture; by default in the first run folder.")
+PUBLISHED = flags.DEFINE_string(
+    "published", None, "CSV of published curves to draw beside (docs/results has one)."
+)
 
 
 def main(argv: list[str]) -> None:
@@ -15,8 +18,9 @@ def main(argv: list[str]) -> None:
     with one_line_errors():
         folders = run_folders(argv)
         curves = [read_curve(folder) for folder in folders]
+        published = read_published(Path(PUBLISHED.value)) if PUBLISHED.value else []
     path = Path(OUTPUT.value) if OUTPUT.value else folders[0] / "learning_curve.png"
-    draw_curves(curves, path)
+    draw_curves(curves, path, published)
     print(path)
 
 

@@ -1,5 +1,6 @@
 """Learning curves: what runs wrote, as arrays, and as a figure with every seed in it."""
 
+import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -54,14 +55,49 @@ def read_curve(folder: Path) -> Curve:
     return Curve(settings.recipe, settings.task, np.array(steps), returns, healthy, seconds)
 
 
-def draw_curves(curves: Sequence[Curve], path: Path) -> None:
-    """Draws the mean of each run in bold over its seeds; one panel for each task."""
+class Published(NamedTuple):
+    """Mean and standard deviation over seeds, (T,) each, that somebody published for a task."""
+
+    task: str
+    steps: np.ndarray
+    mean: np.ndarray
+    std: np.ndarray
+
+
+def read_published(path: Path) -> list[Published]:
+    """Reads published curves, one for each task.
+
+    The columns are suite, task (`Suite-name`), agent_steps, mean_return and std_return.
+    """
+    tasks: dict[str, list[dict[str, str]]] = {}
+    with path.open(encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            suite, _, name = row["task"].partition("-")
+            tasks.setdefault(f"{suite.lower()}:{name}", []).append(row)
+    columns = ("agent_steps", "mean_return", "std_return")
+    return [
+        Published(task, *(np.array([float(row[c]) for row in rows]) for c in columns))
+        for task, rows in tasks.items()
+    ]
+
+
+def draw_curves(curves: Sequence[Curve], path: Path, published: Sequence[Published] = ()) -> None:
+    """Draws the mean of each run in bold over its seeds; one panel for each task.
+
+    Published curves of the same tasks are drawn beside, as points with one standard deviation, up
+    to where ours end.
+    """
     names = sorted({curve.task for curve in curves})
     figure = Figure(figsize=(5.2 * len(names), 3.6), layout="constrained")
     axes = figure.subplots(1, len(names), squeeze=False)
     for axis, task in zip(axes[0], names, strict=True):
         for index, curve in enumerate(c for c in curves if c.task == task):
             _draw(axis, curve, PALETTE[index % len(PALETTE)])
+        end = max(curve.steps[-1] for curve in curves if curve.task == task)
+        for other in (p for p in published if p.task == task):
+            seen = other.steps <= end
+            points = (other.steps[seen], other.mean[seen], other.std[seen])
+            axis.errorbar(*points, fmt="s", color="0.3", capsize=3, label="published, mean and sd")
         axis.set(title=task, xlabel="agent steps", ylabel="evaluation return")
         axis.spines[["top", "right"]].set_visible(False)
         axis.legend(frameon=False)

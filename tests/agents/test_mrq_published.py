@@ -1,16 +1,15 @@
 """The cheapest proof that this is MR.Q: the stock recipe, full size, against its published run."""
 
-import csv
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mst_jax.agents import default_config
-from mst_jax.analysis import read_curve
+from mst_jax.analysis import read_curve, read_published
 from mst_jax.training import Settings, plan_run, train
 
-PUBLISHED = Path(__file__).parents[1] / "data" / "mrq_published_cartpole_swingup.csv"
+PUBLISHED = Path(__file__).parents[2] / "docs/results/mrq_published_cartpole_swingup.csv"
 
 
 @pytest.mark.slow
@@ -30,7 +29,8 @@ def test_stock_recipe_reaches_the_published_return_on_cartpole_swingup(tmp_path)
         checkpoint_every=0,
     )
     curve = read_curve(train(plan_run(settings, tmp_path)).folder)
-    with PUBLISHED.open(encoding="utf-8") as file:
-        row = next(r for r in csv.DictReader(file) if r["agent_steps"] == "25000")
-    mean, sd = float(row["mean_return"]), float(row["std_return"])
+    (published,) = read_published(PUBLISHED)
+    (index,) = np.flatnonzero(published.steps == 25_000)
+    mean, sd = published.mean[index], published.std[index]
+    assert (round(mean), round(sd)) == (795, 53)
     assert np.abs(curve.returns[0, -1] - mean) < 3 * sd

@@ -1,12 +1,22 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from small_runs import small_settings
 
-from mst_jax.analysis import Layer, draw_curves, draw_topology, read_curve, read_layers
+from mst_jax.analysis import (
+    Layer,
+    draw_curves,
+    draw_topology,
+    read_curve,
+    read_layers,
+    read_published,
+)
 from mst_jax.analysis.topology_figure import WIDEST, _shrink
 from mst_jax.training.settings import write_settings
+
+RESULTS = Path(__file__).parents[2] / "docs" / "results"
 
 
 def write_run(folder, rows_of_seeds):
@@ -36,6 +46,17 @@ def test_read_curve_keeps_every_seed_and_marks_the_sick_one(tmp_path):
     assert curve.seconds == 10.0
     draw_curves([curve, curve], tmp_path / "curve.png")
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_published_curves_are_read_and_drawn_beside(tmp_path):
+    (published,) = read_published(RESULTS / "mrq_published_cartpole_swingup.csv")
+    assert published.task == "dmc:cartpole-swingup"
+    assert published.steps[1] == 25_000
+    assert published.mean[1] == pytest.approx(795.297)
+    write_run(tmp_path, [[(0, 1.0, True), (30_000, 2.0, True)]])
+    curve = read_curve(tmp_path)._replace(task=published.task)
+    draw_curves([curve], tmp_path / "curve.png", [published])
+    assert (tmp_path / "curve.png").stat().st_size > 1000
 
 
 def test_a_run_without_evaluations_is_explained(tmp_path):
