@@ -112,6 +112,7 @@ def budgets(
     sparsity: float,
     groups: Sequence[int] | None = None,
     previous: Sequence[int] | None = None,
+    growing: bool = False,
 ) -> list[int]:
     """Integer budget of every leaf; they add up to :func:`total_budget` exactly.
 
@@ -128,6 +129,7 @@ def budgets(
         groups: number of groups of each leaf; 1 for unstructured.
         previous: budgets before this one; rounding then never shrinks a leaf while the module grows
             or grows one while it shrinks.
+        growing: whether the module grows from ``previous``.
 
     Returns:
         Number of active weights of each leaf.
@@ -142,7 +144,9 @@ def budgets(
     densities = allocation.densities(paths, shapes, sparsity)
     real = [density * size for density, size in zip(densities, sizes, strict=True)]
     total = total_budget(sum(sizes), sparsity)
-    low, high = _bounds(sizes, total, previous)
+    low = previous if previous and growing else [0] * len(sizes)
+    high = previous if previous and not growing else sizes
+    total = min(max(total, sum(low)), sum(high))  # groups may have rounded beyond it before
     if allocation.by_leaf:
         whole = [round(x) for x in real]
     else:
@@ -182,16 +186,6 @@ def _scaled(terms: Sequence[Shape], shapes: Sequence[Shape], sparsity: float) ->
             return [1.0 if i in dense else scale * raw[i] for i in range(len(raw))]
         dense.update(i for i in rest if raw[i] == largest)
     return [1.0] * len(raw)
-
-
-def _bounds(
-    sizes: Sequence[int], total: int, previous: Sequence[int] | None
-) -> tuple[list[int], list[int]]:
-    if previous is None:
-        return [0] * len(sizes), list(sizes)
-    if total >= sum(previous):
-        return list(previous), list(sizes)
-    return [0] * len(sizes), list(previous)
 
 
 def _largest_remainder(

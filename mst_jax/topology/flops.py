@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mst_jax.topology.planning import Entry, Plan
-from mst_jax.topology.scores import average_gradient, gradient
+from mst_jax.topology.scores import random
 
 
 class Costs(NamedTuple):
@@ -40,10 +40,10 @@ def costs(plan: Plan, steps: int, positions: Mapping[str, int] | None = None) ->
     """Theoretical sparse FLOPs and bytes, rewiring amortised.
 
     A layer with n active weights costs 2n operations forward, 2n for the gradient of its input and
-    2n for that of its active weights. A rewire that grows by gradient needs the gradient of all N
-    positions once (Evci et al. 2020, appendix H: ``(3 f_S ΔT + 2 f_S + f_D) / (ΔT + 1)`` with a
-    separate step for it; here the rewire step trains too, hence ΔT), an averaged gradient at every
-    step. Selection itself and element-wise operations are left out.
+    2n for that of its active weights. A rewire that does not grow at random needs the gradient of
+    all N positions once (Evci et al. 2020, appendix H; there a rewire replaces a training step, here
+    it does not), an averaged gradient at every step. Selection itself and element-wise operations
+    are left out.
 
     Args:
         plan: the plan.
@@ -90,7 +90,6 @@ def _over_training(
     mean = float(np.average(counts[: len(lasts)], weights=lasts)) if steps else float(counts[0])
     if not entry.grows:
         return mean, 0.0
-    if entry.regime.average is not None or entry.regime.grow_score is average_gradient:
+    if entry.regime.average is not None:
         return mean, 1.0
-    share = len(rewires) / max(steps, 1) if entry.regime.grow_score is gradient else 0.0
-    return mean, share
+    return mean, 0.0 if entry.regime.grow_score is random else len(rewires) / max(steps, 1)

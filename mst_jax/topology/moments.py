@@ -117,7 +117,7 @@ def confined(
     moves = fresh if everywhere else jax.jvp(inner.init, (params,), (_ones(params),))[1]
 
     def one(slot: PyTree, new: PyTree, mask: PyTree, move: PyTree) -> PyTree:
-        if not isinstance(mask, jax.Array) or mask.shape != jnp.shape(slot):
+        if is_sentinel(mask) or mask.shape != jnp.shape(slot):
             return slot
         return inside(mask if everywhere else mask | (move == 0), slot, new)
 

@@ -222,8 +222,10 @@ def _targets(
         if row and level == levels[row - 1]:
             rows.append(rows[-1])
             continue
-        previous = rows[-1] if rows else None
-        rows.append(allocations.budgets(regime.allocation, paths, shapes, level, groups, previous))
+        previous, growing = (rows[-1], level < levels[row - 1]) if row else (None, False)
+        rows.append(
+            allocations.budgets(regime.allocation, paths, shapes, level, groups, previous, growing)
+        )
     return np.array(rows, np.int64)
 
 

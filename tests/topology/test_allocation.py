@@ -156,7 +156,10 @@ def test_gradual_budgets_never_wobble(shapes, first):
     for ordered in (levels, levels[::-1]):
         previous = None
         for level in ordered:
-            counts = budgets(allocation.erdos_renyi(), names, shapes, level, None, previous)
+            growing = ordered is not levels  # from high to low sparsity
+            counts = budgets(
+                allocation.erdos_renyi(), names, shapes, level, None, previous, growing
+            )
             assert sum(counts) == total_budget(size, level)
             if previous is not None:
                 assert len({0, *np.sign(np.subtract(counts, previous)).tolist()}) <= 2

@@ -202,6 +202,19 @@ def test_groups_get_whole_numbers():
         counts(topology.static(0.5, structure=topology.n_of_m(7)), params)
 
 
+@pytest.mark.parametrize("structure", [topology.unstructured(), topology.fan_in()])
+def test_gradual_counts_only_go_one_way(structure):
+    params = tree(a=(24, 10), b=(30, 7), c=(9, 9))
+    options = {"interval": 1, "structure": structure, "end": 200}
+    growth = topology.gradual_growth(0.6, **options)
+    pruning = topology.gradual_magnitude_pruning(0.6, start=1, **options)
+    for regime, sign in ((growth, 1), (pruning, -1)):
+        target = topology.plan(params, {".*kernel": regime}).tables[0].target
+        steps = np.diff(target, axis=0) * sign
+        assert (steps >= 0).all()
+        assert steps.any()
+
+
 def test_timings():
     with pytest.raises(ValueError, match="No rewire would ever happen"):
         topology.rigl(0.5, end=50, interval=100)
