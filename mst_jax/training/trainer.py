@@ -139,7 +139,9 @@ def train(job: Job) -> Outcome:
         driver, run = make_driver(agent, task, settings.seed_list, slots, row_dtype)
         stack.enter_context(closing(driver))
         if checkpoint is not None:
-            run = _restore(run, checkpoint.arrays, driver)
+            like = jax.eval_shape(lambda: run)
+            del run  # or there would be two replay buffers
+            run = _restore(like, checkpoint.arrays, driver)
             tqdm.write(f"resumed {folder} at step {checkpoint.step:,}")
         else:
             folder.mkdir(parents=True, exist_ok=True)
@@ -169,8 +171,9 @@ def _loop(session: Session, run: Run, step: int) -> Outcome:
         mininterval=0.5 if sys.stdout.isatty() else 20.0,
         dynamic_ncols=True,
     )
+    stopping = False
     with bar:
-        while step < total and not session.stop():
+        while step < total and not stopping:
             target = next_boundary(step, settings, session.agent.learning_starts)
             learning = step >= session.agent.learning_starts
             run = session.driver.advance(run, target - step, learning, session.stop, bar.update)
@@ -180,7 +183,8 @@ def _loop(session: Session, run: Run, step: int) -> Outcome:
             if step == target and _due(step, settings.eval_every, settings):
                 returns = _evaluate(session, run, step)
                 bar.set_postfix_str(f"return {returns.mean():.1f}")
-            if session.stop() or _due(step, settings.checkpoint_every, settings):
+            stopping = session.stop()
+            if stopping or _due(step, settings.checkpoint_every, settings):
                 _save(session, run, step)
     if step < total:
         return Outcome(session.folder, step, None)
@@ -259,10 +263,10 @@ def _save(session: Session, run: Run, step: int) -> None:
     checkpoints.save(session.checkpoint_folder, checkpoints.FULL, step, arrays)
 
 
-def _restore(run: Run, arrays: Arrays, driver: Driver) -> Run:
-    """The run and the environments of a full checkpoint."""
+def _restore(like: Run, arrays: Arrays, driver: Driver) -> Run:
+    """The run and the environments of a full checkpoint; `like` gives shapes only."""
     rest = {name: a for name, a in arrays.items() if not name.startswith(HOST)}
-    run = run_from_arrays(rest, run)
+    run = run_from_arrays(rest, like)
     snapshot = {name[len(HOST) :]: a for name, a in arrays.items() if name.startswith(HOST)}
     driver.restore(snapshot)
     return run
