@@ -193,7 +193,7 @@ def test_masks_stay_exact_and_parameters_zero_outside_them():
     budgets = jax.tree.map(lambda m: m.sum(axis=tuple(range(1, m.ndim))), first)
     for _ in range(5):
         run = advance(driver, agent, run, 400)
-        masks, params = agent.masks(run.agent), agent.parameters(run.agent)
+        masks, params = jax.device_get((agent.masks(run.agent), agent.parameters(run.agent)))
         now = jax.tree.map(lambda m: m.sum(axis=tuple(range(1, m.ndim))), masks)
         jax.tree.map(np.testing.assert_array_equal, now, budgets)
         assert zero_outside(params, masks)
