@@ -25,6 +25,18 @@ class Clock:
     update: jax.Array
 
 
+class Numbers(NamedTuple):
+    """What may differ between runs of one compiled program, as arrays.
+
+    Attributes:
+        tables: {module: counts of its topology plan}.
+        learning_rates: {module: float32 scalar}.
+    """
+
+    tables: Mapping[str, tuple[topology.Table, ...]]
+    learning_rates: Mapping[str, jax.Array]
+
+
 class Feedback(NamedTuple):
     """Priorities that `learn` gives back to the replay buffer."""
 
@@ -36,7 +48,7 @@ class Agent(NamedTuple):
     """One algorithm, for one seed; the trainer vmaps it over seeds.
 
     Attributes:
-        init: key -> state.
+        init: (key, Numbers or None) -> state; numbers replace those of the configuration.
         observe: (state, observation (O,)) -> state; running statistics of observations.
         act: (state, observation (O,), key or None) -> action (A,) in [-1, 1]; without a key
             there is no exploration.
@@ -50,7 +62,7 @@ class Agent(NamedTuple):
         span: consecutive transitions of one episode that a sampled start needs; `replay.create`.
     """
 
-    init: Callable[[jax.Array], AgentState]
+    init: Callable[..., AgentState]
     observe: Callable[[AgentState, jax.Array], AgentState]
     act: Callable[[AgentState, jax.Array, jax.Array | None], jax.Array]
     learn: Callable[..., tuple[AgentState, Feedback | None, Metrics]]

@@ -1,6 +1,7 @@
 """MR.Q (Fujimoto et al., 2025) with any training regime on any module (specs/mst-and-mrq.md §6)."""
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -10,102 +11,9 @@ from flax import struct
 
 from mst_jax import networks, topology
 from mst_jax.agents import mrq_losses as losses
-from mst_jax.agents.base import Agent, Clock, Feedback, Metrics
-from mst_jax.agents.modules import ModuleConfig, make_optimizer, plan_module, shapes_of
-
-MODULES = ("encoder", "critic", "actor")
-
-
-@dataclass
-class MRQConfig:
-    """Settings of MR.Q; the defaults are the published ones (specs §6.8).
-
-    Attributes:
-        encoder: state, action and state-action embeddings with the linear prediction head.
-        critic: twin value heads; `depth` counts the hidden layers of each.
-        actor: deterministic policy.
-        zs_size: width of the state latent.
-        za_size: width of the action embedding.
-        zsa_size: width of the state-action latent.
-        reward_bins: bins of the two-hot reward code.
-        reward_limit: the outermost bins are at +-(exp(limit) - 1).
-        discount: per agent step.
-        batch_size: of every update.
-        buffer_size: replay capacity in agent steps.
-        learning_starts: agent steps with uniform random actions before learning.
-        exploration_noise: standard deviation of the Gaussian noise on actions.
-        target_noise: standard deviation of the target policy's smoothing noise.
-        target_noise_clip: its clip.
-        target_period: updates between target copies; as many encoder updates follow each copy.
-        horizon: steps the encoder is unrolled.
-        n_step: steps of the critic's return.
-        dynamics_weight: weight of the latent prediction error.
-        reward_weight: weight of the reward cross-entropy.
-        terminal_weight: weight of the termination error, once a termination has been seen.
-        priority_exponent: LAP's alpha.
-        min_priority: LAP's floor before the exponent.
-        max_grad_norm: clip of the critic's gradient norm.
-        pre_activation_weight: penalty on the actor's pre-activation.
-    """
-
-    encoder: ModuleConfig = field(default_factory=lambda: ModuleConfig(learning_rate=1e-4))
-    critic: ModuleConfig = field(default_factory=lambda: ModuleConfig(depth=3))
-    actor: ModuleConfig = field(default_factory=lambda: ModuleConfig(activation="relu"))
-    zs_size: int = 512
-    za_size: int = 256
-    zsa_size: int = 512
-    reward_bins: int = 65
-    reward_limit: float = 10.0
-    discount: float = 0.99
-    batch_size: int = 256
-    buffer_size: int = 1_000_000
-    learning_starts: int = 10_000
-    exploration_noise: float = 0.2
-    target_noise: float = 0.2
-    target_noise_clip: float = 0.3
-    target_period: int = 250
-    horizon: int = 5
-    n_step: int = 3
-    dynamics_weight: float = 1.0
-    reward_weight: float = 0.1
-    terminal_weight: float = 0.1
-    priority_exponent: float = 0.4
-    min_priority: float = 1.0
-    max_grad_norm: float = 20.0
-    pre_activation_weight: float = 1e-5
-
-    def validate(self) -> None:
-        """Raises ValueError with one line for the first impossible setting."""
-        for name in MODULES:
-            getattr(self, name).validate(name)
-        counts = (
-            "zs_size",
-            "za_size",
-            "zsa_size",
-            "batch_size",
-            "target_period",
-            "horizon",
-            "n_step",
-        )
-        for name in counts:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        if self.reward_bins < 2:
-            raise ValueError(f"reward_bins={self.reward_bins} must be at least 2")
-        if not 0 <= self.discount <= 1:
-            raise ValueError(f"discount={self.discount} must be in [0, 1]")
-        if self.learning_starts <= self.span:
-            raise ValueError(
-                f"learning_starts={self.learning_starts} must exceed {self.span}, "
-                "the consecutive steps that one sample needs"
-            )
-        if self.buffer_size <= 2 * self.span:
-            raise ValueError(f"buffer_size={self.buffer_size} must exceed {2 * self.span}")
-
-    @property
-    def span(self) -> int:
-        """A start can be sampled once max(horizon, n_step) steps of its episode follow (§6.9)."""
-        return max(self.horizon, self.n_step) + 1
+from mst_jax.agents.base import Agent, Clock, Feedback, Metrics, Numbers
+from mst_jax.agents.modules import make_optimizer, plan_module, shapes_of
+from mst_jax.agents.mrq_config import MODULES, MRQConfig
 
 
 @struct.dataclass
@@ -139,16 +47,20 @@ class MRQ:
     actor: networks.Actor
     optimizers: dict[str, optax.GradientTransformationExtraArgs]
 
-    def init(self, key: jax.Array) -> MRQState:
+    def init(self, key: jax.Array, numbers: Numbers | None = None) -> MRQState:
         """Random parameters, masks drawn and applied; targets equal the online networks."""
         keys = dict(zip(MODULES, jax.random.split(key, len(MODULES)), strict=True))
         params, opt_state = {}, {}
         for name in MODULES:
             network_key, mask_key = jax.random.split(keys[name])
             dense_params = getattr(self, name).init(network_key)
+            tables = None if numbers is None else numbers.tables[name]
             params[name], opt_state[name] = topology.init(
-                self.optimizers[name], dense_params, mask_key
+                self.optimizers[name], dense_params, mask_key, tables
             )
+            if numbers is not None:
+                rate = numbers.learning_rates[name]
+                opt_state[name] = optax.tree.set(opt_state[name], learning_rate=rate)
         return MRQState(
             params=params,
             # A copy: a donated state must not hold one buffer twice.
@@ -331,8 +243,12 @@ _CHANGED_BY_BURST = ("target_params", "reward_scale", "target_reward_scale", "en
 
 
 def build_mrq(
-    config: MRQConfig, observation_size: int, action_size: int, total_steps: int
-) -> tuple[MRQ, dict[str, topology.Plan]]:
+    config: MRQConfig,
+    observation_size: int,
+    action_size: int,
+    total_steps: int,
+    plans: Mapping[str, topology.Plan] | None = None,
+) -> tuple[MRQ, Mapping[str, topology.Plan]]:
     """MR.Q's functions and each module's topology plan; see `make_mrq` for the arguments."""
     config.validate()
     sizes = networks.EncoderSizes(
@@ -346,10 +262,11 @@ def build_mrq(
         "actor": networks.make_actor(config.zs_size, action_size, config.actor.architecture()),
     }
     total_updates = max(1, total_steps - config.learning_starts)
-    plans = {
-        name: plan_module(name, getattr(config, name), shapes_of(module.init), total_updates)
-        for name, module in modules.items()
-    }
+    if plans is None:
+        plans = {
+            name: plan_module(name, getattr(config, name), shapes_of(module.init), total_updates)
+            for name, module in modules.items()
+        }
     clips = {"critic": config.max_grad_norm}
     optimizers = {
         name: make_optimizer(getattr(config, name), plans[name], clips.get(name))
@@ -358,7 +275,13 @@ def build_mrq(
     return MRQ(config, **modules, optimizers=optimizers), plans
 
 
-def make_mrq(config: MRQConfig, observation_size: int, action_size: int, total_steps: int) -> Agent:
+def make_mrq(
+    config: MRQConfig,
+    observation_size: int,
+    action_size: int,
+    total_steps: int,
+    plans: Mapping[str, topology.Plan] | None = None,
+) -> Agent:
     """Builds MR.Q for one seed.
 
     Args:
@@ -366,6 +289,7 @@ def make_mrq(config: MRQConfig, observation_size: int, action_size: int, total_s
         observation_size: O.
         action_size: A.
         total_steps: agent steps of the whole run, from which topology schedules take their end.
+        plans: each module's topology plan; made from `config` by default (see `sweep`).
 
     Returns:
         The agent as pure functions.
@@ -373,7 +297,7 @@ def make_mrq(config: MRQConfig, observation_size: int, action_size: int, total_s
     Raises:
         ValueError: when a setting is impossible.
     """
-    mrq, plans = build_mrq(config, observation_size, action_size, total_steps)
+    mrq, plans = build_mrq(config, observation_size, action_size, total_steps, plans)
     return Agent(
         init=mrq.init,
         observe=lambda state, observation: state,

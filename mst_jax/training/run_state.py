@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from mst_jax import replay
-from mst_jax.agents import Agent, Clock, Metrics
+from mst_jax.agents import Agent, Clock, Metrics, Numbers
 
 
 class Purpose(IntEnum):
@@ -118,6 +118,7 @@ def init_run(
     action_size: int,
     environment: Any = None,
     row_dtype: Any = jnp.float32,
+    numbers: Numbers | None = None,
 ) -> Run:
     """The state before the first step.
 
@@ -129,13 +130,15 @@ def init_run(
         action_size: A.
         environment: pure-JAX environment states, if any.
         row_dtype: dtype of stored observations and actions.
+        numbers: arrays (S, ...) in place of the configuration's, if runs differ in them.
 
     Returns:
         The run; its first action is uniform random.
     """
     num_seeds, observation_size = observation.shape
     keys = seed_keys(seeds)
-    states = over_seeds(agent.init, num_seeds)(keys_for(keys, Purpose.AGENT))
+    own = (keys_for(keys, Purpose.AGENT),) + (() if numbers is None else (numbers,))
+    states = over_seeds(agent.init, num_seeds)(*own)
     buffer = replay.create(
         num_seeds=num_seeds,
         capacity=capacity,

@@ -1,0 +1,79 @@
+"""Twenty runs of MR.Q in one compiled program: five sparsities of the critic, four seeds each.
+
+Each run has budgets and learning rates of its own; widths, regimes and intervals are shared::
+
+    python -m experiments.examples.agent_sweep
+"""
+
+import itertools
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.recipes import override, recipe_overrides
+from mst_jax import envs, topology
+from mst_jax.agents import Agent, default_config, sweep
+from mst_jax.envs import JaxEnv
+from mst_jax.training.run_state import Purpose, Run, init_run, keys_for, over_seeds, seed_keys
+from mst_jax.training.step import make_advance, make_step
+
+SPARSITIES = (0.3, 0.5, 0.7, 0.8, 0.9)
+SEEDS = 4
+STEPS = 600
+SIZES = {
+    **{f"{module}.hidden": 32 for module in ("encoder", "critic", "actor")},
+    "zs_size": 32,
+    "za_size": 16,
+    "zsa_size": 32,
+    "batch_size": 32,
+    "learning_starts": 100,
+    "target_period": 50,
+    "critic.interval": 50,
+}
+
+
+def start(env: JaxEnv, steps: int) -> tuple[list[tuple[float, int]], Agent, Run]:
+    """The runs as (sparsity, seed), their common agent, and the state of all of them."""
+    runs = list(itertools.product(SPARSITIES, range(SEEDS)))
+    base = {**recipe_overrides("mrq", "mst"), **SIZES}
+    rate = {s: 3e-4 * (1 + i) for i, s in enumerate(SPARSITIES)}
+    configs = [
+        override(
+            default_config("mrq"), {**base, "critic.sparsity": s, "critic.learning_rate": rate[s]}
+        )
+        for s, _ in runs
+    ]
+    spec = env.spec
+    agent, numbers = sweep("mrq", configs, spec.observation_size, spec.action_size, steps)
+    seeds = [seed for _, seed in runs]
+    keys = keys_for(seed_keys(seeds), Purpose.ENVIRONMENT)
+    environment, observation = jax.vmap(env.reset)(keys)
+    make = partial(init_run, agent, seeds, 2 * steps + 2, action_size=spec.action_size)
+    run = jax.jit(make)(observation=observation, environment=environment, numbers=numbers)
+    return runs, agent, run
+
+
+def train(env: JaxEnv, agent: Agent, run: Run, steps: int) -> Run:
+    """All runs for `steps` steps: one program for the warm-up, one for learning."""
+    count = run.healthy.shape[0]
+    for learning, number in ((False, agent.learning_starts), (True, steps - agent.learning_starts)):
+        advance = make_advance(make_step(agent, count, learning), env, count)
+        run = jax.jit(advance, donate_argnums=0)(run, jnp.int32(number))
+    return run
+
+
+def active_weights(agent: Agent, run: Run) -> np.ndarray:
+    """Active weights of each run's critic, (runs,)."""
+    masks = agent.masks(run.agent)["critic"]
+    return np.asarray(over_seeds(topology.count, run.healthy.shape[0])(masks))
+
+
+if __name__ == "__main__":
+    task = envs.make("probe:point")
+    runs, agent, run = start(task, STEPS)
+    run = train(task, agent, run, STEPS)
+    losses = np.asarray(run.totals.metrics["critic/loss"]) / int(run.totals.updates)
+    for (sparsity, seed), count, loss in zip(runs, active_weights(agent, run), losses, strict=True):
+        print(f"sparsity {sparsity:.1f}  seed {seed}  active {count:5d}  critic loss {loss:.4f}")

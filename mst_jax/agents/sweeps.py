@@ -1,0 +1,69 @@
+"""Several configurations of an agent in one compiled program, under `vmap` (DESIGN rule 4)."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+
+from mst_jax import topology
+from mst_jax.agents.base import Agent, Numbers
+from mst_jax.agents.registry import make_agent
+
+SWEPT = ("sparsity", "drop_fraction", "learning_rate")  # settings of a module that are arrays
+
+
+def sweep(
+    name: str, configs: Sequence[Any], observation_size: int, action_size: int, total_steps: int
+) -> tuple[Agent, Numbers]:
+    """One agent for configurations that differ in sparsity, drop fraction or learning rate.
+
+    Args:
+        name: of the algorithm.
+        configs: one configuration per run.
+        observation_size: O.
+        action_size: A.
+        total_steps: agent steps of every run.
+
+    Returns:
+        The agent, and numbers with a leading run axis: `vmap` its `init` over keys and numbers.
+
+    Raises:
+        ValueError: no configuration, or two that differ in anything else.
+    """
+    if not configs:
+        raise ValueError("a sweep needs at least one configuration")
+    sizes = (observation_size, action_size, total_steps)
+    agents = [make_agent(name, config, *sizes) for config in configs]
+    _check_alike(configs, list(agents[0].plans))
+    plans, tables = {}, {}
+    for module in agents[0].plans:
+        plans[module], stacked = topology.sweep([agent.plans[module] for agent in agents])
+        tables[module] = stacked
+    rates = {
+        module: jnp.array([getattr(config, module).learning_rate for config in configs])
+        for module in plans
+    }
+    return make_agent(name, configs[0], *sizes, plans), Numbers(tables, rates)
+
+
+def _check_alike(configs: Sequence[Any], modules: list[str]) -> None:
+    first = _fixed(configs[0], modules)
+    for config in configs[1:]:
+        other = _fixed(config, modules)
+        different = [key for key in first if first[key] != other[key]]
+        if different:
+            raise ValueError(
+                f"runs of one program may differ in a module's {', '.join(SWEPT)} only; "
+                f"these differ in {different[0]}"
+            )
+
+
+def _fixed(config: Any, modules: list[str]) -> dict[str, Any]:
+    """The settings, by dotted name, that all runs must share."""
+    flat = dataclasses.asdict(config)
+    fixed = {key: value for key, value in flat.items() if key not in modules}
+    for module in modules:
+        own = flat[module].items()
+        fixed |= {f"{module}.{key}": value for key, value in own if key not in SWEPT}
+    return fixed
