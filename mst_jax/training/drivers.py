@@ -6,11 +6,10 @@ from functools import partial
 from typing import Any, Protocol
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from mst_jax.agents import Agent
-from mst_jax.envs import HostTask, JaxEnv, Timestep
+from mst_jax.envs import HostTask, JaxEnv
 from mst_jax.training.run_state import Purpose, Run, init_run, keys_for, over_seeds, seed_keys
 from mst_jax.training.step import make_advance, make_step
 
@@ -25,12 +24,14 @@ class Clocks:
 
     def clear(self) -> None:
         """Starts again from zero."""
-        self.environment = self.device = 0.0
+        self.environment = self.device = self.compiling = 0.0
         self.steps = 0
 
     def row(self, updates: int) -> dict[str, float]:
         """Seconds and speeds of a chunk: all vmapped seeds advance together, so per seed."""
         row = {"wall/device_seconds": self.device}
+        if self.compiling:
+            row["wall/compile_seconds"] = self.compiling
         if self.environment:
             row["wall/environment_seconds"] = self.environment
             row["wall/environment_steps_per_second"] = self.steps / self.environment
@@ -41,11 +42,31 @@ class Clocks:
         return row
 
 
+class Programs:
+    """The warm-up and the learning program, each compiled when it is first needed."""
+
+    def __init__(self, functions: dict[bool, Callable[..., Run]], clocks: Clocks) -> None:
+        self._jitted = {key: jax.jit(fn, donate_argnums=0) for key, fn in functions.items()}
+        self._compiled: dict[bool, Callable[..., Run]] = {}
+        self._clocks = clocks
+
+    def __call__(self, learning: bool, *args: Any) -> Run:
+        """Runs a program to its end; compiling and running are timed apart."""
+        before = time.perf_counter()
+        if learning not in self._compiled:
+            self._compiled[learning] = self._jitted[learning].lower(*args).compile()
+            self._clocks.compiling += time.perf_counter() - before
+            before = time.perf_counter()
+        run = self._compiled[learning](*args)
+        run.action.block_until_ready()
+        self._clocks.device += time.perf_counter() - before
+        return run
+
+
 class Driver(Protocol):
     """Steps environments and device program in turn."""
 
     clocks: Clocks
-    compile_seconds: dict[bool, float]
 
     def advance(
         self,
@@ -94,13 +115,9 @@ class HostDriver:
 
     def __init__(self, agent: Agent, task: HostTask, seeds: list[int]) -> None:
         self.clocks = Clocks()
-        self.compile_seconds: dict[bool, float] = {}
         self._env = task.vector([(seed, 0) for seed in seeds])
-        self._steps = {
-            learning: jax.jit(make_step(agent, len(seeds), learning), donate_argnums=0)
-            for learning in (False, True)
-        }
-        self._compiled: dict[bool, Any] = {}
+        steps = {learning: make_step(agent, len(seeds), learning) for learning in (False, True)}
+        self._programs = Programs(steps, self.clocks)
 
     def reset(self) -> np.ndarray:
         """Starts the first episode of every environment; observations (S, O)."""
@@ -119,24 +136,13 @@ class HostDriver:
             action = np.asarray(run.action)
             before = time.perf_counter()
             timestep = self._env.step(action)
-            between = time.perf_counter()
-            run = self._program(run, timestep, learning)(run, timestep)
-            run.action.block_until_ready()
-            self.clocks.environment += between - before
-            self.clocks.device += time.perf_counter() - between
+            self.clocks.environment += time.perf_counter() - before
+            run = self._programs(learning, run, timestep)
             self.clocks.steps += 1
             report(1)
             if stop():
                 break
         return run
-
-    def _program(self, run: Run, timestep: Timestep, learning: bool) -> Callable[..., Run]:
-        if learning not in self._compiled:
-            before = time.perf_counter()
-            self._compiled[learning] = self._steps[learning].lower(run, timestep).compile()
-            self.compile_seconds[learning] = time.perf_counter() - before
-            self.clocks.device -= self.compile_seconds[learning]
-        return self._compiled[learning]
 
     def snapshot(self) -> dict[str, np.ndarray]:
         """Episode numbers and the actions of the current episodes; see `envs`."""
@@ -156,15 +162,11 @@ class JaxDriver:
 
     def __init__(self, agent: Agent, env: JaxEnv, num_seeds: int) -> None:
         self.clocks = Clocks()
-        self.compile_seconds: dict[bool, float] = {}
-        self._chunks = {
-            learning: jax.jit(
-                make_advance(make_step(agent, num_seeds, learning), env, num_seeds),
-                donate_argnums=0,
-            )
+        chunks = {
+            learning: make_advance(make_step(agent, num_seeds, learning), env, num_seeds)
             for learning in (False, True)
         }
-        self._compiled: dict[bool, Any] = {}
+        self._programs = Programs(chunks, self.clocks)
 
     def advance(
         self,
@@ -177,24 +179,13 @@ class JaxDriver:
         """See `Driver`."""
         while count > 0:
             chunk = min(count, STEPS_BETWEEN_STOP_CHECKS)
-            program = self._program(run, learning)
-            before = time.perf_counter()
-            run = program(run, np.int32(chunk))
-            run.action.block_until_ready()
-            self.clocks.device += time.perf_counter() - before
+            run = self._programs(learning, run, np.int32(chunk))
             self.clocks.steps += chunk
             report(chunk)
             count -= chunk
             if stop():
                 break
         return run
-
-    def _program(self, run: Run, learning: bool) -> Callable[..., Run]:
-        if learning not in self._compiled:
-            before = time.perf_counter()
-            self._compiled[learning] = self._chunks[learning].lower(run, jnp.int32(1)).compile()
-            self.compile_seconds[learning] = time.perf_counter() - before
-        return self._compiled[learning]
 
     def snapshot(self) -> dict[str, np.ndarray]:
         """Nothing: the environment states are in the run."""

@@ -14,7 +14,7 @@ from mst_jax.agents.mrq import build_mrq
 from mst_jax.envs import Timestep, probe
 from mst_jax.training.arrays import run_from_arrays, run_to_arrays
 from mst_jax.training.run_state import keys_for
-from mst_jax.training.step import make_step
+from mst_jax.training.step import make_advance, make_step
 
 
 @pytest.mark.parametrize(
@@ -145,9 +145,9 @@ def conditionals_of_a_step(agent, run):
 
 
 def test_conditionals_survive_compilation():
-    env = envs.make("probe:point")
-    driver, _, run = start_run(env, small_config(), [0, 1], steps=0)
-    text = driver._chunks[True].lower(run, jnp.int32(1)).compile().as_text()
+    agent, run = run_shapes(envs.make("probe:point"), small_config(), 2)
+    advance_chunk = make_advance(make_step(agent, 2, True), envs.make("probe:point"), 2)
+    text = jax.jit(advance_chunk).lower(run, jnp.int32(1)).compile().as_text()
     assert text.count(" conditional(") == 2
 
 
