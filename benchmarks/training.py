@@ -1,7 +1,7 @@
 """Speed of MR.Q's training program: python -m benchmarks.training [--output=FILE].
 
 1. `arithmetic`: the fused program (insert, prioritised sampling, learning, priorities, acting)
-   against a jitted scan of the same losses and optimizers on one fixed batch, for several widths.
+   against a jitted scan of the same losses and optimizers on batches at hand, for several widths.
 2. `seeds`: seeds vmapped in one program, MST and dense.
 3. `rewiring`: RigL every 100 and every 1000 updates against static masks and dense training.
 4. `shares`: where the time of a host-environment run goes.
@@ -195,26 +195,27 @@ def fused_program(
 
 
 def plain_scan(config: MRQConfig) -> Callable[[], None]:
-    """As many encoder, critic and actor updates of one seed on a fixed batch, nothing else."""
+    """As many encoder, critic and actor updates of one seed on batches at hand, nothing else.
+
+    Batches change from update to update: with one batch XLA would move the target networks'
+    arithmetic out of the loop.
+    """
     mrq, _ = build_mrq(config, OBSERVATION, ACTION, 1_000_000)
     rng = np.random.default_rng(0)
-    size, horizon = config.batch_size, config.horizon
-    normal = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)  # noqa: E731
-    window = Batch(
-        normal(size, horizon + 1, OBSERVATION),
-        normal(size, horizon, ACTION),
-        normal(size, horizon),
-        jnp.zeros((size, horizon), bool),
-        normal(size, OBSERVATION),
+    lead, horizon = (8, config.batch_size), config.horizon
+    normal = lambda *shape: jnp.asarray(rng.normal(size=(*lead, *shape)), jnp.float32)  # noqa: E731
+    windows = Batch(
+        normal(horizon + 1, OBSERVATION),
+        normal(horizon, ACTION),
+        normal(horizon),
+        jnp.zeros((*lead, horizon), bool),
+        normal(OBSERVATION),
     )
-    pair = Batch(window.observation[:, 0], window.action[:, 0], *window[2:])
-    pair = pair._replace(
-        reward=pair.reward[:, : config.n_step], terminated=pair.terminated[:, : config.n_step]
-    )
+    noises = normal(ACTION)
     weights = losses.EncoderLossWeights(1.0, 0.1, 0.1)
-    noise = normal(size, ACTION)
 
     def update(state: Any, step: jax.Array) -> tuple[Any, None]:
+        window, noise = jax.tree.map(lambda x: x[step % lead[0]], (windows, noises))
         (params, opt_state), _ = mrq.update_encoder(
             state.params["encoder"],
             state.opt_state["encoder"],
@@ -226,6 +227,13 @@ def plain_scan(config: MRQConfig) -> Callable[[], None]:
         state = state.replace(
             params={**state.params, "encoder": params},
             opt_state={**state.opt_state, "encoder": opt_state},
+        )
+        pair = Batch(
+            window.observation[:, 0],
+            window.action[:, 0],
+            window.reward[:, : config.n_step],
+            window.terminated[:, : config.n_step],
+            window.next_observation,
         )
         return mrq.update_critic_and_actor(state, pair, noise, step)[0], None
 
