@@ -11,6 +11,14 @@ from absl import app, flags, logging
 from mst_jax.training import DamagedCheckpointError
 
 
+def command(module: str, *arguments: object) -> str:
+    """How to run a launcher with the interpreter that runs this one, to be shown to the user."""
+    here = Path(sys.executable)
+    if here.is_relative_to(Path.cwd()):
+        here = here.relative_to(Path.cwd())
+    return " ".join([str(here), "-m", f"experiments.{module}", *map(str, arguments)])
+
+
 @contextmanager
 def one_line_errors() -> Iterator[None]:
     """Ends the program with `error: ...` when what was asked for cannot be done."""

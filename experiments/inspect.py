@@ -7,7 +7,7 @@ import numpy as np
 from absl import flags
 
 from experiments.cli import launch, one_line_errors, run_folders
-from mst_jax.analysis import draw_topology, read_layers
+from mst_jax.analysis import draw_topology, read_layers, title_of
 from mst_jax.training import checkpoint_fingerprint
 
 SEED = flags.DEFINE_integer("seed", None, "One of the run's seeds; the first by default.")
@@ -37,7 +37,7 @@ def main(argv: list[str]) -> None:
             f"{grown / max(np.count_nonzero(layer.after), 1):.1%} of it not there at the start"
         )
     path = Path(OUTPUT.value) if OUTPUT.value else folder / "topology.png"
-    draw_topology(layers, path, f"{settings.task}, {settings.recipe}, seed {seed}")
+    draw_topology(layers, path, title_of(layers, snapshot, SEED.value))
     print(path)
     if digest:
         print(f"fingerprint {digest}")

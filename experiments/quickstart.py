@@ -10,10 +10,17 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from experiments.cli import launch, one_line_errors
+from experiments.cli import command, launch, one_line_errors
 from experiments.recipes import override, recipe_overrides
 from mst_jax.agents import default_config
-from mst_jax.analysis import Curve, draw_curves, draw_topology, read_curve, read_layers
+from mst_jax.analysis import (
+    Curve,
+    draw_curves,
+    draw_topology,
+    read_curve,
+    read_layers,
+    title_of,
+)
 from mst_jax.training import Settings, plan_run, read_metrics, train
 
 TASK = flags.DEFINE_string("task", "dmc:cartpole-swingup", "Task, as suite:name.")
@@ -46,7 +53,7 @@ def main(_: list[str]) -> None:
     for job in jobs:
         outcome = train(job)
         if not outcome.finished:
-            sys.exit(f"stopped; continue with python -m experiments.train --resume={job.folder}")
+            sys.exit(f"stopped; continue: {command('train', f'--resume={job.folder}')}")
     _report([job.folder for job in jobs], logdir)
 
 
@@ -74,13 +81,13 @@ def _report(folders: list[Path], logdir: Path) -> None:
         _print_curve(folder, curve)
     draw_curves(curves, logdir / "learning_curve.png")
     layers, snapshot = read_layers(folders[0])
-    title = f"{TASK.value}, {curves[0].label}, seed {snapshot.settings.seed}"
-    draw_topology(layers, logdir / "topology.png", title)
+    draw_topology(layers, logdir / "topology.png", title_of(layers, snapshot))
     print(f"\n{logdir / 'learning_curve.png'}\n{logdir / 'topology.png'}")
     for folder in folders:
         print(f"\n{folder}")
-        for command in ("train --resume={}", "evaluate {}", "inspect {}"):
-            print(f"  python -m experiments.{command.format(folder)}")
+        print(f"  resume:   {command('train', f'--resume={folder}')}")
+        print(f"  evaluate: {command('evaluate', folder)}")
+        print(f"  inspect:  {command('inspect', folder)}")
 
 
 def _print_curve(folder: Path, curve: Curve) -> None:

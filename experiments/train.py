@@ -12,7 +12,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from experiments.cli import launch, one_line_errors
+from experiments.cli import command, launch, one_line_errors
 from experiments.recipes import RECIPES, override, recipe_overrides, settings_of
 from mst_jax.agents import AGENTS, default_config
 from mst_jax.training import Job, Settings, plan_resume, plan_run, train
@@ -52,9 +52,8 @@ def main(argv: list[str]) -> None:
         print(f"stopped at step {outcome.step:,}; continue with --resume={outcome.folder}")
         return
     print(f"finished {outcome.step:,} steps; fingerprint {outcome.fingerprint}")
-    print(f"evaluate: python -m experiments.evaluate {outcome.folder}")
-    print(f"plot:     python -m experiments.plot {outcome.folder}")
-    print(f"inspect:  python -m experiments.inspect {outcome.folder}")
+    for module in ("evaluate", "plot", "inspect"):
+        print(command(module, outcome.folder))
 
 
 def parse(argv: list[str]) -> list[str]:

@@ -109,5 +109,6 @@ def _draw(axis: Axes, curve: Curve, colour: str) -> None:
     seen = np.isfinite(curve.returns)
     total = np.where(seen, curve.returns, 0.0).sum(axis=0)
     mean = np.where(seen.any(axis=0), total / np.maximum(seen.sum(axis=0), 1), np.nan)
-    label = f"{curve.label} (mean of {len(curve.returns)} seeds)"
+    count = len(curve.returns)
+    label = f"{curve.label} ({'1 seed' if count == 1 else f'mean of {count} seeds'})"
     axis.plot(curve.steps, mean, color=colour, linewidth=2.2, label=label)

@@ -46,6 +46,16 @@ def read_layers(folder: Path, seed: int | None = None) -> tuple[list[Layer], Sna
     return layers, snapshot
 
 
+def title_of(layers: list[Layer], snapshot: Snapshot, seed: int | None = None) -> str:
+    """Task, recipe and seed of a picture, and which modules are dense and so have no masks."""
+    settings = snapshot.settings
+    number = settings.seed_list[snapshot.index_of(seed)]
+    masked = {layer.name.partition("/")[0] for layer in layers}
+    dense = [module for module in snapshot.agent.plans if module not in masked]
+    title = f"{settings.task}, {settings.recipe}, seed {number}, step {snapshot.step:,}"
+    return title + (f"\ndense: {', '.join(dense)}" if dense else "")
+
+
 def draw_topology(layers: list[Layer], path: Path, title: str) -> None:
     """Draws each sparse layer at the start (left) and now (right), two layers a row.
 
