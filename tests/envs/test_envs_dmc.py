@@ -224,8 +224,9 @@ def test_loading_is_silent_leaves_no_file_and_imports_no_jax(tmp_path):
         "import os; assert os.environ['MUJOCO_GL'] == 'disabled'"
     )
     environment = {name: value for name, value in os.environ.items() if name != "MUJOCO_GL"}
+    named = "ignore:Setting the shape on a NumPy array:DeprecationWarning"  # as in pyproject.toml
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code],
+        [sys.executable, "-W", "error", "-W", named, "-c", code],
         cwd=tmp_path,
         env=environment,
         capture_output=True,
