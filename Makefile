@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= $(if $(filter python3,$(PYTHON)),.venv,.venv-$(notdir $(PYTHON)))
 TASK ?= dmc:cartpole-swingup
 LOGDIR ?= runs/quickstart
+# One worker per core: the suite's time is compilation, which keeps one core busy.
+TEST_WORKERS ?= -n auto --dist worksteal
 BIN := $(VENV)/bin
 
 .PHONY: quickstart test test-all lint clean
@@ -17,10 +19,10 @@ quickstart: $(VENV)/.installed
 	$(BIN)/python -m experiments.quickstart --task=$(TASK) --logdir=$(LOGDIR)
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(TEST_WORKERS)
 
 test-all: $(VENV)/.installed
-	$(BIN)/python -m pytest -m ''
+	$(BIN)/python -m pytest $(TEST_WORKERS) -m ''
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

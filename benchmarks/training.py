@@ -20,9 +20,9 @@ from absl import flags
 
 from benchmarks.harness import interleave, write_results
 from experiments.cli import launch
-from experiments.recipes import override, recipe_overrides
+from experiments.recipes import make_config, override
 from mst_jax import envs
-from mst_jax.agents import MRQConfig, default_config, make_agent
+from mst_jax.agents import MRQConfig, Sizes, make_agent
 from mst_jax.agents import mrq_losses as losses
 from mst_jax.agents.mrq import build_mrq
 from mst_jax.envs import Timestep
@@ -128,7 +128,7 @@ def shares() -> dict[str, float]:
     """Environment, transfer, learning and evaluation time of 4 seeds on dmc:cartpole-swingup."""
     config = sized("mst", 64, {"batch_size": 64, "learning_starts": 500})
     task = envs.make("dmc:cartpole-swingup")
-    agent = make_agent("mrq", config, task.spec.observation_size, task.spec.action_size, 100_000)
+    agent = make_agent("mrq", config, task.spec, 100_000)
     driver, run = make_driver(agent, task, [0, 1, 2, 3], 10_000, np.float32)
     never, ignore = (lambda: False), (lambda _: None)
     run = driver.advance(run, 500, False, never, ignore)
@@ -169,7 +169,7 @@ def fused_program(
     config: MRQConfig, count: int, updates: int = UPDATES
 ) -> tuple[Callable[[], None], float]:
     """`updates` fused steps of `count` seeds on a constant environment, and the compile time."""
-    agent = make_agent("mrq", config, OBSERVATION, ACTION, 1_000_000)
+    agent = make_agent("mrq", config, Sizes(OBSERVATION, ACTION), 1_000_000)
     observation = np.random.default_rng(0).normal(size=(count, OBSERVATION)).astype(np.float32)
     start = partial(
         init_run, agent, list(range(count)), 20_000, action_size=ACTION, environment=None
@@ -200,7 +200,7 @@ def plain_scan(config: MRQConfig) -> Callable[[], None]:
     Batches change from update to update: with one batch XLA would move the target networks'
     arithmetic out of the loop.
     """
-    mrq, _ = build_mrq(config, OBSERVATION, ACTION, 1_000_000)
+    mrq = build_mrq(config, Sizes(OBSERVATION, ACTION), 1_000_000)
     rng = np.random.default_rng(0)
     lead, horizon = (8, config.batch_size), config.horizon
     normal = lambda *shape: jnp.asarray(rng.normal(size=(*lead, *shape)), jnp.float32)  # noqa: E731
@@ -216,7 +216,7 @@ def plain_scan(config: MRQConfig) -> Callable[[], None]:
 
     def update(state: Any, step: jax.Array) -> tuple[Any, None]:
         window, noise = jax.tree.map(lambda x: x[step % lead[0]], (windows, noises))
-        (params, opt_state), _ = mrq.update_encoder(
+        (params, opt_state), _ = mrq.core.update_encoder(
             state.params["encoder"],
             state.opt_state["encoder"],
             state.target_params["encoder"],
@@ -238,7 +238,7 @@ def plain_scan(config: MRQConfig) -> Callable[[], None]:
         return mrq.update_critic_and_actor(state, pair, noise, step)[0], None
 
     program = jax.jit(lambda state: jax.lax.scan(update, state, jnp.arange(UPDATES))[0])
-    state = mrq.init(jax.random.key(0))
+    state = mrq.core.init(jax.random.key(0))
     return lambda: jax.block_until_ready(program(state))
 
 
@@ -246,8 +246,7 @@ def sized(recipe: str, width: int, changes: dict[str, Any] | None = None) -> MRQ
     """A recipe with one width for hidden layers and latents; batch 256 unless changed."""
     widths = {f"{module}.hidden": width for module in ("encoder", "critic", "actor")}
     latents = {"zs_size": width, "zsa_size": width, "za_size": width // 2}
-    chosen = {**recipe_overrides("mrq", recipe), **widths, **latents, **(changes or {})}
-    return override(default_config("mrq"), chosen)
+    return override(make_config("mrq", recipe), {**widths, **latents, **(changes or {})})
 
 
 def show(part: str, result: dict[str, float]) -> dict[str, float]:

@@ -11,8 +11,7 @@ import numpy as np
 from absl import flags
 
 from experiments.cli import command, launch, one_line_errors
-from experiments.recipes import override, recipe_overrides
-from mst_jax.agents import default_config
+from experiments.recipes import make_config, override
 from mst_jax.analysis import (
     Curve,
     draw_curves,
@@ -58,7 +57,7 @@ def main(_: list[str]) -> None:
 
 
 def _settings(recipe: str) -> Settings:
-    config = override(default_config("mrq"), {**recipe_overrides("mrq", recipe), **SMALL})
+    config = override(make_config("mrq", recipe), SMALL)
     return Settings(
         agent="mrq",
         task=TASK.value,

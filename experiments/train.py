@@ -13,14 +13,24 @@ from absl import flags
 from ml_collections import config_flags
 
 from experiments.cli import command, launch, one_line_errors
-from experiments.recipes import RECIPES, override, recipe_overrides, settings_of
-from mst_jax.agents import AGENTS, default_config
+from experiments.recipes import ARCHITECTURES, RECIPES, label, make_config, settings_of
+from mst_jax.agents import AGENTS, SIMBA_SIZES
 from mst_jax.training import Job, Settings, plan_resume, plan_run, train
 
 AGENT = flags.DEFINE_string("agent", "mrq", f"Algorithm: {', '.join(sorted(AGENTS))}.")
 TASK = flags.DEFINE_string("task", "dmc:cartpole-swingup", "Task, as suite:name.")
 RECIPE = flags.DEFINE_string(
-    "recipe", "mst", f"Which modules are sparse: {', '.join(sorted(RECIPES['mrq']))}."
+    "recipe",
+    "mst",
+    f"Which modules are sparse: {', '.join(sorted(set().union(*RECIPES.values())))}.",
+)
+SIZE = flags.DEFINE_string(
+    "size",
+    "",
+    f"Networks: WIDTHxDEPTH times the published size; SimBa: also {', '.join(SIMBA_SIZES)}.",
+)
+ARCHITECTURE = flags.DEFINE_string(
+    "architecture", "", f"Of every module, instead of the recipe's: {', '.join(ARCHITECTURES)}."
 )
 SEEDS = flags.DEFINE_integer("seeds", 1, "Seeds trained in one program.", lower_bound=1)
 SEED = flags.DEFINE_integer("seed", 0, "First seed.", lower_bound=0)
@@ -35,9 +45,12 @@ CHECKPOINT_EVERY = flags.DEFINE_integer(
 ROW_DTYPE = flags.DEFINE_enum(
     "row_dtype", "float32", ["float32", "bfloat16", "float16"], "Storage of replayed observations."
 )
+RESETS = flags.DEFINE_integer(
+    "resets", 0, "Times that networks and optimizers begin again, equally spaced; masks stay."
+)
 RESUME = flags.DEFINE_string("resume", None, "Run folder to continue; no other flag may be given.")
 DECIDED_BY_THE_RUN = (
-    *(AGENT, TASK, RECIPE, SEEDS, SEED, STEPS, LOGDIR, ROW_DTYPE),
+    *(AGENT, TASK, RECIPE, SIZE, ARCHITECTURE, SEEDS, SEED, STEPS, LOGDIR, ROW_DTYPE, RESETS),
     *(EVAL_EVERY, EVAL_EPISODES, LOG_EVERY, CHECKPOINT_EVERY),
 )
 
@@ -61,8 +74,7 @@ def parse(argv: list[str]) -> list[str]:
     with one_line_errors():
         first = [arg for arg in argv if not arg.lstrip("-").startswith(("help", "config"))]
         flags.FLAGS(first, known_only=True)
-        recipe = recipe_overrides(AGENT.value, RECIPE.value)
-        config = override(default_config(AGENT.value), recipe)
+        config = make_config(AGENT.value, RECIPE.value, SIZE.value, ARCHITECTURE.value)
         known = settings_of(config)
         _check_names(argv, list(known))
         lines = [f"    --config.{name}={value}" for name, value in known.items()]
@@ -100,7 +112,7 @@ def _settings() -> Settings:
     return Settings(
         agent=AGENT.value,
         task=TASK.value,
-        recipe=RECIPE.value,
+        recipe=label(RECIPE.value, SIZE.value, ARCHITECTURE.value),
         config=flags.FLAGS.config,
         steps=STEPS.value,
         seed=SEED.value,
@@ -110,6 +122,7 @@ def _settings() -> Settings:
         log_every=LOG_EVERY.value,
         checkpoint_every=CHECKPOINT_EVERY.value,
         row_dtype=ROW_DTYPE.value,
+        resets=RESETS.value,
     )
 
 

@@ -12,9 +12,10 @@ import jax
 import pytest
 
 # Tests that build the same program again, and the programs they start, find it compiled.
-_CACHE = tempfile.TemporaryDirectory(prefix="mst_jax_programs_")
-os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
-jax.config.update("jax_compilation_cache_dir", _CACHE.name)
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # workers of pytest-xdist inherit it
+    _CACHE = tempfile.TemporaryDirectory(prefix="mst_jax_programs_")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
+jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 

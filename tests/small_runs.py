@@ -7,13 +7,13 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from experiments.recipes import override, recipe_overrides
-from mst_jax.agents import default_config, make_agent
+from experiments.recipes import make_config, override
+from mst_jax.agents import make_agent
 from mst_jax.training import Settings
 from mst_jax.training.drivers import make_driver
 from mst_jax.training.run_state import init_run
 
-SMALL = {
+MR_SMALL = {
     **{f"{module}.hidden": 16 for module in ("encoder", "critic", "actor")},
     "zs_size": 16,
     "za_size": 8,
@@ -24,22 +24,31 @@ SMALL = {
     "target_period": 10,
     "critic.interval": 20,
 }
-CLI = [f"--config.{name}={value}" for name, value in SMALL.items()]
+SIMBA_SMALL = {
+    "critic.hidden": 16,
+    "actor.hidden": 8,
+    "critic.depth": 1,
+    "batch_size": 16,
+    "learning_starts": 64,
+    "critic.interval": 20,
+}
+SMALL = {"mrq": MR_SMALL, "mrsac": MR_SMALL, "sac": SIMBA_SMALL, "ddpg": SIMBA_SMALL}
+CLI = [f"--config.{name}={value}" for name, value in MR_SMALL.items()]
 
 
-def small_config(recipe="mst", **changes):
-    """MR.Q's configuration at test size; keyword names have __ for dots."""
+def small_config(recipe="mst", agent="mrq", **changes):
+    """An agent's configuration at test size; keyword names have __ for dots."""
     named = {name.replace("__", "."): value for name, value in changes.items()}
-    return override(default_config("mrq"), {**recipe_overrides("mrq", recipe), **SMALL, **named})
+    return override(make_config(agent, recipe), {**SMALL[agent], **named})
 
 
-def small_settings(task="probe:point", recipe="mst", **changes):
+def small_settings(task="probe:point", recipe="mst", agent="mrq", **changes):
     """Settings of a run of a few hundred steps."""
     defaults = {
-        "agent": "mrq",
+        "agent": agent,
         "task": task,
         "recipe": recipe,
-        "config": small_config(recipe),
+        "config": small_config(recipe, agent),
         "steps": 240,
         "seed": 0,
         "seeds": 2,
@@ -51,18 +60,17 @@ def small_settings(task="probe:point", recipe="mst", **changes):
     return Settings(**{**defaults, **changes})
 
 
-def start_run(env, config, seeds, steps, total_steps=10_000, capacity=2_000):
+def start_run(env, config, seeds, steps, total_steps=10_000, capacity=2_000, agent="mrq"):
     """A driver, the agent and the run after `steps` steps on a pure-JAX environment."""
-    spec = env.spec
-    agent = make_agent("mrq", config, spec.observation_size, spec.action_size, total_steps)
+    agent = make_agent(agent, config, env.spec, total_steps)
     driver, run = make_driver(agent, env, seeds, capacity, np.float32)
     return driver, agent, advance(driver, agent, run, steps)
 
 
-def run_shapes(env, config, num_seeds):
+def run_shapes(env, config, num_seeds, agent="mrq"):
     """The agent and the shapes of a run before its first step; nothing is compiled."""
     spec = env.spec
-    agent = make_agent("mrq", config, spec.observation_size, spec.action_size, 10_000)
+    agent = make_agent(agent, config, spec, 10_000)
     environment, observation = jax.eval_shape(
         jax.vmap(env.reset), jax.random.split(jax.random.key(0), num_seeds)
     )

@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.recipes import override, recipe_overrides
+from experiments.recipes import make_config, override
 from mst_jax import envs, topology
-from mst_jax.agents import Agent, default_config, sweep
+from mst_jax.agents import Agent, sweep
 from mst_jax.envs import JaxEnv
 from mst_jax.training.run_state import Purpose, Run, init_run, keys_for, over_seeds, seed_keys
 from mst_jax.training.step import make_advance, make_step
@@ -37,16 +37,13 @@ SIZES = {
 def start(env: JaxEnv, steps: int) -> tuple[list[tuple[float, int]], Agent, Run]:
     """The runs as (sparsity, seed), their common agent, and the state of all of them."""
     runs = list(itertools.product(SPARSITIES, range(SEEDS)))
-    base = {**recipe_overrides("mrq", "mst"), **SIZES}
+    base = override(make_config("mrq", "mst"), SIZES)
     rate = {s: 3e-4 * (1 + i) for i, s in enumerate(SPARSITIES)}
     configs = [
-        override(
-            default_config("mrq"), {**base, "critic.sparsity": s, "critic.learning_rate": rate[s]}
-        )
-        for s, _ in runs
+        override(base, {"critic.sparsity": s, "critic.learning_rate": rate[s]}) for s, _ in runs
     ]
     spec = env.spec
-    agent, numbers = sweep("mrq", configs, spec.observation_size, spec.action_size, steps)
+    agent, numbers = sweep("mrq", configs, spec, steps)
     seeds = [seed for _, seed in runs]
     keys = keys_for(seed_keys(seeds), Purpose.ENVIRONMENT)
     environment, observation = jax.vmap(env.reset)(keys)

@@ -1,26 +1,33 @@
 """Agents: one file per algorithm, listed in the registry."""
 
-from mst_jax.agents.base import Agent, AgentState, Clock, Feedback, Metrics, Numbers
+from mst_jax.agents.actor_critic_config import DDPGConfig, SACConfig
+from mst_jax.agents.base import Agent, AgentState, Clock, Feedback, Metrics, Numbers, Sizes
 from mst_jax.agents.modules import REGIMES, ModuleConfig
-from mst_jax.agents.mrq import make_mrq
-from mst_jax.agents.mrq_config import MRQConfig
+from mst_jax.agents.mrq_config import MRQConfig, MRSACConfig
 from mst_jax.agents.registry import AGENTS, default_config, make_agent
+from mst_jax.agents.scaling import SIMBA_SIZES, scaled, size_factors
 from mst_jax.agents.sweeps import SWEPT, sweep
 
 __all__ = [
     "AGENTS",
     "REGIMES",
+    "SIMBA_SIZES",
     "SWEPT",
     "Agent",
     "AgentState",
     "Clock",
+    "DDPGConfig",
     "Feedback",
     "MRQConfig",
+    "MRSACConfig",
     "Metrics",
     "ModuleConfig",
     "Numbers",
+    "SACConfig",
+    "Sizes",
     "default_config",
     "make_agent",
-    "make_mrq",
+    "scaled",
+    "size_factors",
     "sweep",
 ]

@@ -25,6 +25,20 @@ class Clock:
     update: jax.Array
 
 
+class Sizes(NamedTuple):
+    """What an agent must know of its task; `envs.Spec` has these fields too.
+
+    Attributes:
+        observation_size: O.
+        action_size: A.
+        episode_length: agent steps of the longest episode; None if unlimited.
+    """
+
+    observation_size: int
+    action_size: int
+    episode_length: int | None = None
+
+
 class Numbers(NamedTuple):
     """What may differ between runs of one compiled program, as arrays.
 
@@ -52,6 +66,8 @@ class Agent(NamedTuple):
         observe: (state, observation (O,)) -> state; running statistics of observations.
         act: (state, observation (O,), key or None) -> action (A,) in [-1, 1]; without a key
             there is no exploration.
+        reset: (state, key) -> state with fresh networks and optimizers, and the same masks,
+            observation statistics and learning rates: the Reset baseline.
         learn: (state, replay view, key, clock) -> (state, Feedback or None, metrics of scalars).
         parameters: state -> {module: parameters}; the online networks.
         acting: names of the state's fields that `act` reads; they make up a light checkpoint.
@@ -65,6 +81,7 @@ class Agent(NamedTuple):
     init: Callable[..., AgentState]
     observe: Callable[[AgentState, jax.Array], AgentState]
     act: Callable[[AgentState, jax.Array, jax.Array | None], jax.Array]
+    reset: Callable[[AgentState, jax.Array], AgentState]
     learn: Callable[..., tuple[AgentState, Feedback | None, Metrics]]
     parameters: Callable[[AgentState], Mapping[str, Any]]
     acting: tuple[str, ...]

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import jax
 import optax
 
 from mst_jax import networks, topology
@@ -13,6 +12,7 @@ from mst_jax import networks, topology
 REGIMES = (
     "dense",
     "static",
+    "network_sparsity",
     "set",
     "rigl",
     "snfs",
@@ -30,15 +30,17 @@ class ModuleConfig:
 
     Attributes:
         hidden: width of the hidden layers.
-        depth: number of hidden layers.
+        depth: number of hidden layers; of blocks with `residual=simba`.
         activation: `elu` or `relu`.
-        norm: layer norm before each activation.
-        residual: `none`, `pre`, `post` or `branch` (specs/mst-and-mrq.md §2.3).
+        norm: layer norm before each activation; with `simba`, before each block and at the end.
+        residual: `none`, `pre`, `post` or `branch` (specs/mst-and-mrq.md §2.3), or `simba`
+            (specs/network-sparsity.md §2.1).
         learning_rate: AdamW step size.
         weight_decay: AdamW decoupled decay, biases included.
         regime: one of `REGIMES`; each is described in docs/topology.md.
-        sparsity: share of zero weights over the module's kernels, distributed by Erdős–Rényi: the
-            final one, or for the two growing regimes the initial one.
+        sparsity: share of zero weights over the module's kernels (`network_sparsity`: over all its
+            parameters), distributed by Erdős–Rényi: the final one, or for the two growing regimes
+            the initial one.
         interval: updates of this module between topology updates.
         drop_fraction: share of active weights replaced at a rewiring.
         start_fraction: share of all updates before the first prune of a regime that begins dense.
@@ -67,30 +69,30 @@ class ModuleConfig:
 
     def validate(self, name: str) -> None:
         """Raises ValueError with one line when a setting is impossible; `name` is the module's."""
-        _require(self.hidden >= 1, f"{name}.hidden={self.hidden} must be at least 1")
-        _require(self.depth >= 1, f"{name}.depth={self.depth} must be at least 1")
-        _one_of(f"{name}.activation", self.activation, networks.ACTIVATIONS)
-        _one_of(f"{name}.residual", self.residual, networks.RESIDUALS)
-        _one_of(f"{name}.regime", self.regime, REGIMES)
-        _require(
+        require(self.hidden >= 1, f"{name}.hidden={self.hidden} must be at least 1")
+        require(self.depth >= 1, f"{name}.depth={self.depth} must be at least 1")
+        one_of(f"{name}.activation", self.activation, networks.ACTIVATIONS)
+        one_of(f"{name}.residual", self.residual, networks.RESIDUALS)
+        one_of(f"{name}.regime", self.regime, REGIMES)
+        require(
             self.learning_rate > 0, f"{name}.learning_rate={self.learning_rate} must be positive"
         )
-        _require(
+        require(
             self.weight_decay >= 0, f"{name}.weight_decay={self.weight_decay} must not be negative"
         )
         if self.regime == "dense":
-            _require(
+            require(
                 self.sparsity == 0,
                 f"{name}.sparsity={self.sparsity} has no effect with {name}.regime=dense; "
                 f"set {name}.regime to static or rigl",
             )
             return
-        _require(
+        require(
             0 < self.sparsity < 1,
             f"{name}.sparsity={self.sparsity} with {name}.regime={self.regime}; "
             "choose a value strictly between 0 and 1",
         )
-        _require(self.interval >= 1, f"{name}.interval={self.interval} must be at least 1")
+        require(self.interval >= 1, f"{name}.interval={self.interval} must be at least 1")
         _unit(f"{name}.drop_fraction", self.drop_fraction)
         _unit(f"{name}.end_fraction", self.end_fraction)
         _unit(f"{name}.start_fraction", self.start_fraction)
@@ -106,13 +108,14 @@ def plan_module(name: str, config: ModuleConfig, params: Any, total_updates: int
     end = max(1, int(config.end_fraction * total_updates))
     begins_dense = config.regime in ("gradual_magnitude_pruning", "granet", "dense_then_rigl")
     first = start if begins_dense else config.interval
-    _require(
-        config.regime in ("dense", "static") or first <= end,
+    require(
+        config.regime in ("dense", "static", "network_sparsity") or first <= end,
         f"{name}.regime={config.regime} would first change the topology at update {first}, after "
         f"{name}.end_fraction={config.end_fraction} of {total_updates} updates ends it; "
         f"lower {name}.interval or train longer",
     )
-    return topology.plan(params, {".*kernel": _regime(config, start, end)})
+    pattern = ".*" if config.regime == "network_sparsity" else ".*kernel"
+    return topology.plan(params, {pattern: _regime(config, start, end)})
 
 
 def _regime(config: ModuleConfig, start: int, end: int) -> topology.Regime:
@@ -123,6 +126,7 @@ def _regime(config: ModuleConfig, start: int, end: int) -> topology.Regime:
     builders: dict[str, Callable[[], topology.Regime]] = {
         "dense": topology.dense,
         "static": partial(topology.static, **static),
+        "network_sparsity": partial(topology.network_sparsity, **static),
         "set": partial(topology.set, **dropping),
         "rigl": partial(topology.rigl, **dropping),
         "snfs": partial(topology.snfs, **dropping),
@@ -157,19 +161,16 @@ def make_optimizer(
     return topology.sparse(inner, plan)
 
 
-def shapes_of(init: Any) -> Any:
-    """Shapes of what `init(key)` would return, without computing it."""
-    return jax.eval_shape(init, jax.random.key(0))
-
-
-def _require(condition: bool, message: str) -> None:
+def require(condition: bool, message: str) -> None:
+    """Raises ValueError with the message unless the condition holds."""
     if not condition:
         raise ValueError(message)
 
 
-def _one_of(name: str, value: str, choices: Any) -> None:
-    _require(value in choices, f"{name}={value!r} is unknown; choose from {', '.join(choices)}")
+def one_of(name: str, value: str, choices: Any) -> None:
+    """Raises ValueError naming the choices unless the value is one of them."""
+    require(value in choices, f"{name}={value!r} is unknown; choose from {', '.join(choices)}")
 
 
 def _unit(name: str, value: float) -> None:
-    _require(0 < value <= 1, f"{name}={value} must be in (0, 1]")
+    require(0 < value <= 1, f"{name}={value} must be in (0, 1]")

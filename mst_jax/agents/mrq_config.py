@@ -1,20 +1,21 @@
-"""MR.Q's settings; the defaults are the published ones (specs/mst-and-mrq.md §6.8)."""
+"""Settings of MR.Q and MR.SAC; defaults are MR.Q's published ones (specs/mst-and-mrq.md §6.8)."""
 
 from dataclasses import dataclass, field
 
-from mst_jax.agents.modules import ModuleConfig
+from mst_jax.agents.actor_critic_config import TemperatureConfig
+from mst_jax.agents.modules import ModuleConfig, require
 
 MODULES = ("encoder", "critic", "actor")
 
 
 @dataclass
-class MRQConfig:
-    """Settings of MR.Q; the defaults are the published ones (specs §6.8).
+class MRConfig:
+    """What MR.Q and MR.SAC share.
 
     Attributes:
         encoder: state, action and state-action embeddings with the linear prediction head.
         critic: twin value heads; `depth` counts the hidden layers of each.
-        actor: deterministic policy.
+        actor: policy network on the state latent.
         zs_size: width of the state latent.
         za_size: width of the action embedding.
         zsa_size: width of the state-action latent.
@@ -24,9 +25,6 @@ class MRQConfig:
         batch_size: of every update.
         buffer_size: replay capacity in agent steps.
         learning_starts: agent steps with uniform random actions before learning.
-        exploration_noise: standard deviation of the Gaussian noise on actions.
-        target_noise: standard deviation of the target policy's smoothing noise.
-        target_noise_clip: its clip.
         target_period: updates between target copies; as many encoder updates follow each copy.
         horizon: steps the encoder is unrolled.
         n_step: steps of the critic's return.
@@ -36,7 +34,6 @@ class MRQConfig:
         priority_exponent: LAP's alpha.
         min_priority: LAP's floor before the exponent.
         max_grad_norm: clip of the critic's gradient norm.
-        pre_activation_weight: penalty on the actor's pre-activation.
     """
 
     encoder: ModuleConfig = field(default_factory=lambda: ModuleConfig(learning_rate=1e-4))
@@ -51,9 +48,6 @@ class MRQConfig:
     batch_size: int = 256
     buffer_size: int = 1_000_000
     learning_starts: int = 10_000
-    exploration_noise: float = 0.2
-    target_noise: float = 0.2
-    target_noise_clip: float = 0.3
     target_period: int = 250
     horizon: int = 5
     n_step: int = 3
@@ -63,7 +57,6 @@ class MRQConfig:
     priority_exponent: float = 0.4
     min_priority: float = 1.0
     max_grad_norm: float = 20.0
-    pre_activation_weight: float = 1e-5
 
     def validate(self) -> None:
         """Raises ValueError with one line for the first impossible setting."""
@@ -79,21 +72,55 @@ class MRQConfig:
             "n_step",
         )
         for name in counts:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        if self.reward_bins < 2:
-            raise ValueError(f"reward_bins={self.reward_bins} must be at least 2")
-        if not 0 <= self.discount <= 1:
-            raise ValueError(f"discount={self.discount} must be in [0, 1]")
-        if self.learning_starts <= self.span:
-            raise ValueError(
-                f"learning_starts={self.learning_starts} must exceed {self.span}, "
-                "the consecutive steps that one sample needs"
-            )
-        if self.buffer_size <= 2 * self.span:
-            raise ValueError(f"buffer_size={self.buffer_size} must exceed {2 * self.span}")
+            require(getattr(self, name) >= 1, f"{name}={getattr(self, name)} must be at least 1")
+        require(self.reward_bins >= 2, f"reward_bins={self.reward_bins} must be at least 2")
+        require(0 <= self.discount <= 1, f"discount={self.discount} must be in [0, 1]")
+        require(
+            self.learning_starts > self.span,
+            f"learning_starts={self.learning_starts} must exceed {self.span}, "
+            "the consecutive steps that one sample needs",
+        )
+        require(
+            self.buffer_size > 2 * self.span,
+            f"buffer_size={self.buffer_size} must exceed {2 * self.span}",
+        )
 
     @property
     def span(self) -> int:
         """A start can be sampled once max(horizon, n_step) steps of its episode follow (§6.9)."""
         return max(self.horizon, self.n_step) + 1
+
+
+@dataclass
+class MRQConfig(MRConfig):
+    """Settings of MR.Q.
+
+    Attributes:
+        exploration_noise: standard deviation of the Gaussian noise on actions.
+        target_noise: standard deviation of the target policy's smoothing noise.
+        target_noise_clip: its clip.
+        pre_activation_weight: penalty on the actor's pre-activation.
+    """
+
+    exploration_noise: float = 0.2
+    target_noise: float = 0.2
+    target_noise_clip: float = 0.3
+    pre_activation_weight: float = 1e-5
+
+
+@dataclass
+class MRSACConfig(MRConfig):
+    """Settings of MR.SAC.
+
+    Attributes:
+        temperature: weight of the entropy, in units of reward, and how it is tuned.
+    """
+
+    temperature: TemperatureConfig = field(
+        default_factory=lambda: TemperatureConfig(learning_rate=3e-4)
+    )
+
+    def validate(self) -> None:
+        """Raises ValueError with one line for the first impossible setting."""
+        super().validate()
+        self.temperature.validate()

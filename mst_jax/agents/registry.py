@@ -4,20 +4,27 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from mst_jax import topology
-from mst_jax.agents.base import Agent
+from mst_jax.agents.actor_critic_config import DDPGConfig, SACConfig
+from mst_jax.agents.base import Agent, Sizes
+from mst_jax.agents.ddpg import make_ddpg
 from mst_jax.agents.mrq import make_mrq
-from mst_jax.agents.mrq_config import MRQConfig
+from mst_jax.agents.mrq_config import MRQConfig, MRSACConfig
+from mst_jax.agents.mrsac import make_mrsac
+from mst_jax.agents.sac import make_sac
 
 
 class Entry(NamedTuple):
     """An algorithm's settings, a dataclass with the published defaults, and its constructor."""
 
     config: type
-    make: Callable[..., Agent]  # (config, observation_size, action_size, total_steps, plans)
+    make: Callable[..., Agent]  # (config, sizes, total_steps, plans)
 
 
 AGENTS: dict[str, Entry] = {
+    "ddpg": Entry(DDPGConfig, make_ddpg),
     "mrq": Entry(MRQConfig, make_mrq),
+    "mrsac": Entry(MRSACConfig, make_mrsac),
+    "sac": Entry(SACConfig, make_sac),
 }
 
 
@@ -29,16 +36,16 @@ def default_config(name: str) -> Any:
 def make_agent(
     name: str,
     config: Any,
-    observation_size: int,
-    action_size: int,
+    sizes: Sizes,
     total_steps: int,
     plans: Mapping[str, topology.Plan] | None = None,
 ) -> Agent:
     """Builds an algorithm for one seed; ValueError for an unknown name or impossible settings.
 
-    `plans` replaces the topology plans that the configuration describes.
+    `sizes` are the task's (`envs.Spec` has them too), `total_steps` the agent steps of the whole
+    run, and `plans` replaces the topology plans that the configuration describes.
     """
-    return _entry(name).make(config, observation_size, action_size, total_steps, plans)
+    return _entry(name).make(config, sizes, total_steps, plans)
 
 
 def _entry(name: str) -> Entry:

@@ -7,22 +7,21 @@ from typing import Any
 import jax.numpy as jnp
 
 from mst_jax import topology
-from mst_jax.agents.base import Agent, Numbers
+from mst_jax.agents.base import Agent, Numbers, Sizes
 from mst_jax.agents.registry import make_agent
 
 SWEPT = ("sparsity", "drop_fraction", "learning_rate")  # settings of a module that are arrays
 
 
 def sweep(
-    name: str, configs: Sequence[Any], observation_size: int, action_size: int, total_steps: int
+    name: str, configs: Sequence[Any], sizes: Sizes, total_steps: int
 ) -> tuple[Agent, Numbers]:
     """One agent for configurations that differ in sparsity, drop fraction or learning rate.
 
     Args:
         name: of the algorithm.
         configs: one configuration per run.
-        observation_size: O.
-        action_size: A.
+        sizes: of the task.
         total_steps: agent steps of every run.
 
     Returns:
@@ -33,8 +32,7 @@ def sweep(
     """
     if not configs:
         raise ValueError("a sweep needs at least one configuration")
-    sizes = (observation_size, action_size, total_steps)
-    agents = [make_agent(name, config, *sizes) for config in configs]
+    agents = [make_agent(name, config, sizes, total_steps) for config in configs]
     _check_alike(configs, list(agents[0].plans))
     plans, tables = {}, {}
     for module in agents[0].plans:
@@ -44,7 +42,7 @@ def sweep(
         module: jnp.array([getattr(config, module).learning_rate for config in configs])
         for module in plans
     }
-    return make_agent(name, configs[0], *sizes, plans), Numbers(tables, rates)
+    return make_agent(name, configs[0], sizes, total_steps, plans), Numbers(tables, rates)
 
 
 def _check_alike(configs: Sequence[Any], modules: list[str]) -> None:

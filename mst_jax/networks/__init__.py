@@ -1,17 +1,23 @@
 """Networks as pairs of pure functions; the only package that imports flax.linen."""
 
-from mst_jax.networks.mlp import ACTIVATIONS, MLP, RESIDUALS, Architecture, Residual, layer_norm
-from mst_jax.networks.mrq import (
+from mst_jax.networks.actor_critic import (
     Actor,
     Critic,
-    Encoder,
-    EncoderSizes,
-    Params,
-    Prediction,
+    GaussianActor,
     make_actor,
     make_critic,
-    make_encoder,
+    make_gaussian_actor,
 )
+from mst_jax.networks.mlp import (
+    ACTIVATIONS,
+    MLP,
+    RESIDUALS,
+    Architecture,
+    Params,
+    Residual,
+    layer_norm,
+)
+from mst_jax.networks.mrq import Encoder, EncoderSizes, Prediction, make_encoder
 
 __all__ = [
     "ACTIVATIONS",
@@ -22,6 +28,7 @@ __all__ = [
     "Critic",
     "Encoder",
     "EncoderSizes",
+    "GaussianActor",
     "Params",
     "Prediction",
     "Residual",
@@ -29,4 +36,5 @@ __all__ = [
     "make_actor",
     "make_critic",
     "make_encoder",
+    "make_gaussian_actor",
 ]

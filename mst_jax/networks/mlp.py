@@ -1,21 +1,25 @@
 """The multi-layer perceptron of every module, with the three architectural switches of MST.
 
 Activation, normalisation and residual form are settings (specs/mst-and-mrq.md §2). Layer norm has
-no learnable scale or offset, so all variants of one width have the same number of parameters.
+no learnable scale or offset, so all variants of one width have the same number of parameters;
+SimBa's blocks (`residual="simba"`) are a network of their own.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-Residual = Literal["none", "pre", "post", "branch"]
+from mst_jax.networks import simba
+
+Params = dict[str, Any]
+Residual = Literal["none", "pre", "post", "branch", "simba"]
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {"elu": nn.elu, "relu": nn.relu}
-RESIDUALS: tuple[Residual, ...] = ("none", "pre", "post", "branch")
+RESIDUALS: tuple[Residual, ...] = ("none", "pre", "post", "branch", "simba")
 
 xavier_uniform_relu = nn.initializers.variance_scaling(2.0, "fan_avg", "uniform")
 
@@ -26,13 +30,13 @@ class Architecture:
 
     Attributes:
         hidden: width of the hidden layers.
-        depth: number of hidden layers.
+        depth: number of hidden layers; with `simba`, of blocks.
         activation: a key of `ACTIVATIONS`.
-        norm: whether layer norm precedes each activation.
+        norm: whether layer norm precedes each activation; with `simba`, each block and the end.
         residual: `none`, `pre` (the shortcut carries values before norm and activation), `post`
-            (the sum is formed before norm and activation, so the shortcut passes through them) or
-            `branch` (the shortcut carries activated values around layer, norm and activation);
-            specs §2.3.
+            (the sum is formed before norm and activation, so the shortcut passes through them),
+            `branch` (the shortcut carries activated values around layer, norm and activation;
+            specs §2.3) or `simba` (residual blocks, specs/network-sparsity.md §2.1).
     """
 
     hidden: int
@@ -41,9 +45,13 @@ class Architecture:
     norm: bool = True
     residual: Residual = "none"
 
+    def nonlinearity(self, x: jax.Array) -> jax.Array:
+        """Applies the activation function; the shape stays."""
+        return ACTIVATIONS[self.activation](x)
+
     def activate(self, x: jax.Array) -> jax.Array:
         """Normalises (when set) and activates `x` of shape (..., features)."""
-        return ACTIVATIONS[self.activation](layer_norm(x) if self.norm else x)
+        return self.nonlinearity(layer_norm(x) if self.norm else x)
 
 
 def layer_norm(x: jax.Array, epsilon: float = 1e-5) -> jax.Array:
@@ -56,6 +64,23 @@ def layer_norm(x: jax.Array, epsilon: float = 1e-5) -> jax.Array:
 def dense(features: int, name: str) -> nn.Dense:
     """A linear layer as MR.Q initialises it: Xavier-uniform with gain sqrt(2), zero bias."""
     return nn.Dense(features, kernel_init=xavier_uniform_relu, name=name)
+
+
+def head(features: int, architecture: Architecture, name: str) -> nn.Dense:
+    """A linear output layer, initialised as the network before it is: orthogonal for SimBa."""
+    simple = architecture.residual != "simba"
+    return nn.Dense(
+        features, kernel_init=xavier_uniform_relu if simple else simba.orthogonal, name=name
+    )
+
+
+def trunk(architecture: Architecture, name: str = "trunk") -> nn.Module:
+    """Features (..., hidden) of inputs (..., I), after `depth` hidden layers or blocks."""
+    if architecture.residual == "simba":
+        return simba.SimBa(architecture, name=name)
+    # The last hidden layer is an MLP's activated output: `depth` counts it.
+    shallower = replace(architecture, depth=architecture.depth - 1)
+    return MLP(architecture.hidden, shallower, activate_output=True, input_shortcut=True, name=name)
 
 
 class MLP(nn.Module):
@@ -77,6 +102,9 @@ class MLP(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps (..., inputs) to (..., output)."""
         arch = self.architecture
+        if arch.residual == "simba":
+            out = head(self.output, arch, "output")(trunk(arch)(x))
+            return arch.activate(out) if self.activate_output else out
         widths = (arch.hidden,) * arch.depth + (self.output,)
         carried = (
             x  # what a shortcut would add: pre-activations for `pre`, the layer's input otherwise

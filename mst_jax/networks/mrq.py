@@ -1,15 +1,13 @@
-"""MR.Q's modules as pure functions (specs/mst-and-mrq.md §6.2; Fujimoto et al., 2025)."""
+"""MR.Q's encoder as pure functions (specs/mst-and-mrq.md §6.2; Fujimoto et al., 2025)."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from mst_jax.networks.mlp import MLP, Architecture, dense
-
-Params = dict[str, Any]
+from mst_jax.networks.mlp import MLP, Architecture, Params, dense
 
 
 class EncoderSizes(NamedTuple):
@@ -38,22 +36,6 @@ class Encoder(NamedTuple):
     predict: Callable[[Params, jax.Array], Prediction]  # zsa -> what follows
 
 
-class Critic(NamedTuple):
-    """Twin value heads on the state-action latent; `params` has the entries q1 and q2."""
-
-    init: Callable[[jax.Array], Params]
-    apply: Callable[[Params, jax.Array], jax.Array]  # zsa -> values (..., 2)
-
-
-class Actor(NamedTuple):
-    """Deterministic policy on the state latent."""
-
-    init: Callable[[jax.Array], Params]
-    apply: Callable[
-        [Params, jax.Array], jax.Array
-    ]  # zs -> pre-activation (..., A); the action is its tanh
-
-
 class _Encoder(nn.Module):
     sizes: EncoderSizes
     architecture: Architecture
@@ -79,33 +61,6 @@ class _Encoder(nn.Module):
         return self.predict(self.embed_action(self.embed_observation(observation), action))
 
 
-class _Critic(nn.Module):
-    architecture: Architecture
-
-    @nn.compact
-    def __call__(self, zsa: jax.Array) -> jax.Array:
-        return jnp.concatenate(
-            [_ValueHead(self.architecture, name=q)(zsa) for q in ("q1", "q2")], -1
-        )
-
-
-class _ValueHead(nn.Module):
-    architecture: Architecture
-
-    @nn.compact
-    def __call__(self, zsa: jax.Array) -> jax.Array:
-        arch = self.architecture
-        # The last hidden layer is the MLP's activated output: `depth` counts it.
-        trunk = MLP(
-            arch.hidden,
-            Architecture(arch.hidden, arch.depth - 1, arch.activation, arch.norm, arch.residual),
-            activate_output=True,
-            input_shortcut=True,
-            name="trunk",
-        )
-        return dense(1, "value")(trunk(zsa))
-
-
 def make_encoder(
     observation_size: int, action_size: int, sizes: EncoderSizes, architecture: Architecture
 ) -> Encoder:
@@ -120,22 +75,4 @@ def make_encoder(
 
     return Encoder(
         init, call(_Encoder.embed_observation), call(_Encoder.embed_action), call(_Encoder.predict)
-    )
-
-
-def make_critic(zsa_size: int, architecture: Architecture) -> Critic:
-    """Two independent value heads, each `depth` hidden layers and a scalar output."""
-    module = _Critic(architecture)
-    return Critic(
-        lambda key: module.init(key, jnp.zeros(zsa_size))["params"],
-        lambda params, zsa: module.apply({"params": params}, zsa),
-    )
-
-
-def make_actor(zs_size: int, action_size: int, architecture: Architecture) -> Actor:
-    """The policy network; its output is the action before the tanh."""
-    module = MLP(action_size, architecture)
-    return Actor(
-        lambda key: module.init(key, jnp.zeros(zs_size))["params"],
-        lambda params, zs: module.apply({"params": params}, zs),
     )

@@ -39,7 +39,7 @@ from mst_jax.topology.storage import load_masks, save_masks
 from mst_jax.topology.structures import ensemble, fan_in, n_of_m, unstructured
 from mst_jax.topology.sweeps import sweep
 from mst_jax.topology.targets import update_target
-from mst_jax.topology.transform import init, sparse
+from mst_jax.topology.transform import init, restart, sparse
 
 __all__ = [
     "PRESETS",
@@ -86,6 +86,7 @@ __all__ = [
     "overlap",
     "plan",
     "random",
+    "restart",
     "rigl",
     "rigl_preset",
     "save_masks",

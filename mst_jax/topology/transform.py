@@ -296,3 +296,32 @@ def _fitting(tables: tuple[Table, ...], own: tuple[Table, ...]) -> tuple[Table, 
     if shapes != wanted:
         raise ValueError(f"Tables of shapes {shapes} do not fit a plan of shapes {wanted}.")
     return jax.tree.map(lambda x: jnp.asarray(x, jnp.int32), tables)
+
+
+def restart(
+    tx: optax.GradientTransformation, params: PyTree, opt_state: optax.OptState
+) -> tuple[PyTree, optax.OptState]:
+    """Fresh optimizer slots for new parameters under the topology that is there.
+
+    Masks, counts, keys and history stay, so that a schedule goes on where it was; the inner
+    optimizer, gradient averages and ages begin again.
+
+    Args:
+        tx: optimizer that contains :func:`sparse`.
+        params: new parameters of one seed, unmasked.
+        opt_state: the state whose topology is kept.
+
+    Returns:
+        ``(params, opt_state)``, the parameters exactly zero outside their masks.
+
+    Raises:
+        ValueError: masks not drawn, or no :class:`SparseState` in the state.
+    """
+    params = mask_tree.apply(state_lib.masks(opt_state), params)
+    kept = iter(state_lib.states(opt_state))
+
+    def resumed(blank: SparseState) -> SparseState:
+        old = next(kept)
+        return blank._replace(masks=old.masks, tables=old.tables, key=old.key, history=old.history)
+
+    return params, state_lib.map_states(resumed, tx.init(params))

@@ -20,6 +20,7 @@ class Purpose(IntEnum):
     ACT = 2
     LEARN = 3
     EVALUATE = 4
+    RESET = 5
 
 
 @struct.dataclass

@@ -33,6 +33,8 @@ class Settings:
         log_every: agent steps between rows of training metrics.
         checkpoint_every: agent steps between full checkpoints; 0 for only the last.
         row_dtype: dtype of stored observations and actions.
+        resets: times that networks and optimizers begin again, equally spaced over the run; buffer,
+            masks and observation statistics stay (specs/network-sparsity.md §4 "Reset").
     """
 
     agent: str
@@ -47,13 +49,14 @@ class Settings:
     log_every: int
     checkpoint_every: int
     row_dtype: str = "float32"
+    resets: int = 0
 
     def validate(self) -> None:
         """Raises ValueError with one line for the first impossible setting."""
         for name in ("steps", "seeds", "eval_every", "eval_episodes", "log_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        for name in ("seed", "checkpoint_every"):
+        for name in ("seed", "checkpoint_every", "resets"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} must not be negative")
         self.config.validate()
@@ -62,11 +65,26 @@ class Settings:
                 f"steps={self.steps} must exceed learning_starts={self.config.learning_starts}; "
                 "lower config.learning_starts or raise steps"
             )
+        if self.resets and self.reset_period <= self.config.learning_starts:
+            raise ValueError(
+                f"resets={self.resets} would come every {self.reset_period} steps, before "
+                f"learning_starts={self.config.learning_starts}; choose fewer or raise steps"
+            )
 
     @property
     def seed_list(self) -> list[int]:
         """The seeds, consecutive from `seed`."""
         return list(range(self.seed, self.seed + self.seeds))
+
+    @property
+    def reset_period(self) -> int:
+        """Agent steps between resets, and from the last one to the end."""
+        return self.steps // (self.resets + 1)
+
+    @property
+    def reset_steps(self) -> list[int]:
+        """The agent steps at which networks are reset."""
+        return [number * self.reset_period for number in range(1, self.resets + 1)]
 
     @property
     def folder_name(self) -> str:

@@ -42,9 +42,10 @@ def make_step(agent: Agent, num_seeds: int, learning: bool) -> Step:
 
     def step(run: Run, timestep: Timestep) -> Run:
         run = _store(run, timestep)
-        run = run.replace(agent=observe(run.agent, run.observation))
         if learning:
             run = _learn(run, learn)
+        # After learning: a batch is normalised by what was seen when its step was chosen.
+        run = run.replace(agent=observe(run.agent, run.observation))
         keys = keys_for(run.keys, Purpose.ACT, run.clock.step)
         if learning:
             action = act(run.agent, run.observation, keys)
@@ -64,6 +65,17 @@ def make_advance(step: Step, env: JaxEnv, num_seeds: int) -> Callable[[Run, jax.
         return step(run, timestep).replace(environment=environment)
 
     return lambda run, count: jax.lax.fori_loop(0, count, body, run)
+
+
+def make_reset(agent: Agent, num_seeds: int) -> Callable[[Run], Run]:
+    """Fresh networks and optimizers for all seeds; buffer, masks and statistics stay."""
+    reset = over_seeds(agent.reset, num_seeds)
+
+    def of_run(run: Run) -> Run:
+        keys = keys_for(run.keys, Purpose.RESET, run.clock.step)
+        return run.replace(agent=reset(run.agent, keys))
+
+    return of_run
 
 
 def finish_chunk(agent: Agent, run: Run) -> tuple[Run, Totals, Metrics]:

@@ -25,7 +25,7 @@ from mst_jax.training.memory import describe_memory, replay_slots
 from mst_jax.training.run_state import Run
 from mst_jax.training.settings import Settings, read_settings, write_settings
 from mst_jax.training.sinks import JsonLines, Sink, TensorBoard, cut_back
-from mst_jax.training.step import finish_chunk
+from mst_jax.training.step import finish_chunk, make_reset
 
 HOST, MASKS = "host/", "masks/"  # prefixes of array names in checkpoints
 INITIAL_TOPOLOGY = "topology_initial.npz"
@@ -55,6 +55,7 @@ class Session(NamedTuple):
     evaluator: Evaluator
     sinks: list[Sink]
     finish_chunk: Callable[[Run], Any]
+    reset: Callable[[Run], Run]
     stop: Callable[[], bool]  # true once a signal asked to stop
     began: float  # time.perf_counter() at the start of this process's part
 
@@ -115,10 +116,7 @@ def checkpoint_fingerprint(folder: Path) -> str:
 def prepare(settings: Settings) -> tuple[envs.JaxEnv | envs.HostTask, Agent]:
     """Task and agent of a run; raises ValueError for unknown names and impossible settings."""
     task = envs.make(settings.task)
-    spec = task.spec
-    agent = make_agent(
-        settings.agent, settings.config, spec.observation_size, spec.action_size, settings.steps
-    )
+    agent = make_agent(settings.agent, settings.config, task.spec, settings.steps)
     return task, agent
 
 
@@ -153,7 +151,10 @@ def train(job: Job) -> Outcome:
             stack.enter_context(closing(sink))
         stop = stack.enter_context(_stop_on_signal())
         finish = jax.jit(partial(finish_chunk, agent), donate_argnums=0)
-        session = Session(settings, folder, agent, driver, evaluator, sinks, finish, stop, began)
+        reset = jax.jit(make_reset(agent, settings.seeds), donate_argnums=0)
+        session = Session(
+            settings, folder, agent, driver, evaluator, sinks, finish, reset, stop, began
+        )
         if checkpoint is None:
             topology.save_masks(folder / INITIAL_TOPOLOGY, agent.masks(run.agent))
             _evaluate(session, run, 0)
@@ -183,6 +184,8 @@ def _loop(session: Session, run: Run, step: int) -> Outcome:
             if step == target and _due(step, settings.eval_every, settings):
                 returns = _evaluate(session, run, step)
                 bar.set_postfix_str(f"return {returns.mean():.1f}")
+            if step == target and step in settings.reset_steps:
+                run = session.reset(run)
             stopping = session.stop()
             if stopping or _due(step, settings.checkpoint_every, settings):
                 _save(session, run, step)
@@ -197,8 +200,7 @@ def next_boundary(step: int, settings: Settings, learning_starts: int) -> int:
     """The next step at which the host has something to do."""
     periods = (settings.log_every, settings.eval_every, settings.checkpoint_every)
     stops = [(step // period + 1) * period for period in periods if period]
-    if step < learning_starts:
-        stops.append(learning_starts)
+    stops += [at for at in (learning_starts, *settings.reset_steps) if step < at]
     return min(*stops, settings.steps)
 
 

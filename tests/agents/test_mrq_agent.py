@@ -9,7 +9,7 @@ import pytest
 from small_runs import advance, run_shapes, small_config, start_run
 
 from mst_jax import envs
-from mst_jax.agents import MRQConfig, make_agent
+from mst_jax.agents import MRQConfig, Sizes, make_agent
 from mst_jax.agents.mrq import build_mrq
 from mst_jax.envs import Timestep, probe
 from mst_jax.training.arrays import run_from_arrays, run_to_arrays
@@ -38,7 +38,7 @@ from mst_jax.training.step import make_advance, make_step
 )
 def test_impossible_settings_are_refused_in_one_line(changes, words):
     with pytest.raises(ValueError, match=r".") as caught:
-        make_agent("mrq", small_config(**changes), 4, 2, 1000)
+        make_agent("mrq", small_config(**changes), Sizes(4, 2), 1000)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -59,7 +59,7 @@ def test_impossible_settings_are_refused_in_one_line(changes, words):
 )
 def test_every_regime_works_on_any_module(regime, first, last):
     config = small_config("dense", actor__regime=regime, actor__sparsity=0.6, actor__interval=50)
-    plan = make_agent("mrq", config, 4, 2, 2000).plans["actor"]
+    plan = make_agent("mrq", config, Sizes(4, 2), 2000).plans["actor"]
     (table,) = plan.tables
     total = 16 * 16 * 2 + 16 * 2  # the actor's kernels
     counts = np.asarray(table.target).sum(axis=1)
@@ -84,7 +84,7 @@ def test_defaults_are_the_published_ones():
 
 
 def test_seeds_differ_in_every_leaf_that_should():
-    agent = make_agent("mrq", small_config("all_rigl"), 4, 2, 1000)
+    agent = make_agent("mrq", small_config("all_rigl"), Sizes(4, 2), 1000)
     states = jax.vmap(agent.init)(jax.random.split(jax.random.key(0), 3))
     for path, leaf in jax.tree_util.tree_flatten_with_path(agent.parameters(states))[0]:
         if path[-1].key == "kernel":
@@ -97,7 +97,7 @@ def test_seeds_differ_in_every_leaf_that_should():
 
 
 def test_twin_heads_get_independent_masks():
-    agent = make_agent("mrq", small_config(), 4, 2, 1000)
+    agent = make_agent("mrq", small_config(), Sizes(4, 2), 1000)
     critic = agent.masks(agent.init(jax.random.key(0)))["critic"]
     for layer in ("layer_1", "layer_2", "layer_3"):
         q1, q2 = (critic[q]["trunk"][layer]["kernel"] for q in ("q1", "q2"))
@@ -296,13 +296,13 @@ def learned(env, steps, recipe="mst", seeds=(0, 1)):
     config = small_config(recipe, **PROBE)
     _, agent, run = start_run(env, config, list(seeds), steps, total_steps=steps)
     spec = env.spec
-    mrq, _ = build_mrq(config, spec.observation_size, spec.action_size, steps)
+    mrq = build_mrq(config, spec, steps)
 
     def of_seed(state, observation):
         action = agent.act(state, observation, None)
-        zs = mrq.encoder.zs(state.params["encoder"], observation)
-        zsa = mrq.encoder.zsa(state.params["encoder"], zs, action)
-        value = mrq.critic.apply(state.params["critic"], zsa).mean(-1) * state.reward_scale
+        zs = mrq.core.encoder.zs(state.params["encoder"], observation)
+        zsa = mrq.core.encoder.zsa(state.params["encoder"], zs, action)
+        value = mrq.core.critic.apply(state.params["critic"], zsa).mean(-1) * state.reward_scale
         return value, action
 
     return SimpleNamespace(

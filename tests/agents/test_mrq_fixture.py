@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mst_jax.agents import ModuleConfig, MRQConfig
+from mst_jax.agents import ModuleConfig, MRQConfig, Sizes
 from mst_jax.agents import mrq_losses as losses
 from mst_jax.agents.mrq import build_mrq
 
@@ -70,12 +70,12 @@ def trees_close(actual, expected, atol=None):
 
 @pytest.fixture(scope="module")
 def mrq():
-    return build_mrq(CONFIG, 17, 6, total_steps=1000)[0]
+    return build_mrq(CONFIG, Sizes(17, 6), total_steps=1000)
 
 
 @pytest.fixture(scope="module")
 def state(mrq):
-    state = mrq.init(jax.random.key(0))
+    state = mrq.core.init(jax.random.key(0))
     online = {m: recorded_params(f"params/{g}", m) for m, g in GROUPS.items()}
     targets = {m: recorded_params(f"params/{g}_target", m) for m, g in GROUPS.items()}
     trees_match = jax.tree.map(lambda a, b: a.shape == b.shape, state.params, online)
@@ -102,9 +102,9 @@ def rl_batch():
 def test_forward(mrq, state):
     params = state.params
     observation = RECORDED["encoder_batch/state"][:, 0]
-    zs = mrq.encoder.zs(params["encoder"], observation)
-    zsa = mrq.encoder.zsa(params["encoder"], zs, RECORDED["encoder_batch/action"][:, 0])
-    prediction = mrq.encoder.predict(params["encoder"], zsa)
+    zs = mrq.core.encoder.zs(params["encoder"], observation)
+    zsa = mrq.core.encoder.zsa(params["encoder"], zs, RECORDED["encoder_batch/action"][:, 0])
+    prediction = mrq.core.encoder.predict(params["encoder"], zsa)
     pre_activation = mrq.actor.apply(params["actor"], zs)
     close(zs, RECORDED["forward/zs"])
     close(zsa, RECORDED["forward/zsa"])
@@ -113,7 +113,7 @@ def test_forward(mrq, state):
     close(prediction.reward_logits, RECORDED["forward/reward_logits"])
     close(pre_activation, RECORDED["forward/pre_activation"])
     close(jnp.tanh(pre_activation), RECORDED["forward/action"])
-    close(mrq.critic.apply(params["critic"], zsa), RECORDED["forward/q"])
+    close(mrq.core.critic.apply(params["critic"], zsa), RECORDED["forward/q"])
 
 
 def test_two_hot():
@@ -125,10 +125,10 @@ def test_two_hot():
 def test_critic_loss_and_gradient(mrq, state, rl_batch):
     params = state.params
     target = mrq.target(state, rl_batch, RECORDED["rl_batch/target_noise_unclipped"])
-    zs = mrq.encoder.zs(params["encoder"], rl_batch.observation)
-    zsa = mrq.encoder.zsa(params["encoder"], zs, rl_batch.action)
+    zs = mrq.core.encoder.zs(params["encoder"], rl_batch.observation)
+    zsa = mrq.core.encoder.zsa(params["encoder"], zs, rl_batch.action)
     (loss, values), grads = jax.value_and_grad(losses.critic_loss, has_aux=True)(
-        params["critic"], mrq.critic, zsa, target
+        params["critic"], mrq.core.critic, zsa, target
     )
     close(target[:, None], RECORDED["rl/q_target"])
     close(values, RECORDED["rl/q"])
@@ -149,12 +149,12 @@ def test_one_critic_and_actor_step(mrq, state, rl_batch):
 
 def test_actor_gradient_uses_the_updated_critic(mrq, state, rl_batch):
     critic = recorded_params("params_after/value", "critic")
-    zs = mrq.encoder.zs(state.params["encoder"], rl_batch.observation)
+    zs = mrq.core.encoder.zs(state.params["encoder"], rl_batch.observation)
     grads = jax.grad(losses.actor_loss)(
         state.params["actor"],
         mrq.actor,
-        mrq.critic,
-        mrq.encoder,
+        mrq.core.critic,
+        mrq.core.encoder,
         critic,
         state.params["encoder"],
         zs,
@@ -173,12 +173,12 @@ def test_encoder_loss_gradient_and_step(mrq, state):
     params, weights = state.params["encoder"], losses.EncoderLossWeights(1.0, 0.1, 0.1)
     (loss, _), grads = jax.value_and_grad(losses.encoder_loss, has_aux=True)(
         params,
-        mrq.encoder,
+        mrq.core.encoder,
         first,
         action,
         reward,
         terminated,
-        mrq.encoder.zs(state.target_params["encoder"], following),
+        mrq.core.encoder.zs(state.target_params["encoder"], following),
         losses.symexp_bins(65, 10.0),
         weights,
     )
@@ -191,7 +191,7 @@ def test_encoder_loss_gradient_and_step(mrq, state):
         reward=reward,
         terminated=terminated,
     )
-    (after, _), metrics = mrq.update_encoder(
+    (after, _), metrics = mrq.core.update_encoder(
         params,
         state.opt_state["encoder"],
         state.target_params["encoder"],

@@ -4,11 +4,12 @@ import dataclasses
 import subprocess
 import sys
 
+import jax
 import pytest
 from small_runs import CLI
 
-from experiments.recipes import RECIPES, override, recipe_overrides, settings_of
-from mst_jax.agents import AGENTS, default_config, make_agent
+from experiments.recipes import ARCHITECTURES, RECIPES, make_config, override, settings_of
+from mst_jax.agents import AGENTS, Sizes, default_config, make_agent
 from mst_jax.training import read_settings
 
 
@@ -17,31 +18,75 @@ def run(module, *arguments):
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
-@pytest.mark.parametrize("recipe", sorted(RECIPES["mrq"]))
-def test_every_recipe_builds_its_agent(recipe):
-    config = override(default_config("mrq"), recipe_overrides("mrq", recipe))
-    plans = make_agent("mrq", config, 223, 38, 500_000).plans
-    regimes = {name: getattr(config, name).regime for name in plans}
-    expected = {
-        "mrq_stock": ("dense", "dense", "dense"),
-        "dense": ("dense", "dense", "dense"),
-        "mst": ("dense", "rigl", "static"),
-        "all_static": ("static", "static", "static"),
-        "all_rigl": ("rigl", "rigl", "rigl"),
-    }[recipe]
-    assert (regimes["encoder"], regimes["critic"], regimes["actor"]) == expected
+REGIMES = {  # of encoder, critic and actor
+    "mrq_stock": ("dense", "dense", "dense"),
+    "dense": ("dense", "dense", "dense"),
+    "mst": ("dense", "rigl", "static"),
+    "swap": ("dense", "static", "rigl"),
+    "all_static": ("static", "static", "static"),
+    "all_rigl": ("rigl", "rigl", "rigl"),
+    "gmp": ("gradual_magnitude_pruning",) * 3,
+    "growth": ("gradual_growth",) * 3,
+    "network_sparsity_parity": (None, "network_sparsity", "network_sparsity"),
+}
+
+
+@pytest.mark.parametrize(("agent", "recipe"), [(a, r) for a in RECIPES for r in RECIPES[a]])
+def test_every_recipe_builds_its_agent(agent, recipe):
+    config = make_config(agent, recipe)
+    plans = make_agent(agent, config, Sizes(223, 38), 500_000).plans
+    expected = dict(zip(("encoder", "critic", "actor"), REGIMES[recipe], strict=True))
+    for module, plan in plans.items():
+        assert getattr(config, module).regime == expected[module]
+        used = {regime for regime in plan.names.values() if regime != "dense"}
+        assert used == {expected[module]} - {"dense"}
+
+
+def test_every_agent_has_mst_and_its_rivals():
+    rivals = {"mst", "dense", "all_static", "all_rigl", "swap", "gmp", "growth"}
+    for agent in AGENTS:
+        assert rivals <= set(RECIPES[agent]), agent
+    for agent in ("sac", "ddpg"):
+        assert "network_sparsity_parity" in RECIPES[agent]
+
+
+@pytest.mark.parametrize("name", ["relu", "elu", "relu_ln", "elu_ln", "relu_ln_res", "elu_ln_res"])
+def test_the_six_architectures_replace_simba_layer_for_layer(name):
+    assert name in ARCHITECTURES
+    assert len(ARCHITECTURES) == 6
+    config = make_config("sac", "mst", architecture=name)
+    for module, depth in ((config.critic, 5), (config.actor, 3)):
+        assert module.activation == name.split("_")[0]
+        assert module.norm == ("ln" in name)
+        assert module.residual == ("pre" if "res" in name else "none")
+        assert module.depth == depth
+    agent = make_agent("sac", config, Sizes(5, 1), 500_000)
+    layers = jax.eval_shape(agent.init, jax.random.key(0)).params["critic"]["q1"]["trunk"]
+    assert sorted(layers) == [f"layer_{i}" for i in range(1, 6)]
+
+
+def test_sizes_by_name_and_by_factor():
+    config = make_config("sac", "dense", size="208M")
+    shape = [(m.hidden, m.depth) for m in (config.critic, config.actor)]
+    assert shape == [(2048, 6), (512, 3)]
+    small = make_config("mrq", "mst", size="0.25")
+    assert (small.critic.hidden, small.critic.depth, small.zs_size) == (128, 3, 512)
+    with pytest.raises(ValueError, match="WIDTHxDEPTH"):
+        make_config("sac", "dense", size="huge")
+    with pytest.raises(ValueError, match="names a SimBa network"):
+        make_config("mrq", "dense", size="17M")
+    with pytest.raises(ValueError, match="without hidden units"):
+        make_config("sac", "dense", size="0.001x1")
 
 
 def test_dense_and_mst_share_one_architecture():
     def shape(recipe):
-        flat = settings_of(override(default_config("mrq"), recipe_overrides("mrq", recipe)))
+        flat = settings_of(make_config("mrq", recipe))
         return {n: v for n, v in flat.items() if not n.endswith(("regime", "sparsity"))}
 
     assert shape("dense") == shape("mst") == shape("all_rigl") == shape("all_static")
     assert shape("mrq_stock") != shape("dense")
-    assert settings_of(default_config("mrq")) == settings_of(
-        override(default_config("mrq"), recipe_overrides("mrq", "mrq_stock"))
-    )
+    assert settings_of(default_config("mrq")) == settings_of(make_config("mrq", "mrq_stock"))
 
 
 def test_every_agent_has_recipes():
@@ -71,11 +116,14 @@ def test_help_is_readable_and_lists_settings_with_the_recipes_values():
     ("arguments", "words"),
     [
         (["--recipe=mts"], "recipe 'mts' is unknown for mrq; choose from all_rigl"),
-        (["--agent=mrqq"], "agent 'mrqq' is unknown; choose from mrq"),
+        (["--agent=mrqq"], "agent 'mrqq' is unknown; choose from ddpg, mrq"),
         (["--task=dmc:cartpole-swingupp"], "did you mean cartpole-swingup or"),
         (["--config.critic.sparsity=1.5"], "critic.sparsity=1.5"),
         (["--recipe=dense", "--config.critic.sparsity=0.5"], "no effect"),
         (["--steps=100"], "steps=100 must exceed learning_starts=10000"),
+        (["--agent=sac", "--size=big"], "size 'big' is neither one of 4.5M"),
+        (["--architecture=gelu"], "architecture 'gelu' is unknown; choose from relu, elu"),
+        (["--resets=100"], "before learning_starts"),
         (["--resume=/nowhere"], "not a run folder"),
         (["--resume=/nowhere", "--steps=5"], "--steps"),
         (["--flavour=mild"], "Unknown command line flag 'flavour'"),

@@ -225,11 +225,11 @@ def wait_until(condition, process, seconds=240):
 
 def test_evaluation_on_the_host_equals_a_plain_loop():
     from mst_jax import envs
-    from mst_jax.agents import make_agent
+    from mst_jax.agents import Sizes, make_agent
     from mst_jax.training.evaluation import HostEvaluator
 
     task = envs.make("dmc:cartpole-swingup")
-    agent = make_agent("mrq", small_config("dense"), 5, 1, 1000)
+    agent = make_agent("mrq", small_config("dense"), Sizes(5, 1), 1000)
     state = jax.jit(agent.init)(jax.random.key(0))
     evaluate = HostEvaluator(agent, task, seeds=[3], episodes=2)
     returns = evaluate(jax.tree.map(lambda leaf: leaf[None], state), 4)

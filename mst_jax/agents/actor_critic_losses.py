@@ -1,0 +1,58 @@
+"""Losses and targets of SAC and DDPG on plainly batched arrays (specs/network-sparsity.md §2.2-3).
+
+Values have a last axis of heads: one, or two of which the smaller counts.
+"""
+
+import jax
+import jax.numpy as jnp
+
+
+def discount_heuristic(episode_length: int | None) -> float:
+    """Discount for episodes of L agent steps: (L/5 - 1) / (L/5) within [0.95, 0.995] (§2.4).
+
+    0.99 for DMC's 500 steps; 0.995 when episodes have no limit.
+    """
+    if episode_length is None:
+        return 0.995
+    fifth = episode_length / 5
+    return min(max((fifth - 1.0) / fifth, 0.95), 0.995)
+
+
+def td_target(
+    reward: jax.Array,
+    terminated: jax.Array,
+    next_values: jax.Array,
+    next_entropy_bonus: jax.Array | float,
+    discount: float,
+) -> jax.Array:
+    """One-step target r + gamma (1 - terminated) (min Q(s', a') + bonus).
+
+    Args:
+        reward: (B,).
+        terminated: (B,) bool; truncation is not termination.
+        next_values: (B, heads) of the target critic.
+        next_entropy_bonus: -alpha log pi(a'|s') (B,), or 0.
+        discount: per agent step.
+
+    Returns:
+        Targets (B,).
+    """
+    soft_value = jnp.min(next_values, axis=-1) + next_entropy_bonus
+    return reward + discount * (1.0 - terminated) * soft_value
+
+
+def critic_loss(values: jax.Array, target: jax.Array) -> jax.Array:
+    """Mean of (Q - y)^2 over the batch, summed over heads; (B, heads), (B,) to a scalar."""
+    return jnp.mean(jnp.sum(jnp.square(values - target[:, None]), axis=-1))
+
+
+def actor_loss(values: jax.Array, entropy_cost: jax.Array | float = 0.0) -> jax.Array:
+    """Mean of alpha log pi - min Q; values (B, heads), cost alpha log pi (B,) or 0, to a scalar."""
+    return jnp.mean(entropy_cost - jnp.min(values, axis=-1))
+
+
+def temperature_loss(
+    log_temperature: jax.Array, entropy: jax.Array, target_entropy: float
+) -> jax.Array:
+    """Product alpha (H - H_target); the entropy is a constant here; scalars."""
+    return jnp.exp(log_temperature) * (entropy - target_entropy)

@@ -1,0 +1,63 @@
+"""Running mean and variance of observations: SimBa's RSNorm (specs/network-sparsity.md §2.1).
+
+float32 pairs: a value and the rounding error it has collected (Kahan, 1965). A plain float32 mean
+stops moving once an observation's share falls below its last digit, long before the millionth step;
+float64 would need jax's global 64-bit switch.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+INITIAL_COUNT = 1e-4  # weight of the prior mean 0 and variance 1
+EPSILON = 1e-8  # added to the variance
+
+
+@struct.dataclass
+class RunningStatistics:
+    """Mean and variance of the observations seen so far, float32.
+
+    Attributes:
+        mean: (O,).
+        mean_error: (O,), what the additions to `mean` have rounded away.
+        variance: (O,), population variance.
+        variance_error: (O,).
+        count: int32 scalar, observations seen.
+    """
+
+    mean: jax.Array
+    mean_error: jax.Array
+    variance: jax.Array
+    variance_error: jax.Array
+    count: jax.Array
+
+
+def empty_statistics(size: int) -> RunningStatistics:
+    """Mean 0 and variance 1, which the first observation all but replaces."""
+    # Separate buffers: a donated state must not hold one twice.
+    return RunningStatistics(
+        jnp.zeros(size), jnp.zeros(size), jnp.ones(size), jnp.zeros(size), jnp.zeros((), jnp.int32)
+    )
+
+
+def observed(statistics: RunningStatistics, observation: jax.Array) -> RunningStatistics:
+    """The statistics after one more observation (O,), merged as a batch of one (Chan et al.)."""
+    before = statistics.count + INITIAL_COUNT
+    total = before + 1.0
+    difference = (observation - statistics.mean) + statistics.mean_error
+    step = jnp.square(difference) * before / total - statistics.variance + statistics.variance_error
+    mean, mean_error = _added(statistics.mean, difference / total, statistics.mean_error)
+    variance, variance_error = _added(statistics.variance, step / total, statistics.variance_error)
+    return RunningStatistics(mean, mean_error, variance, variance_error, statistics.count + 1)
+
+
+def normalized(statistics: RunningStatistics, observation: jax.Array) -> jax.Array:
+    """(x - mean) / sqrt(variance + 1e-8) for observations (..., O)."""
+    return (observation - statistics.mean) * jax.lax.rsqrt(statistics.variance + EPSILON)
+
+
+def _added(value: jax.Array, step: jax.Array, error: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Compensated addition: the sum, and how much too large it came out."""
+    exact_step = step - error
+    total = value + exact_step
+    return total, (total - value) - exact_step

@@ -1,0 +1,103 @@
+"""SAC (Haarnoja et al., 2018) on SimBa networks, with any training regime on either module.
+
+One update: actor, temperature, critic with the new actor and temperature, target
+(specs/network-sparsity.md §2.2).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+from mst_jax import networks, topology
+from mst_jax.agents import soft_policy, tanh_gaussian
+from mst_jax.agents.actor_critic import (
+    ActorCritic,
+    ActorCriticState,
+    Batch,
+    agent_of,
+    make_actor_critic,
+)
+from mst_jax.agents.actor_critic_config import SACConfig
+from mst_jax.agents.base import Agent, Metrics, Sizes
+
+
+@dataclass(frozen=True)
+class SAC:
+    """SAC's policy and update on the shared core."""
+
+    core: ActorCritic
+    actor: networks.GaussianActor
+    target_entropy: float
+
+    def act(
+        self, state: ActorCriticState, observation: jax.Array, key: jax.Array | None
+    ) -> jax.Array:
+        """A sample of the policy (A,) for an observation (O,); without a key, its mean's tanh."""
+        features = self.core.normalize(state, observation)
+        return soft_policy.act(self.actor, state.params["actor"], features, key)
+
+    def update(
+        self, state: ActorCriticState, batch: Batch, key: jax.Array, step: jax.Array
+    ) -> tuple[ActorCriticState, Metrics]:
+        """Actor, temperature, critic and target, once each, on one batch."""
+        trained, critic = self.core.trained, state.params["critic"]
+        noises = jax.random.normal(key, (2, *batch.action.shape))
+        state, entropy, actor_metrics = soft_policy.update_actor(
+            trained,
+            self.actor,
+            state,
+            batch.observation,
+            lambda action: self.core.values(critic, batch.observation, action),
+            jnp.exp(state.params["temperature"]),
+            noises[0],
+            step,
+        )
+        state, temperature_metrics = soft_policy.update_temperature(
+            trained, state, entropy, self.target_entropy, step
+        )
+        next_action, log_probability = tanh_gaussian.sample(
+            *self.actor.apply(state.params["actor"], batch.next_observation), noises[1]
+        )
+        bonus = -jnp.exp(state.params["temperature"]) * log_probability
+        state, critic_metrics = self.core.update_critic(state, batch, next_action, bonus, step)
+        return state, {**actor_metrics, **temperature_metrics, **critic_metrics}
+
+
+def build_sac(
+    config: SACConfig,
+    sizes: Sizes,
+    total_steps: int,
+    plans: Mapping[str, topology.Plan] | None = None,
+) -> SAC:
+    """SAC's functions; see `make_sac`."""
+    actor = networks.make_gaussian_actor(
+        sizes.observation_size, sizes.action_size, config.actor.architecture()
+    )
+    core = make_actor_critic(config, sizes, total_steps, actor.init, plans, config.temperature)
+    return SAC(core, actor, config.temperature.target_entropy(sizes.action_size))
+
+
+def make_sac(
+    config: SACConfig,
+    sizes: Sizes,
+    total_steps: int,
+    plans: Mapping[str, topology.Plan] | None = None,
+) -> Agent:
+    """Builds SAC for one seed.
+
+    Args:
+        config: settings; read, never changed.
+        sizes: of the task.
+        total_steps: agent steps of the whole run, from which topology schedules take their end.
+        plans: each module's topology plan; made from `config` by default (see `sweep`).
+
+    Returns:
+        The agent as pure functions.
+
+    Raises:
+        ValueError: when a setting is impossible.
+    """
+    sac = build_sac(config, sizes, total_steps, plans)
+    return agent_of(sac.core, sac.act, sac.update)

@@ -1,0 +1,54 @@
+"""Network sizes: one rule for width and depth, and the published sizes by name."""
+
+import dataclasses
+from typing import Any
+
+from mst_jax.agents.modules import ModuleConfig, require
+
+# Nominal parameters of SimBa's actor and one critic on dog (specs/network-sparsity.md §1.3).
+SIMBA_SIZES = {"4.5M": (1.0, 1), "17M": (2.0, 1), "109M": (5.0, 1), "208M": (4.0, 3)}
+
+
+def scaled(config: Any, width: float, depth: int = 1) -> Any:
+    """An agent's configuration with every module `width` times as wide and `depth` times as deep.
+
+    Depth counts hidden layers, or blocks. From SimBa's defaults this is the rule of
+    specs/network-sparsity.md §1.3: actor hidden 128 w with d blocks, critic hidden 512 w with 2 d
+    blocks. MR.Q's latents keep their sizes (specs/mst-and-mrq.md §2.5).
+
+    Raises:
+        ValueError: a factor that leaves a module without units or layers.
+    """
+    require(depth >= 1, f"the depth factor {depth} must be at least 1")
+    modules = {
+        field.name: getattr(config, field.name)
+        for field in dataclasses.fields(config)
+        if isinstance(getattr(config, field.name), ModuleConfig)
+    }
+    resized = {
+        name: dataclasses.replace(
+            module, hidden=round(module.hidden * width), depth=module.depth * depth
+        )
+        for name, module in modules.items()
+    }
+    for name, module in resized.items():
+        require(module.hidden >= 1, f"width factor {width} leaves {name} without hidden units")
+    return dataclasses.replace(config, **resized)
+
+
+def size_factors(size: str) -> tuple[float, int]:
+    """Width and depth factor of a published size (`17M`) or of `WIDTHxDEPTH` (`0.25x1`).
+
+    Raises:
+        ValueError: for anything else.
+    """
+    if size in SIMBA_SIZES:
+        return SIMBA_SIZES[size]
+    width, times, depth = size.partition("x")
+    try:
+        return float(width), int(depth) if times else 1
+    except ValueError:
+        raise ValueError(
+            f"size {size!r} is neither one of {', '.join(SIMBA_SIZES)} (SimBa networks) nor "
+            "WIDTHxDEPTH, such as 2x1"
+        ) from None

@@ -1,0 +1,78 @@
+"""Entropy-regularised policy improvement, for SAC on observations and MR.SAC on latents.
+
+The state is a dataclass with `params` and `opt_state` by module, `temperature` among them.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from mst_jax.agents import actor_critic_losses as losses
+from mst_jax.agents import tanh_gaussian
+from mst_jax.agents.base import Metrics
+from mst_jax.agents.trained import Trained, active_norm, replaced
+from mst_jax.networks import GaussianActor
+
+
+def act(actor: GaussianActor, params: Any, features: jax.Array, key: jax.Array | None) -> jax.Array:
+    """A sample of the policy, features (I,) to (A,); without a key, its mean's tanh."""
+    mean, raw_log_std = actor.apply(params, features)
+    if key is None:
+        return jnp.tanh(mean)
+    return tanh_gaussian.sample(mean, raw_log_std, jax.random.normal(key, mean.shape))[0]
+
+
+def update_actor(
+    trained: Trained,
+    actor: GaussianActor,
+    state: Any,
+    features: jax.Array,
+    values_of: Callable[[jax.Array], jax.Array],
+    temperature: jax.Array,
+    noise: jax.Array,
+    step: jax.Array,
+) -> tuple[Any, jax.Array, Metrics]:
+    """One actor step (specs/network-sparsity.md §2.2).
+
+    Args:
+        trained: the agent's modules.
+        actor: policy functions.
+        state: agent state.
+        features: the policy's inputs (B, I), constant.
+        values_of: actions (B, A) -> values (B, heads).
+        temperature: scalar, in the unit of those values.
+        noise: standard normal (B, A).
+        step: number of the update.
+
+    Returns:
+        The state, the entropy just measured (a scalar), and metrics.
+    """
+    params, opt_state = state.params["actor"], state.opt_state["actor"]
+
+    def loss(params: Any) -> tuple[jax.Array, jax.Array]:
+        action, log_probability = tanh_gaussian.sample(*actor.apply(params, features), noise)
+        cost = temperature * log_probability
+        return losses.actor_loss(values_of(action), cost), log_probability
+
+    (value, log_probability), grads = jax.value_and_grad(loss, has_aux=True)(params)
+    params, opt_state = trained.step("actor", grads, params, opt_state, step)
+    entropy = -jnp.mean(log_probability)
+    metrics = {
+        "actor/loss": value,
+        "actor/entropy": entropy,
+        "actor/gradient_norm": active_norm(grads, opt_state),
+    }
+    return replaced(state, "actor", params, opt_state), entropy, metrics
+
+
+def update_temperature(
+    trained: Trained, state: Any, entropy: jax.Array, target_entropy: float, step: jax.Array
+) -> tuple[Any, Metrics]:
+    """One step of the temperature towards the entropy aimed at."""
+    old = state.params["temperature"]
+    loss, grad = jax.value_and_grad(losses.temperature_loss)(old, entropy, target_entropy)
+    new, opt_state = trained.step("temperature", grad, old, state.opt_state["temperature"], step)
+    metrics = {"temperature/loss": loss, "temperature/value": jnp.exp(new)}
+    return replaced(state, "temperature", new, opt_state), metrics

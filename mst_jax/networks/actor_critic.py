@@ -1,0 +1,88 @@
+"""Critics and actors as pure functions, for any input: observations or latents."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from mst_jax.networks.mlp import MLP, Architecture, Params, head, trunk
+
+
+class Critic(NamedTuple):
+    """Value heads on one input; `params` has the entries q1 and, with two heads, q2."""
+
+    init: Callable[[jax.Array], Params]
+    apply: Callable[[Params, jax.Array], jax.Array]  # input (..., I) -> values (..., heads)
+
+
+class Actor(NamedTuple):
+    """Deterministic policy."""
+
+    init: Callable[[jax.Array], Params]
+    apply: Callable[
+        [Params, jax.Array], jax.Array
+    ]  # (..., I) -> the action before its tanh (..., A)
+
+
+class GaussianActor(NamedTuple):
+    """Gaussian policy; `params` has the entries trunk, mean and log_std."""
+
+    init: Callable[[jax.Array], Params]
+    # (..., I) -> mean (..., A) and the log-std before it is squashed into its range (..., A)
+    apply: Callable[[Params, jax.Array], tuple[jax.Array, jax.Array]]
+
+
+class _ValueHead(nn.Module):
+    architecture: Architecture
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return head(1, self.architecture, "value")(trunk(self.architecture)(x))
+
+
+class _Critic(nn.Module):
+    architecture: Architecture
+    heads: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        # Separate submodules, not an ensemble axis: each head draws a topology of its own.
+        names = [f"q{index + 1}" for index in range(self.heads)]
+        return jnp.concatenate([_ValueHead(self.architecture, name=q)(x) for q in names], -1)
+
+
+class _GaussianActor(nn.Module):
+    action_size: int
+    architecture: Architecture
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        features = trunk(self.architecture)(x)
+        mean = head(self.action_size, self.architecture, "mean")(features)
+        return mean, head(self.action_size, self.architecture, "log_std")(features)
+
+
+def make_critic(input_size: int, architecture: Architecture, heads: int = 2) -> Critic:
+    """Independent value heads, each `depth` hidden layers or blocks and a scalar output."""
+    return Critic(*_functions(_Critic(architecture, heads), input_size))
+
+
+def make_actor(input_size: int, action_size: int, architecture: Architecture) -> Actor:
+    """A policy network whose output is the action before its tanh."""
+    return Actor(*_functions(MLP(action_size, architecture), input_size))
+
+
+def make_gaussian_actor(
+    input_size: int, action_size: int, architecture: Architecture
+) -> GaussianActor:
+    """A policy network with two linear heads, mean and log standard deviation."""
+    return GaussianActor(*_functions(_GaussianActor(action_size, architecture), input_size))
+
+
+def _functions(module: nn.Module, input_size: int) -> tuple[Callable, Callable]:
+    return (
+        lambda key: module.init(key, jnp.zeros(input_size))["params"],
+        lambda params, x: module.apply({"params": params}, x),
+    )
