@@ -73,12 +73,25 @@ def inside(mask: PyTree, value: jax.Array, other: jax.Array | None = None) -> ja
     value = jnp.asarray(value)
     if not jnp.issubdtype(value.dtype, jnp.floating):
         return jnp.where(mask, value, jnp.zeros_like(value) if other is None else other)
+    return _chosen(mask, value, other)
+
+
+@jax.custom_jvp
+def _chosen(mask: jax.Array, value: jax.Array, other: jax.Array | None) -> jax.Array:
     kind = jnp.dtype(f"int{8 * value.dtype.itemsize}")
     ones = -mask.astype(kind)
     bits = jax.lax.bitcast_convert_type(value, kind) & ones
     if other is not None:
         bits |= jax.lax.bitcast_convert_type(other, kind) & ~ones
     return jax.lax.bitcast_convert_type(bits, value.dtype)
+
+
+@_chosen.defjvp
+def _chosen_jvp(primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
+    """Bits have no derivative, but who masks inside a loss expects that of a `where`."""
+    mask, value, other = primals
+    _, slope, other_slope = tangents
+    return _chosen(mask, value, other), jnp.where(mask, slope, 0 if other is None else other_slope)
 
 
 def apply(masks: PyTree, params: PyTree) -> PyTree:

@@ -251,3 +251,13 @@ def test_optax_can_map_over_the_state_of_the_wrapper():
         is_leaf=lambda node: isinstance(node, topology.DenseLeaf),
     )
     assert specs.inner[0].mu == specs.masks == names
+
+
+def test_masking_inside_a_loss_has_the_derivative_of_a_where():
+    """Masks are applied on bits, which alone would differentiate to zero in silence."""
+    mask = {"kernel": jnp.array([True, False, True])}
+    params = {"kernel": jnp.array([1.0, 2.0, -3.0])}
+    loss = lambda p: jnp.sum(topology.apply(mask, p)["kernel"] ** 2)  # noqa: E731
+    np.testing.assert_array_equal(jax.grad(loss)(params)["kernel"], [2.0, 0.0, -6.0])
+    batched = jax.vmap(jax.grad(loss))(jax.tree.map(lambda p: jnp.stack([p, 2 * p]), params))
+    np.testing.assert_array_equal(batched["kernel"], [[2.0, 0.0, -6.0], [4.0, 0.0, -12.0]])
