@@ -11,9 +11,9 @@ from mst_jax.envs import registry
 @pytest.mark.parametrize(
     ("task", "message"),
     [
-        ("cartpole-swingup", "must read 'suite:name'; suites are dmc, probe"),
+        ("cartpole-swingup", "must read 'suite:name'; suites are brax, dmc, probe"),
         ("dm:cartpole-swingup", "unknown suite 'dm': did you mean dmc?"),
-        ("atari:pong", "unknown suite 'atari': there are dmc, probe"),
+        ("atari:pong", "unknown suite 'atari': there are brax, dmc, probe"),
         ("dmc:cartpole-swingpu", "unknown task 'cartpole-swingpu' in suite 'dmc': did you mean "),
         ("dmc:cartpole_swingup", "did you mean cartpole-swingup"),
         ("probe:xyz", "unknown task 'xyz' in suite 'probe': there are constant_reward, "),
@@ -27,7 +27,7 @@ def test_unknown_names_say_what_exists(task, message):
 
 
 def test_tasks_of_every_suite_have_their_own_names():
-    assert envs.suites() == ["dmc", "probe"]
+    assert envs.suites() == ["brax", "dmc", "probe"]
     names = envs.tasks("dmc")
     assert {"dog-run", "ball_in_cup-catch", "humanoid_CMU-run", "cartpole-swingup"} <= set(names)
     assert len(names) == len(set(names)) > 50
