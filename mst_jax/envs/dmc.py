@@ -19,6 +19,7 @@ os.environ.setdefault("MUJOCO_GL", "disabled")
 from dm_control import _render, suite
 from dm_control.rl.control import Environment
 
+from mst_jax.envs.actions import affine
 from mst_jax.envs.base import HostTask, Spec
 from mst_jax.envs.vector import WorkerVectorEnv
 
@@ -122,17 +123,6 @@ class DmcEnv:
         for name, slot in self._slots:
             flat[slot] = np.ravel(observation[name])
         return flat
-
-
-def affine(minimum: np.ndarray, maximum: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Offset and scale, float64 [A], that take [-1, 1] to [minimum, maximum].
-
-    An actuator without limits (dm_control gives it +-1e10) takes the action as it is.
-    """
-    limited = maximum - minimum < 1e10
-    offset = np.where(limited, (maximum + minimum) / 2, 0.0)
-    scale = np.where(limited, (maximum - minimum) / 2, 1.0)
-    return offset, scale
 
 
 def slots(

@@ -26,7 +26,9 @@ class Suite(NamedTuple):
 
 
 SUITES = {
+    "brax": Suite("mst_jax.envs.brax", "pip install brax==0.14.2"),
     "dmc": Suite("mst_jax.envs.dmc", "pip install dm_control 'mujoco>=3.17,<4'"),
+    "gym": Suite("mst_jax.envs.gym", "pip install 'mst_jax[gym]'"),
     "probe": Suite("mst_jax.envs.probe", "pip install mst_jax"),
 }
 

@@ -109,12 +109,6 @@ def test_fields_are_flattened_in_dm_controls_order():
     assert names == expected.split()
 
 
-def test_action_bounds_that_are_not_symmetric():
-    offset, scale = dmc.affine(np.array([-1.0, 0.0, -3.0, -1e10]), np.array([1.0, 4.0, 1.0, 1e10]))
-    np.testing.assert_array_equal(offset, [0, 2, -1, 0])
-    np.testing.assert_array_equal(scale, [1, 2, 2, 1])  # no limits: as it is
-
-
 class Scripted(cartpole.Balance):
     """Cartpole with bounds [0, 4], reward = control + step number, and a scripted end."""
 

@@ -1,0 +1,81 @@
+"""Simulations written in brax's manner (brax itself, MuJoCo Playground) as `Simulation`s.
+
+In that manner `reset(key)` and `step(state, action)` return a dataclass with `obs`, `reward`,
+`done` and whatever else the simulation needs.
+"""
+
+import contextlib
+import io
+import warnings
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import mujoco
+
+from mst_jax.envs.episodic import Simulation
+
+
+class Physics(Protocol):
+    """What brax and Playground call an environment: neither time limit nor restarts."""
+
+    def reset(self, key: jax.Array) -> Any:
+        """Draws a start state."""
+
+    def step(self, state: Any, action: jax.Array) -> Any:
+        """Takes one control step; it may write into dictionaries of `state`."""
+
+
+def simulation_of(physics: Physics, action_repeat: int) -> Simulation:
+    """Turns brax's manner into ours; the world is the library's own state.
+
+    An action repeat sums rewards and stops at a terminal state.
+
+    Args:
+      physics: the environment, free of wrappers.
+      action_repeat: control steps per agent step.
+    """
+
+    def start(key: jax.Array) -> Any:
+        with quiet():
+            return physics.reset(key)
+
+    shapes = jax.eval_shape(start, jax.random.key(0))
+
+    def once(world: Any, action: jax.Array) -> tuple[Any, jax.Array, jax.Array]:
+        copied = jax.tree.map(lambda leaf: leaf, world)  # `step` writes into its dictionaries
+        with quiet():
+            following = physics.step(copied, action)
+        # Some rewards and flags are plain numbers, but a loop's state must keep its types.
+        world = jax.tree.map(lambda x, like: jnp.asarray(x, like.dtype), following, shapes)
+        return world, jnp.asarray(world.reward, jnp.float32), world.done > 0.5
+
+    def advance(world: Any, action: jax.Array) -> tuple[Any, jax.Array, jax.Array]:
+        world, total, terminated = once(world, action)
+        for _ in range(action_repeat - 1):
+            following, reward, ends = once(world, action)
+            kept = lambda new, old, over=terminated: jnp.where(over, old, new)  # noqa: E731
+            world = jax.tree.map(kept, following, world)
+            total = kept(total + reward, total)
+            terminated = terminated | ends
+        return world, total, terminated
+
+    return Simulation(start, lambda world: world.obs, advance)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Drops what these libraries say when they are imported, loaded and traced.
+
+    mjx prints that the optional `warp` is missing, brax and jaxopt warn that newer libraries exist,
+    brax uses what mjx deprecates, and MuJoCo would write what it deprecates into a log file.
+    """
+    previous = mujoco.get_mju_user_warning()
+    mujoco.set_mju_user_warning(lambda message: None)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        mujoco.set_mju_user_warning(previous)

@@ -1,0 +1,17 @@
+"""The map from [-1, 1] to bounds."""
+
+import numpy as np
+
+from mst_jax.envs.actions import affine
+
+
+def test_action_bounds_that_are_not_symmetric():
+    offset, scale = affine(np.array([-1.0, 0.0, -3.0, -1e10]), np.array([1.0, 4.0, 1.0, 1e10]))
+    np.testing.assert_array_equal(offset, [0, 2, -1, 0])
+    np.testing.assert_array_equal(scale, [1, 2, 2, 1])  # no limits: as it is
+
+
+def test_float32_bounds_are_mapped_in_float64():
+    offset, scale = affine(np.float32([-0.4]), np.float32([0.4]))
+    assert offset.dtype == scale.dtype == np.float64
+    np.testing.assert_allclose(scale, 0.4, rtol=1e-7)

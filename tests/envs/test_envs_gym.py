@@ -1,0 +1,171 @@
+"""The Gymnasium adapter against Gymnasium's own stepping, and its conventions by hand."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+gymnasium = pytest.importorskip("gymnasium")
+pytest.importorskip("mujoco")
+
+from mst_jax import envs  # noqa: E402
+from mst_jax.envs import gym  # noqa: E402
+from mst_jax.envs.base import episode_seed  # noqa: E402
+
+TRIPLE = (7, 2, 5)  # seed, environment index, episode number
+FAST = ["InvertedPendulum-v5", "HalfCheetah-v5", "Pendulum-v1", "MountainCarContinuous-v0"]
+
+
+def actions_for(environment, steps):
+    generator = np.random.default_rng(0)
+    return generator.uniform(-1, 1, (steps, environment.spec.action_size)).astype(np.float32)
+
+
+@pytest.mark.parametrize("repeat", [1, 3])
+@pytest.mark.parametrize("name", FAST)
+def test_equal_to_gymnasiums_own_stepping_to_the_last_bit(name, repeat):
+    environment, theirs = gym.GymEnv(name, repeat), gymnasium.make(name)
+    environment.reset(episode_seed(0, 0, 0))  # a life before
+    seed = int.from_bytes(episode_seed(*TRIPLE).generate_state(4).tobytes(), "little")
+    expected, _ = theirs.reset(seed=seed)
+    observation = environment.reset(episode_seed(*TRIPLE))
+    assert observation.dtype == np.float32
+    np.testing.assert_array_equal(observation, np.float32(expected))
+    low, high = np.float64(theirs.action_space.low), np.float64(theirs.action_space.high)
+    for action in actions_for(environment, 30):
+        total, ended = 0.0, False
+        for _ in range(repeat):
+            own = (low + high) / 2 + (high - low) / 2 * action
+            expected, reward, terminated, truncated, _ = theirs.step(own)
+            total, ended = total + reward, terminated or truncated
+            if ended:
+                break
+        observation, reward, *flags = environment.step(action)
+        np.testing.assert_array_equal(observation, np.float32(expected))
+        assert reward == total
+        assert flags == [terminated, truncated and not terminated]
+        if ended:
+            break
+    assert np.abs(observation).max() > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "observation_size", "action_size", "length"),
+    [
+        ("InvertedPendulum-v5", 4, 1, 1000),
+        ("HalfCheetah-v5", 17, 6, 1000),
+        ("Humanoid-v5", 348, 17, 1000),
+        ("Reacher-v5", 10, 2, 50),
+        ("Pendulum-v1", 3, 1, 200),
+        ("MountainCarContinuous-v0", 2, 1, 999),
+    ],
+)
+def test_sizes(name, observation_size, action_size, length):
+    spec = envs.make(f"gym:{name}").spec
+    assert spec == envs.Spec(f"gym:{name}", observation_size, action_size, length, 1)
+
+
+def test_an_action_of_one_is_the_upper_bound():
+    environment = gym.GymEnv("Pendulum-v1", 1)  # torque in [-2, 2]
+    environment.reset(episode_seed(*TRIPLE))
+    environment.step(np.array([0.75], np.float32))
+    assert environment._environment.unwrapped.last_u == 1.5
+
+
+@pytest.mark.parametrize(("repeat", "length"), [(1, 200), (3, 67)])
+def test_the_time_limit_truncates(repeat, length):
+    environment = gym.GymEnv("Pendulum-v1", repeat)
+    assert environment.spec.episode_length == length
+    environment.reset(episode_seed(*TRIPLE))
+    flags = [environment.step(np.zeros(1, np.float32))[2:] for _ in range(length)]
+    assert flags == [(False, False)] * (length - 1) + [(False, True)]
+    if repeat == 3:  # the last agent step is two thirds of one: 200 = 66 * 3 + 2
+        assert environment._environment._elapsed_steps == 200
+
+
+def test_a_fallen_pole_terminates_even_at_the_time_limit():
+    environment = gym.GymEnv("InvertedPendulum-v5", 1)
+
+    def length_of_an_episode():
+        environment.reset(episode_seed(*TRIPLE))
+        for number in range(1, 100):
+            _, _, terminated, truncated = environment.step(np.ones(1, np.float32))
+            if terminated:
+                assert not truncated
+                return number
+        raise AssertionError("it did not fall")
+
+    steps = length_of_an_episode()
+    environment._environment._max_episode_steps = steps
+    assert length_of_an_episode() == steps
+
+
+@pytest.mark.parametrize("name", gym.tasks())
+def test_an_episode_depends_on_nothing_before_it(name):
+    fresh, used = gym.GymEnv(name, 2), gym.GymEnv(name, 2)
+    actions = actions_for(fresh, 10)
+    play(used, actions[::-1], (1, 1, 2))
+    np.testing.assert_array_equal(play(used, actions), play(fresh, actions))
+    assert not np.array_equal(play(used, actions, (7, 2, 6)), play(used, actions))
+
+
+def play(environment, actions, triple=TRIPLE):
+    """All that an episode returns, in one float64 vector."""
+    parts = [environment.reset(episode_seed(*triple))]
+    for action in actions:
+        observation, reward, terminated, truncated = environment.step(action)
+        parts += [observation, [reward, terminated, truncated]]
+        if terminated or truncated:
+            break
+    return np.concatenate(parts)
+
+
+def test_workers_restart_and_restore_bit_for_bit():
+    task = envs.make("gym:InvertedPendulum-v5")
+    actions = np.random.default_rng(1).uniform(-1, 1, (60, 2, 1)).astype(np.float32)
+    with task.vector([(1, 0), (1, 1)], workers=2) as environments:
+        environments.reset()
+        steps = [environments.step(action) for action in actions[:45]]
+        snapshot = environments.snapshot()
+        expected = [environments.step(action) for action in actions[45:]]
+    assert snapshot["episode"].min() > 0
+    ended = np.array([step.terminated for step in steps])
+    final = np.array([step.next_observation for step in steps])[ended]
+    fresh = np.array([step.observation for step in steps])[ended]
+    assert (np.abs(final[:, 1]) > 0.2).all()  # the angle that ends an episode
+    assert (np.abs(fresh) <= 0.01).all()  # Gymnasium's start noise
+    assert len(np.unique(fresh, axis=0)) == len(fresh)
+    with task.vector([(1, 0), (1, 1)], workers=1) as environments:
+        np.testing.assert_array_equal(environments.restore(snapshot), steps[-1].observation)
+        for action, step in zip(actions[45:], expected, strict=True):
+            for mine, theirs in zip(environments.step(action), step, strict=True):
+                np.testing.assert_array_equal(mine, theirs)
+
+
+def test_only_tasks_that_can_be_made_are_listed():
+    assert {"Ant-v5", "Humanoid-v5", "Pendulum-v1"} <= set(gym.tasks())
+    assert len(gym.tasks()) == 11 + 2
+    with pytest.raises(ValueError, match="'Ant-v4' in suite 'gym': did you mean Ant-v5"):
+        envs.make("gym:Ant-v4")
+    with pytest.raises(ValueError, match="unknown task 'LunarLander-v3'"):
+        envs.make("gym:LunarLander-v3")
+
+
+def test_loading_is_silent_leaves_no_file_and_imports_no_jax(tmp_path):
+    code = (
+        "import sys; from mst_jax import envs; import mst_jax.envs.worker\n"
+        "envs.make('gym:Humanoid-v5'); envs.make('gym:Pendulum-v1')\n"
+        "assert 'jax' not in sys.modules"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        cwd=tmp_path,
+        env=os.environ,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert list(tmp_path.iterdir()) == []
