@@ -1,17 +1,21 @@
-"""Small MR.Q settings and runs that several test files share."""
+"""Small settings and runs that several test files share."""
 
 import json
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from experiments.recipes import make_config, override
 from mst_jax.agents import make_agent
+from mst_jax.envs import Timestep
 from mst_jax.training import Settings
 from mst_jax.training.drivers import make_driver
 from mst_jax.training.run_state import init_run
+from mst_jax.training.step import make_step
 
 MR_SMALL = {
     **{f"{module}.hidden": 16 for module in ("encoder", "critic", "actor")},
@@ -94,3 +98,34 @@ def metrics_without_wall_clock(folder: Path):
         ]
         for path in sorted(folder.glob("seed_*/metrics.jsonl"))
     }
+
+
+def conditionals(jaxpr):
+    """The equations of all conditionals in a jaxpr and everything inside it."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "cond":
+            yield equation
+        for value in equation.params.values():
+            for inner in value if isinstance(value, (tuple, list)) else (value,):
+                inner = getattr(inner, "jaxpr", inner)
+                if hasattr(inner, "eqns"):
+                    yield from conditionals(inner)
+
+
+def conditionals_of_a_step(agent, run):
+    num_seeds, size = run.observation.shape
+    ended, observation = jnp.zeros(num_seeds, bool), jnp.zeros((num_seeds, size))
+    timestep = Timestep(observation, jnp.zeros(num_seeds), ended, ended, observation)
+    step = make_step(agent, num_seeds, learning=True)
+    return list(conditionals(jax.make_jaxpr(step)(run, timestep).jaxpr))
+
+
+def stop_after(steps):
+    """A stand-in for the signal handlers that asks to stop at the n-th look."""
+
+    @contextmanager
+    def handlers():
+        looks = iter(range(10**9))
+        yield lambda: next(looks) >= steps // 25
+
+    return handlers

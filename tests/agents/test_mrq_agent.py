@@ -1,17 +1,14 @@
 """MR.Q inside the training program: seeds, masks, conditionals, learning on probes."""
 
-from types import SimpleNamespace
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_runs import advance, run_shapes, small_config, start_run
+from small_runs import advance, conditionals_of_a_step, run_shapes, small_config, start_run
 
 from mst_jax import envs
 from mst_jax.agents import MRQConfig, Sizes, make_agent
-from mst_jax.agents.mrq import build_mrq
-from mst_jax.envs import Timestep, probe
+from mst_jax.envs import probe
 from mst_jax.training.arrays import run_from_arrays, run_to_arrays
 from mst_jax.training.run_state import keys_for
 from mst_jax.training.step import make_advance, make_step
@@ -83,19 +80,6 @@ def test_defaults_are_the_published_ones():
     assert {m.regime for m in (config.encoder, config.critic, config.actor)} == {"dense"}
 
 
-def test_seeds_differ_in_every_leaf_that_should():
-    agent = make_agent("mrq", small_config("all_rigl"), Sizes(4, 2), 1000)
-    states = jax.vmap(agent.init)(jax.random.split(jax.random.key(0), 3))
-    for path, leaf in jax.tree_util.tree_flatten_with_path(agent.parameters(states))[0]:
-        if path[-1].key == "kernel":
-            assert not (leaf[0] == leaf[1]).all(), path
-            assert not (leaf[1] == leaf[2]).all(), path
-    for path, leaf in jax.tree_util.tree_flatten_with_path(agent.masks(states))[0]:
-        if not leaf.all():
-            assert (leaf[0] != leaf[1]).any(), path
-            assert leaf[0].sum() == leaf[1].sum() == leaf[2].sum(), path
-
-
 def test_twin_heads_get_independent_masks():
     agent = make_agent("mrq", small_config(), Sizes(4, 2), 1000)
     critic = agent.masks(agent.init(jax.random.key(0)))["critic"]
@@ -104,44 +88,12 @@ def test_twin_heads_get_independent_masks():
         assert (q1 != q2).any()
 
 
-def conditionals(jaxpr):
-    """The equations of all conditionals in a jaxpr and everything inside it."""
-    for equation in jaxpr.eqns:
-        if equation.primitive.name == "cond":
-            yield equation
-        for value in equation.params.values():
-            for inner in value if isinstance(value, (tuple, list)) else (value,):
-                inner = getattr(inner, "jaxpr", inner)
-                if hasattr(inner, "eqns"):
-                    yield from conditionals(inner)
-
-
-@pytest.mark.parametrize(
-    ("recipe", "expected"),
-    [("dense", 1), ("mst", 2), ("all_static", 1), ("all_rigl", 4)],
-)
-def test_conditionals_of_the_program(recipe, expected):
-    """One for the encoder burst and one for each rewired module; none carries the seed axis."""
-    agent, run = run_shapes(envs.make("probe:point"), small_config(recipe), 3)
-    found = conditionals_of_a_step(agent, run)
-    assert len(found) == expected
-    assert all(equation.invars[0].aval.shape == () for equation in found)
-
-
 def test_conditionals_of_a_restored_run_are_those_of_a_fresh_one():
     _, agent, run = start_run(envs.make("probe:point"), small_config(), [0, 1], steps=66)
     restored = run_from_arrays(run_to_arrays(run), jax.eval_shape(lambda: run))
     for state in (run, restored):
         found = conditionals_of_a_step(agent, state)
         assert [equation.invars[0].aval.shape for equation in found] == [(), ()]
-
-
-def conditionals_of_a_step(agent, run):
-    num_seeds, size = run.observation.shape
-    ended, observation = jnp.zeros(num_seeds, bool), jnp.zeros((num_seeds, size))
-    timestep = Timestep(observation, jnp.zeros(num_seeds), ended, ended, observation)
-    step = make_step(agent, num_seeds, learning=True)
-    return list(conditionals(jax.make_jaxpr(step)(run, timestep).jaxpr))
 
 
 def test_conditionals_survive_compilation():
@@ -279,66 +231,3 @@ def test_a_seed_with_non_finite_parameters_is_marked_and_the_others_go_on():
             jax.tree.leaves(healthy.agent.params), jax.tree.leaves(sick.agent.params), strict=True
         ):
             np.testing.assert_array_equal(a[index], b[index])
-
-
-PROBE = {
-    "discount": 0.9,
-    "target_period": 25,
-    "encoder__learning_rate": 1e-3,
-    "critic__learning_rate": 1e-3,
-    "actor__learning_rate": 1e-3,
-    "buffer_size": 1000,
-}
-
-
-def learned(env, steps, recipe="mst", seeds=(0, 1)):
-    """Trains on a probe; returns (seed, observations) -> values and actions of the policy."""
-    config = small_config(recipe, **PROBE)
-    _, agent, run = start_run(env, config, list(seeds), steps, total_steps=steps)
-    spec = env.spec
-    mrq = build_mrq(config, spec, steps)
-
-    def of_seed(state, observation):
-        action = agent.act(state, observation, None)
-        zs = mrq.core.encoder.zs(state.params["encoder"], observation)
-        zsa = mrq.core.encoder.zsa(state.params["encoder"], zs, action)
-        value = mrq.core.critic.apply(state.params["critic"], zsa).mean(-1) * state.reward_scale
-        return value, action
-
-    return SimpleNamespace(
-        run=run,
-        ask=lambda observations: jax.vmap(of_seed, (0, None))(
-            run.agent, jnp.asarray(observations, jnp.float32)
-        ),
-    )
-
-
-def test_truncation_bootstraps():
-    case = probe.constant_reward_truncated(length=20)
-    values, _ = learned(case.env, 1500).ask([[1.0]])
-    exact = float(case.value(np.array([1.0]), 0.9))
-    assert exact == pytest.approx(10.0)
-    np.testing.assert_allclose(values, exact, rtol=0.05)
-
-
-def test_termination_does_not_bootstrap():
-    case = probe.constant_reward(length=10)
-    observations = np.array([[1.0], [0.5], [0.1]])
-    values, _ = learned(case.env, 2500).ask(observations)
-    exact = case.value(observations, 0.9)
-    np.testing.assert_allclose(exact, [6.513, 4.095, 1.0], atol=1e-3)
-    np.testing.assert_allclose(values, np.broadcast_to(exact, values.shape), atol=0.6)
-
-
-def test_credit_travels_over_two_steps():
-    case = probe.delayed_reward(delay=2)
-    observations = np.array([[1.0, 1.0], [-1.0, 1.0], [1.0, 0.0], [-1.0, 0.0]])
-    values, _ = learned(case.env, 2000).ask(observations)
-    exact = case.value(observations, 0.9)
-    np.testing.assert_allclose(exact, [0.81, -0.81, 1.0, -1.0], atol=1e-6)
-    np.testing.assert_allclose(values, np.broadcast_to(exact, values.shape), atol=0.2)
-
-
-def test_the_actor_finds_the_best_action():
-    _, actions = learned(probe.action_reward(length=20).env, 2500).ask([[1.0]])
-    np.testing.assert_allclose(actions, probe.BEST_ACTION, atol=0.15)

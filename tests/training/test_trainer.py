@@ -10,7 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_runs import CLI, metrics_without_wall_clock, small_config, small_settings
+from small_runs import (
+    CLI,
+    metrics_without_wall_clock,
+    small_config,
+    small_settings,
+    stop_after,
+)
 
 from mst_jax import load_policy
 from mst_jax.analysis import read_curve
@@ -103,18 +109,6 @@ def test_stopping_in_mid_chunk_and_resuming_changes_nothing(finished, tmp_path, 
     outcome = train(job)
     assert outcome.fingerprint == finished.fingerprint
     assert metrics_without_wall_clock(outcome.folder) == metrics_without_wall_clock(finished.folder)
-
-
-def stop_after(steps):
-    """A stand-in for the signal handlers that asks to stop at the n-th look."""
-    from contextlib import contextmanager
-
-    @contextmanager
-    def handlers():
-        looks = iter(range(10**9))
-        yield lambda: next(looks) >= steps // 25
-
-    return handlers
 
 
 def test_a_checkpoint_of_another_configuration_is_refused(finished):

@@ -1,0 +1,181 @@
+"""What holds for every agent: whole runs, exact resume, seeds, conditionals, resets."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small_runs import (
+    advance,
+    conditionals_of_a_step,
+    metrics_without_wall_clock,
+    run_shapes,
+    small_config,
+    small_settings,
+    start_run,
+    stop_after,
+)
+
+from mst_jax import envs, topology
+from mst_jax.agents import AGENTS, Sizes, make_agent
+from mst_jax.training import plan_resume, plan_run, train, trainer
+from mst_jax.training.arrays import fingerprint, run_from_arrays, run_to_arrays
+
+EVERY_AGENT = pytest.mark.parametrize("name", sorted(AGENTS))
+
+
+@EVERY_AGENT
+@pytest.mark.parametrize("recipe", ["mst", "dense"])
+def test_two_seeds_run_and_resume_exactly(name, recipe):
+    """In one program; tests/training has the same through files and signals, for MR.Q."""
+    config = small_config(recipe, name)
+    driver, agent, run = start_run(envs.make("probe:point"), config, [0, 1], 90, agent=name)
+    saved, like = run_to_arrays(run), jax.eval_shape(lambda: run)
+    run = advance(driver, agent, run, 20)
+    whole, losses = fingerprint(run_to_arrays(run)), run.totals.metrics
+    sparse = 0.0 if recipe == "dense" else 0.6
+    for module in ("critic", "actor"):
+        masks = jax.tree.map(lambda m: m[0], agent.masks(run.agent)[module])
+        density = float(topology.density(masks)) if jax.tree.leaves(masks) else 1.0
+        assert density == pytest.approx(1 - sparse, abs=0.02)
+        assert np.isfinite(losses[f"{module}/loss"]).all()
+    resumed = advance(driver, agent, run_from_arrays(saved, like), 20)
+    assert fingerprint(run_to_arrays(resumed)) == whole
+
+
+@pytest.mark.slow
+@EVERY_AGENT
+@pytest.mark.parametrize("recipe", ["mst", "dense"])
+def test_two_seeds_resume_exactly_on_dm_control(name, recipe, tmp_path, monkeypatch):
+    settings = small_settings(
+        "dmc:cartpole-swingup",
+        recipe,
+        name,
+        steps=700,
+        eval_every=500,
+        eval_episodes=1,
+        log_every=100,
+        checkpoint_every=300,
+    )
+    whole = train(plan_run(settings, tmp_path / "whole"))
+    job = plan_run(settings, tmp_path / "stopped")
+    for steps in (130, 400):
+        with monkeypatch.context() as patch:
+            patch.setattr(trainer, "_stop_on_signal", stop_after(steps))
+            job = plan_resume(train(job).folder)
+    resumed = train(job)
+    assert resumed.fingerprint == whole.fingerprint
+    rows = metrics_without_wall_clock(whole.folder)
+    assert metrics_without_wall_clock(resumed.folder) == rows
+
+
+def test_a_run_with_a_reset_resumes_exactly(tmp_path, monkeypatch):
+    """Stopped before and just after the reset, which comes once."""
+    settings = small_settings(
+        agent="sac", steps=200, eval_every=100, log_every=50, checkpoint_every=0, resets=1
+    )
+    assert settings.reset_steps == [100]
+    calls = []
+    make_reset = trainer.make_reset
+    monkeypatch.setattr(trainer, "make_reset", lambda *args: counted(make_reset(*args), calls))
+    whole = train(plan_run(settings, tmp_path / "whole"))
+    job = plan_run(settings, tmp_path / "stopped")
+    stops = []
+    for steps in (80, 20):
+        with monkeypatch.context() as patch:
+            patch.setattr(trainer, "_stop_on_signal", stop_after(steps))
+            job = plan_resume(train(job).folder)
+        stops.append(job.checkpoint.step)
+    assert stops[0] < 100 <= stops[1] < 200
+    assert train(job).fingerprint == whole.fingerprint
+    assert len(calls) == 2, "traced once for each of two programs"
+
+
+def counted(function, calls):
+    def counting(run):
+        calls.append(1)
+        return function(run)
+
+    return counting
+
+
+@EVERY_AGENT
+def test_a_reset_renews_networks_and_optimizers_only(name):
+    config = small_config("all_rigl", name)
+    driver, agent, run = start_run(
+        envs.make("probe:point"), config, [0, 1], 110, total_steps=2000, agent=name
+    )
+    before = jax.device_get(run.agent)
+    keys = jax.random.split(jax.random.key(5), 2)
+    state = jax.jit(jax.vmap(agent.reset))(run.agent, keys)
+    for a, b in zip(
+        jax.tree.leaves(agent.masks(before)), jax.tree.leaves(agent.masks(state)), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
+    for module, params in agent.parameters(state).items():
+        topology.check(params, state.opt_state[module])
+        kernels = [
+            (a, b)
+            for (path, a), b in zip(
+                jax.tree_util.tree_flatten_with_path(params)[0],
+                jax.tree.leaves(agent.parameters(before)[module]),
+                strict=True,
+            )
+            if path[-1].key == "kernel"
+        ]
+        assert all((np.asarray(a) != b).any() for a, b in kernels)
+        assert all((np.asarray(a)[0] != np.asarray(a)[1]).any() for a, _ in kernels)
+        slots = jax.tree_util.tree_flatten_with_path(state.opt_state[module].inner)[0]
+        fresh = [leaf for path, leaf in slots if "learning_rate" not in str(path[-1])]
+        assert not any(np.asarray(leaf).any() for leaf in fresh), "moments and counts are zero"
+    if hasattr(before, "statistics"):
+        np.testing.assert_array_equal(before.statistics.mean, state.statistics.mean)
+        assert int(state.statistics.count[0]) == 110
+    # The schedule goes on: the next rewiring comes when it would have come.
+    run = advance(driver, agent, run.replace(agent=state), 40)
+    for module, params in agent.parameters(run.agent).items():
+        topology.check(params, run.agent.opt_state[module])
+
+
+@EVERY_AGENT
+def test_seeds_differ_in_every_leaf_that_should(name):
+    agent = make_agent(name, small_config("all_rigl", name), Sizes(4, 2), 1000)
+    states = jax.jit(jax.vmap(agent.init))(jax.random.split(jax.random.key(0), 3))
+    for path, leaf in jax.tree_util.tree_flatten_with_path(agent.parameters(states))[0]:
+        if path[-1].key == "kernel":
+            assert not (leaf[0] == leaf[1]).all(), path
+            assert not (leaf[1] == leaf[2]).all(), path
+    for path, leaf in jax.tree_util.tree_flatten_with_path(agent.masks(states))[0]:
+        if not leaf.all():
+            assert (leaf[0] != leaf[1]).any(), path
+            assert leaf[0].sum() == leaf[1].sum() == leaf[2].sum(), path
+
+
+BURST = {"mrq": 1, "mrsac": 1, "sac": 0, "ddpg": 0}  # MR.Q's encoder burst
+
+
+@EVERY_AGENT
+@pytest.mark.parametrize(
+    ("recipe", "rewired"), [("dense", 0), ("mst", 1), ("all_static", 0), ("all_rigl", 9)]
+)
+def test_conditionals_of_the_program(name, recipe, rewired):
+    """One for the encoder burst and one for each rewired module; none carries the seed axis."""
+    agent, run = run_shapes(envs.make("probe:point"), small_config(recipe, name), 3, name)
+    found = conditionals_of_a_step(agent, run)
+    assert len(found) == BURST[name] + min(rewired, len(agent.plans))
+    assert all(equation.invars[0].aval.shape == () for equation in found)
+
+
+@pytest.mark.parametrize(
+    "name", ["sac", *(pytest.param(n, marks=pytest.mark.slow) for n in ("ddpg", "mrsac"))]
+)
+def test_a_program_of_one_seed_equals_itself_among_others(name):
+    """DESIGN rule 5, over the first updates: same keys and masks, parameters to 1e-4."""
+    env, config = envs.make("probe:observation_reward"), small_config("mst", name)
+    states = []
+    for seeds in ([1], [0, 1]):
+        _, agent, run = start_run(env, config, seeds, 74, agent=name)
+        states.append(jax.tree.map(lambda leaf, s=seeds: leaf[s.index(1)], run.agent))
+    for a, b in zip(*(jax.tree.leaves(agent.masks(s)) for s in states), strict=True):
+        np.testing.assert_array_equal(a, b)
+    for a, b in zip(*(jax.tree.leaves(agent.parameters(s)) for s in states), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-4 * float(jnp.abs(b).max()) + 1e-7)
