@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.harness import interleave
-from mst_jax.agents import Sizes, make_agent
+from experiments.recipes import make_config, override
+from mst_jax.agents import ModuleConfig, Sizes, make_agent
 from mst_jax.envs import Timestep
 from mst_jax.training.run_state import Run, init_run
 from mst_jax.training.step import make_step
@@ -21,7 +22,7 @@ UPDATES = 250  # one target period of MR.Q, so exactly one encoder burst
 
 def transfer_seconds(run: Run) -> float:
     """Seconds to move one step's observations up and its actions down, without computing."""
-    host = [np.asarray(run.observation)] * 2 + [np.zeros(4, np.float32)] * 3
+    host = [np.asarray(run.observation)] * 2 + [np.zeros(len(run.healthy), np.float32)] * 3
     copy = jax.jit(lambda action: action + 0.0)
 
     def once() -> None:
@@ -58,3 +59,16 @@ def fused_program(
         state["run"].action.block_until_ready()
 
     return execute, compile_seconds
+
+
+def sized(
+    recipe: str, width: int, changes: dict[str, Any] | None = None, agent: str = "mrq"
+) -> Any:
+    """A recipe with one width for hidden layers and latents, and other settings changed."""
+    config = make_config(agent, recipe)
+    modules = [name for name, value in vars(config).items() if isinstance(value, ModuleConfig)]
+    widths = {f"{module}.hidden": width for module in modules}
+    latents = {"zs_size": width, "zsa_size": width, "za_size": width // 2}
+    if "encoder" in modules:
+        widths |= latents
+    return override(config, {**widths, **(changes or {})})

@@ -18,9 +18,8 @@ import numpy as np
 from absl import flags
 
 from benchmarks.harness import interleave, show, write_results
-from benchmarks.programs import ACTION, OBSERVATION, UPDATES, fused_program, transfer_seconds
+from benchmarks.programs import ACTION, OBSERVATION, UPDATES, fused_program, sized, transfer_seconds
 from experiments.cli import launch
-from experiments.recipes import make_config, override
 from mst_jax import envs
 from mst_jax.agents import MRQConfig, Sizes, make_agent
 from mst_jax.agents import mrq_losses as losses
@@ -194,13 +193,6 @@ def plain_scan(config: MRQConfig) -> Callable[[], None]:
     program = jax.jit(lambda state: jax.lax.scan(update, state, jnp.arange(UPDATES))[0])
     state = mrq.core.init(jax.random.key(0))
     return lambda: jax.block_until_ready(program(state))
-
-
-def sized(recipe: str, width: int, changes: dict[str, Any] | None = None) -> MRQConfig:
-    """A recipe with one width for hidden layers and latents; batch 256 unless changed."""
-    widths = {f"{module}.hidden": width for module in ("encoder", "critic", "actor")}
-    latents = {"zs_size": width, "zsa_size": width, "za_size": width // 2}
-    return override(make_config("mrq", recipe), {**widths, **latents, **(changes or {})})
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """mst_jax against eager PyTorch: python -m benchmarks.peers [--output=FILE] (extra: peers).
 
-Both do what follows one environment step, over and over: store a transition, learn, choose the next
-action. Networks, batch sizes and buffers are equal. PyTorch runs eagerly, with its fused AdamW and a
-NumPy buffer on the host; mst_jax in one device program. PyTorch trains one seed at a time, so its
-seed-updates per second do not depend on the number of seeds.
+Both do what follows one environment step, over and over: store a transition, learn, choose the
+next action. Networks, batch sizes and buffers are equal. PyTorch runs eagerly, with its fused AdamW
+and a NumPy buffer on the host, on a GPU if it sees one; mst_jax in one device program. PyTorch
+trains one seed at a time, so its seed-updates per second do not depend on the number of seeds.
 
 Threads of PyTorch wait by spinning, so on a machine that does anything else its numbers collapse.
 There, compare on one core: OMP_NUM_THREADS=1 taskset -c 0 python -m benchmarks.peers.
@@ -52,10 +52,13 @@ def main(_: list[str]) -> None:
             for name in AGENTS.value
             for size in SIZES.value
         }
-    print(f"PyTorch {torch.__version__}, {torch.get_num_threads()} threads", flush=True)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.set_default_device(device)
+    print(f"PyTorch {torch.__version__}, {device}, {torch.get_num_threads()} threads", flush=True)
     results = [compare(name, size, config) for (name, size), config in configs.items()]
     record = {
         "torch": torch.__version__,
+        "torch_device": device,
         "torch_threads": torch.get_num_threads(),
         "comparisons": results,
     }

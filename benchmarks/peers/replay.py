@@ -1,4 +1,4 @@
-"""Replay buffers in NumPy, as the published programs keep them on the host."""
+"""Replay buffers in NumPy on the host, as the published programs keep them."""
 
 import numpy as np
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F  # noqa: N812, the name everybody gives it
 from torch import nn
 
 from benchmarks.peers.replay import PrioritizedReplay
+from benchmarks.peers.tensors import to_device
 from mst_jax.agents import MRQConfig
 
 
@@ -118,8 +119,8 @@ class TorchMRQ:
     @torch.no_grad()
     def act(self, observation: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Action (A,) for an observation (O,), with exploration noise."""
-        zs = self.encoder.embed(torch.from_numpy(observation))
-        action = torch.tanh(self.actor(zs)).numpy()
+        zs = self.encoder.embed(to_device(observation))
+        action = torch.tanh(self.actor(zs)).cpu().numpy()
         noise = self.config.exploration_noise * rng.standard_normal(action.shape, np.float32)
         return np.clip(action + noise, -1.0, 1.0)
 
@@ -136,7 +137,7 @@ class TorchMRQ:
         starts = replay.sample(rng, config.batch_size)
         batch = read_batch(replay, starts, config.n_step)
         noise = config.target_noise * torch.randn_like(batch.action[:, 0])
-        replay.set_priority(starts, self.update_critic_and_actor(batch, noise).numpy())
+        replay.set_priority(starts, self.update_critic_and_actor(batch, noise).cpu().numpy())
 
     def _copy_targets(self, replay: PrioritizedReplay) -> None:
         for name, target in self.targets.items():
@@ -219,7 +220,7 @@ def read_batch(replay: PrioritizedReplay, starts: np.ndarray, length: int) -> Ba
         replay.reward[steps],
         replay.terminated[steps].astype(np.float32),
     )
-    return Batch(*map(torch.from_numpy, arrays))
+    return Batch(*map(to_device, arrays))
 
 
 def two_hot(values: torch.Tensor, bins: torch.Tensor) -> torch.Tensor:

@@ -13,6 +13,7 @@ import torch.nn.functional as F  # noqa: N812, the name everybody gives it
 from torch import nn
 
 from benchmarks.peers.replay import UniformReplay
+from benchmarks.peers.tensors import to_device
 from mst_jax.agents import SACConfig
 
 MIN_LOG_STD, MAX_LOG_STD = -10.0, 2.0
@@ -45,7 +46,7 @@ class RunningNorm:
     def __call__(self, observation: np.ndarray) -> torch.Tensor:
         """Normalises (..., O)."""
         scaled = (observation - self.mean) / np.sqrt(self.variance + 1e-8)
-        return torch.from_numpy(scaled.astype(np.float32))
+        return to_device(scaled.astype(np.float32))
 
 
 class Block(nn.Module):
@@ -149,7 +150,7 @@ class TorchSAC:
     def act(self, observation: np.ndarray) -> np.ndarray:
         """A sample of the policy (A,) for an observation (O,)."""
         features = self.norm(observation)
-        return self.actor(features, torch.randn(self.actor.mean.out_features))[0].numpy()
+        return self.actor(features, torch.randn(self.actor.mean.out_features))[0].cpu().numpy()
 
     def learn(self, replay: UniformReplay, rng: np.random.Generator) -> None:
         """The updates of one environment step, each on a batch of its own."""
@@ -157,9 +158,9 @@ class TorchSAC:
             slots = replay.sample(rng, self.config.batch_size)
             batch = Batch(
                 self.norm(replay.observation[slots]),
-                torch.from_numpy(replay.action[slots]),
-                torch.from_numpy(replay.reward[slots]),
-                torch.from_numpy(replay.terminated[slots]),
+                to_device(replay.action[slots]),
+                to_device(replay.reward[slots]),
+                to_device(replay.terminated[slots]),
                 self.norm(replay.next_observation[slots]),
             )
             self.update(batch, torch.randn(2, *batch.action.shape))
