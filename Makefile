@@ -7,26 +7,33 @@ LOGDIR ?= runs/quickstart
 TEST_WORKERS ?= -n auto --dist worksteal
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test test-all lint clean
+.PHONY: quickstart test test-all test-matrix lint clean
 
-# The stamp depends on setup.py, so a changed pin reinstalls and an unchanged one costs nothing.
+# The stamp depends on setup.py, so a changed pin reinstalls and an unchanged one costs nothing. The
+# second line matters on Python 3.13 only, where setup.py cannot ask for dm_control.
 $(VENV)/.installed: setup.py
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps dm_control==1.0.50
 	touch $@
 
 quickstart: $(VENV)/.installed
 	$(BIN)/python -m experiments.quickstart --task=$(TASK) --logdir=$(LOGDIR)
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest $(TEST_WORKERS)
+	$(BIN)/python -m pytest $(TEST_WORKERS) $(PYTEST_ARGS)
 
 test-all: $(VENV)/.installed
 	$(BIN)/python -m pytest $(TEST_WORKERS) -m ''
+
+# The default tests on every supported Python and jax; PYTEST_ARGS="tests/replay -x" for a part.
+# A Python that is not installed is a failure unless ALLOW_MISSING=1.
+test-matrix:
+	PYTEST_ARGS='$(PYTEST_ARGS)' .ci/matrix
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-py* build *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -7,6 +7,23 @@ from setuptools import find_packages, setup
 # dm_control 1.0.50 fails in suite.load with mujoco 4, which removed its flex fields.
 MUJOCO = "mujoco>=3.17,<4"
 
+# dm_control requires labmaze, which its suite never imports and which has no wheel for Python 3.13
+# (building it needs bazel). There, `pip install --no-deps dm_control==1.0.50` completes this.
+DM_CONTROL_NEEDS = [
+    "dm-env",
+    "dm-tree",
+    "glfw",
+    "lxml",
+    "pyopengl",
+    "pyparsing",
+    "requests",
+    "scipy",
+]
+DM_CONTROL = [
+    "dm_control==1.0.50; python_version < '3.13'",
+    *(f"{name}; python_version >= '3.13'" for name in DM_CONTROL_NEEDS),
+]
+
 setup(
     name="mst_jax",
     version="0.1.0",
@@ -25,7 +42,7 @@ setup(
         "absl-py",
         "ml_collections>=1.1",  # DEFINE_config_dataclass
         "orbax-checkpoint>=0.12",
-        "dm_control==1.0.50",
+        *DM_CONTROL,
         MUJOCO,
         "mujoco-mjx>=3.17,<4",
         "brax==0.14.2",
@@ -39,6 +56,7 @@ setup(
         "atari": ["ale-py==0.12.1", "gymnasium==1.4.0", "opencv-python-headless"],
         "envpool": ["envpool==1.2.5"],
         "peers": ["torch==2.13.0", "gymnasium==1.4.0"],
+        "wandb": ["wandb>=0.19.10"],  # the first with several runs in one process
         "cuda": ["jax[cuda13]>=0.10,<0.13"],
     },
 )

@@ -27,6 +27,12 @@ def interleave(programs: Mapping[str, Callable[[], Any]], repeats: int) -> dict[
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
+def show(part: str, result: dict[str, float]) -> dict[str, float]:
+    """Prints a result on one line and returns it."""
+    print(part, ", ".join(f"{name} {value:.4g}" for name, value in result.items()), flush=True)
+    return result
+
+
 def write_results(path: str | None, command: str, results: Any) -> None:
     """Writes results with command, machine, versions and date; nothing without a path."""
     if path is None:

@@ -10,7 +10,6 @@
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -18,18 +17,15 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from benchmarks.harness import interleave, write_results
+from benchmarks.harness import interleave, show, write_results
+from benchmarks.programs import ACTION, OBSERVATION, UPDATES, fused_program, sized, transfer_seconds
 from experiments.cli import launch
-from experiments.recipes import make_config, override
 from mst_jax import envs
 from mst_jax.agents import MRQConfig, Sizes, make_agent
 from mst_jax.agents import mrq_losses as losses
 from mst_jax.agents.mrq import build_mrq
-from mst_jax.envs import Timestep
 from mst_jax.training.drivers import make_driver
 from mst_jax.training.evaluation import make_evaluator
-from mst_jax.training.run_state import Run, init_run
-from mst_jax.training.step import make_step
 
 PARTS = ("arithmetic", "seeds", "rewiring", "shares")
 PART = flags.DEFINE_list("parts", list(PARTS), "Which parts to run.")
@@ -37,8 +33,6 @@ WIDTHS = flags.DEFINE_list("widths", ["64", "128", "512"], "Hidden and latent si
 SEEDS = flags.DEFINE_list("seeds", ["1", "2", "4", "8"], "Numbers of seeds of part 2.")
 REPEATS = flags.DEFINE_integer("repeats", 3, "Repeats of each measurement; medians are reported.")
 OUTPUT = flags.DEFINE_string("output", None, "JSON file to write.")
-
-OBSERVATION, ACTION, UPDATES = 17, 6, 250  # one target period, so exactly one encoder burst
 
 
 class Batch(NamedTuple):
@@ -153,47 +147,6 @@ def shares() -> dict[str, float]:
     return show("shares", result)
 
 
-def transfer_seconds(run: Run) -> float:
-    """Seconds to move one step's observations up and its actions down, without computing."""
-    host = [np.asarray(run.observation)] * 2 + [np.zeros(4, np.float32)] * 3
-    copy = jax.jit(lambda action: action + 0.0)
-
-    def once() -> None:
-        jax.block_until_ready([jax.device_put(array) for array in host])
-        np.asarray(copy(run.action))
-
-    return interleave({"transfer": lambda: [once() for _ in range(200)]}, 5)["transfer"] / 200
-
-
-def fused_program(
-    config: MRQConfig, count: int, updates: int = UPDATES
-) -> tuple[Callable[[], None], float]:
-    """`updates` fused steps of `count` seeds on a constant environment, and the compile time."""
-    agent = make_agent("mrq", config, Sizes(OBSERVATION, ACTION), 1_000_000)
-    observation = np.random.default_rng(0).normal(size=(count, OBSERVATION)).astype(np.float32)
-    start = partial(
-        init_run, agent, list(range(count)), 20_000, action_size=ACTION, environment=None
-    )
-    run = jax.jit(start)(observation=observation)
-    ended = jnp.zeros(count, bool)
-    timestep = Timestep(jnp.asarray(observation), jnp.ones(count), ended, ended, observation)
-
-    def steps(learning: bool, number: int) -> Callable[[Run], Run]:
-        step = make_step(agent, count, learning)
-        return lambda run: jax.lax.fori_loop(0, number, lambda _, r: step(r, timestep), run)
-
-    state = {"run": jax.jit(steps(False, 5_000), donate_argnums=0)(run)}
-    before = time.perf_counter()
-    program = jax.jit(steps(True, updates), donate_argnums=0).lower(state["run"]).compile()
-    compile_seconds = time.perf_counter() - before
-
-    def execute() -> None:
-        state["run"] = program(state["run"])
-        state["run"].action.block_until_ready()
-
-    return execute, compile_seconds
-
-
 def plain_scan(config: MRQConfig) -> Callable[[], None]:
     """As many encoder, critic and actor updates of one seed on batches at hand, nothing else.
 
@@ -240,19 +193,6 @@ def plain_scan(config: MRQConfig) -> Callable[[], None]:
     program = jax.jit(lambda state: jax.lax.scan(update, state, jnp.arange(UPDATES))[0])
     state = mrq.core.init(jax.random.key(0))
     return lambda: jax.block_until_ready(program(state))
-
-
-def sized(recipe: str, width: int, changes: dict[str, Any] | None = None) -> MRQConfig:
-    """A recipe with one width for hidden layers and latents; batch 256 unless changed."""
-    widths = {f"{module}.hidden": width for module in ("encoder", "critic", "actor")}
-    latents = {"zs_size": width, "zsa_size": width, "za_size": width // 2}
-    return override(make_config("mrq", recipe), {**widths, **latents, **(changes or {})})
-
-
-def show(part: str, result: dict[str, float]) -> dict[str, float]:
-    """Prints a result on one line and returns it."""
-    print(part, ", ".join(f"{name} {value:.4g}" for name, value in result.items()), flush=True)
-    return result
 
 
 if __name__ == "__main__":

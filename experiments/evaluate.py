@@ -1,4 +1,7 @@
-"""Evaluates a run's newest policies: python -m experiments.evaluate RUN_FOLDER --episodes=10."""
+"""Evaluates a run's newest policies: python -m experiments.evaluate RUN_FOLDER --episodes=10.
+
+With --best the policies of each seed's best evaluation, as of the newest full checkpoint.
+"""
 
 import json
 from pathlib import Path
@@ -8,27 +11,32 @@ from absl import flags
 
 from experiments.cli import launch, one_line_errors, run_folders
 from mst_jax import envs
-from mst_jax.training import load_snapshot
+from mst_jax.training import checkpoints, load_snapshot
 from mst_jax.training.evaluation import make_evaluator
 
 EPISODES = flags.DEFINE_integer("episodes", 10, "Episodes per seed.", lower_bound=1)
 INDEX = flags.DEFINE_integer(
     "index", 1_000_000, "Which start states: evaluations of one index see the same ones."
 )
+BEST = flags.DEFINE_bool("best", False, "Each seed's best policy so far instead of the newest.")
 
 
 def main(argv: list[str]) -> None:
     """Prints the return of each seed and writes evaluation.json into the run folder."""
     with one_line_errors():
         (folder,) = run_folders(argv, at_most=1)
-        settings, agent, states, _, step = load_snapshot(folder)
+        tier = checkpoints.BEST if BEST.value else checkpoints.LIGHT
+        settings, agent, states, _, step = load_snapshot(folder, tier)
         task = envs.make(settings.task)
     evaluator = make_evaluator(agent, task, settings.seed_list, EPISODES.value)
     try:
         returns = evaluator(states, INDEX.value)
     finally:
         evaluator.close()
-    print(f"{settings.task}, {settings.recipe}, step {step:,}, {EPISODES.value} episodes per seed")
+    which = "best policies until step" if BEST.value else "step"
+    print(
+        f"{settings.task}, {settings.recipe}, {which} {step:,}, {EPISODES.value} episodes per seed"
+    )
     for seed, values in zip(settings.seed_list, returns, strict=True):
         print(f"  seed {seed}: {values.mean():8.1f} +- {values.std():.1f}")
     print(f"  mean  : {returns.mean():8.1f}")

@@ -15,7 +15,7 @@ from ml_collections import config_flags
 from experiments.cli import command, launch, one_line_errors
 from experiments.recipes import ARCHITECTURES, RECIPES, label, make_config, settings_of
 from mst_jax.agents import AGENTS, SIMBA_SIZES
-from mst_jax.training import Job, Settings, plan_resume, plan_run, train
+from mst_jax.training import WANDB_MODES, Job, Settings, plan_resume, plan_run, train
 
 AGENT = flags.DEFINE_string("agent", "mrq", f"Algorithm: {', '.join(sorted(AGENTS))}.")
 TASK = flags.DEFINE_string("task", "dmc:cartpole-swingup", "Task, as suite:name.")
@@ -38,6 +38,11 @@ STEPS = flags.DEFINE_integer("steps", 500_000, "Agent steps of each seed.", lowe
 LOGDIR = flags.DEFINE_string("logdir", "runs", "Folder in which the run gets a folder of its own.")
 EVAL_EVERY = flags.DEFINE_integer("eval_every", 5_000, "Agent steps between evaluations.")
 EVAL_EPISODES = flags.DEFINE_integer("eval_episodes", 10, "Episodes of an evaluation, per seed.")
+FINAL_EVAL_EPISODES = flags.DEFINE_integer(
+    "final_eval_episodes",
+    0,
+    "Fresh episodes, per seed, for the last and the best policy of a finished run; 0: none.",
+)
 LOG_EVERY = flags.DEFINE_integer("log_every", 1_000, "Agent steps between metric rows.")
 CHECKPOINT_EVERY = flags.DEFINE_integer(
     "checkpoint_every", 50_000, "Agent steps between full checkpoints; 0: only the last."
@@ -48,10 +53,13 @@ ROW_DTYPE = flags.DEFINE_enum(
 RESETS = flags.DEFINE_integer(
     "resets", 0, "Times that networks and optimizers begin again, equally spaced; masks stay."
 )
+WANDB = flags.DEFINE_enum(
+    "wandb", "off", WANDB_MODES, "Send metrics to Weights & Biases too, a run for each seed."
+)
 RESUME = flags.DEFINE_string("resume", None, "Run folder to continue; no other flag may be given.")
 DECIDED_BY_THE_RUN = (
     *(AGENT, TASK, RECIPE, SIZE, ARCHITECTURE, SEEDS, SEED, STEPS, LOGDIR, ROW_DTYPE, RESETS),
-    *(EVAL_EVERY, EVAL_EPISODES, LOG_EVERY, CHECKPOINT_EVERY),
+    *(EVAL_EVERY, EVAL_EPISODES, FINAL_EVAL_EPISODES, LOG_EVERY, CHECKPOINT_EVERY, WANDB),
 )
 
 
@@ -123,6 +131,8 @@ def _settings() -> Settings:
         checkpoint_every=CHECKPOINT_EVERY.value,
         row_dtype=ROW_DTYPE.value,
         resets=RESETS.value,
+        final_eval_episodes=FINAL_EVAL_EPISODES.value,
+        wandb=WANDB.value,
     )
 
 

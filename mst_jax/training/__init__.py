@@ -3,7 +3,7 @@
 from mst_jax.training.arrays import fingerprint
 from mst_jax.training.checkpoints import DamagedCheckpointError
 from mst_jax.training.policy import Policy, Snapshot, load_policy, load_snapshot
-from mst_jax.training.settings import Settings, describe_machine, read_settings
+from mst_jax.training.settings import WANDB_MODES, Settings, describe_machine, read_settings
 from mst_jax.training.sinks import read_metrics
 from mst_jax.training.trainer import (
     INITIAL_TOPOLOGY,
@@ -18,6 +18,7 @@ from mst_jax.training.trainer import (
 
 __all__ = [
     "INITIAL_TOPOLOGY",
+    "WANDB_MODES",
     "DamagedCheckpointError",
     "Job",
     "Outcome",

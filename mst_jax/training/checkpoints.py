@@ -1,7 +1,8 @@
-"""Checkpoints in two tiers, written atomically and restored whole or not at all.
+"""Checkpoints in three tiers, written atomically and restored whole or not at all.
 
 Full: everything, so that a resumed run equals one that never stopped; one kept, plus the one in
-flight. Light: what acting and looking at the topology need; the last few kept.
+flight. Light: what acting and looking at the topology need; the last few kept. Best: the same of
+each seed's best evaluation so far, written beside a full checkpoint.
 """
 
 import json
@@ -17,8 +18,8 @@ import orbax.checkpoint as ocp
 
 from mst_jax.training.arrays import Arrays
 
-FULL, LIGHT = "full", "light"
-KEPT = {FULL: 1, LIGHT: 5}
+FULL, LIGHT, BEST = "full", "light", "best"
+KEPT = {FULL: 1, LIGHT: 5, BEST: 1}
 MANIFEST = "manifest.json"
 
 
@@ -38,7 +39,7 @@ def save(folder: Path, tier: str, step: int, arrays: Arrays) -> Path:
 
     Args:
         folder: the run's checkpoint folder.
-        tier: `full` or `light`.
+        tier: `full`, `light` or `best`.
         step: environment step, its name.
         arrays: named arrays.
 

@@ -1,4 +1,4 @@
-"""What a run has learned, read from its newest light checkpoint."""
+"""What a run has learned, read from its light checkpoints."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,14 +9,14 @@ import numpy as np
 
 from mst_jax.agents import Agent
 from mst_jax.training import checkpoints
-from mst_jax.training.arrays import unflatten
+from mst_jax.training.light import from_light, masks_in
 from mst_jax.training.run_state import Purpose, keys_for, seed_keys
 from mst_jax.training.settings import Settings, read_settings
-from mst_jax.training.trainer import MASKS, prepare
+from mst_jax.training.trainer import prepare
 
 
 class Snapshot(NamedTuple):
-    """The newest light checkpoint of a run.
+    """A light checkpoint of a run.
 
     Attributes:
         settings: of the run.
@@ -53,12 +53,13 @@ class Policy:
         return np.asarray(self._act(jnp.asarray(observation, jnp.float32)))
 
 
-def load_policy(folder: str | Path, seed: int | None = None) -> Policy:
+def load_policy(folder: str | Path, seed: int | None = None, *, best: bool = False) -> Policy:
     """Reads the newest policy of a run.
 
     Args:
         folder: run folder.
         seed: one of the run's seeds; the first by default.
+        best: the policy of the seed's best evaluation instead.
 
     Returns:
         The policy of that seed.
@@ -66,25 +67,29 @@ def load_policy(folder: str | Path, seed: int | None = None) -> Policy:
     Raises:
         ValueError: when the folder is not a run, has no checkpoint yet or does not hold the seed.
     """
-    snapshot = load_snapshot(Path(folder))
+    snapshot = load_snapshot(Path(folder), checkpoints.BEST if best else checkpoints.LIGHT)
     index = snapshot.index_of(seed)
     return Policy(snapshot.agent, jax.tree.map(lambda leaf: leaf[index], snapshot.states))
 
 
-def load_snapshot(folder: Path) -> Snapshot:
-    """Reads the newest light checkpoint; ValueError when there is none."""
+def load_snapshot(folder: Path, tier: str = checkpoints.LIGHT) -> Snapshot:
+    """Reads the newest light checkpoint, or with tier `best` each seed's best policy so far.
+
+    Raises:
+        ValueError: when the folder is not a run, or there is no checkpoint of that tier yet.
+    """
     settings = read_settings(folder)
     _, agent = prepare(settings)
-    loaded = checkpoints.load_newest(folder / "checkpoints", checkpoints.LIGHT)
+    loaded = checkpoints.load_newest(folder / "checkpoints", tier)
     if loaded is None:
-        raise ValueError(f"{folder} has no checkpoint yet; let it train to its first evaluation")
+        first = "evaluation" if tier == checkpoints.LIGHT else "full checkpoint"
+        raise ValueError(
+            f"{folder} has no {tier} checkpoint yet; let it train to its first {first}"
+        )
     keys = keys_for(seed_keys(settings.seed_list), Purpose.AGENT)
-    shapes = jax.eval_shape(jax.vmap(agent.init), keys)
-    acting = {name: getattr(shapes, name) for name in agent.acting}
-    masks = {n[len(MASKS) :]: a for n, a in loaded.arrays.items() if n.startswith(MASKS)}
-    found = {n: a for n, a in loaded.arrays.items() if not n.startswith(MASKS)}
-    states = jax.tree.map(_zeros, shapes).replace(**unflatten(found, acting))
-    return Snapshot(settings, agent, states, masks, loaded.step)
+    blank = jax.tree.map(_zeros, jax.eval_shape(jax.vmap(agent.init), keys))
+    states = from_light(agent, loaded.arrays, blank)
+    return Snapshot(settings, agent, states, masks_in(loaded.arrays), loaded.step)
 
 
 def _zeros(shape: jax.ShapeDtypeStruct) -> Any:

@@ -13,12 +13,13 @@ import jax
 from mst_jax.agents import default_config
 
 CONFIG = "config.json"
+WANDB_MODES = ("off", "offline", "online")
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "dm_control", "mujoco")
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """One run: everything that decides its results.
+    """One run: everything that decides its results, and where they go.
 
     Attributes:
         agent: a name of `mst_jax.agents.AGENTS`.
@@ -35,6 +36,9 @@ class Settings:
         row_dtype: dtype of stored observations and actions.
         resets: times that networks and optimizers begin again, equally spaced over the run; buffer,
             masks and observation statistics stay (specs/network-sparsity.md §4 "Reset").
+        final_eval_episodes: episodes that judge the last and the best policies of a finished run; 0
+            for no such evaluation.
+        wandb: `off`, `offline` or `online`; metrics go to Weights & Biases as well.
     """
 
     agent: str
@@ -50,15 +54,19 @@ class Settings:
     checkpoint_every: int
     row_dtype: str = "float32"
     resets: int = 0
+    final_eval_episodes: int = 0
+    wandb: str = "off"
 
     def validate(self) -> None:
         """Raises ValueError with one line for the first impossible setting."""
         for name in ("steps", "seeds", "eval_every", "eval_episodes", "log_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        for name in ("seed", "checkpoint_every", "resets"):
+        for name in ("seed", "checkpoint_every", "resets", "final_eval_episodes"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} must not be negative")
+        if self.wandb not in WANDB_MODES:
+            raise ValueError(f"wandb={self.wandb!r} is none of {', '.join(WANDB_MODES)}")
         self.config.validate()
         if self.steps <= self.config.learning_starts:
             raise ValueError(

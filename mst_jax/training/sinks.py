@@ -50,15 +50,22 @@ class TensorBoard:
 
     def write(self, seed_index: int, row: Mapping[str, Any]) -> None:
         """Adds every number of the row as a scalar named kind/metric."""
-        for name, value in row.items():
-            if name not in ("step", "kind", "seed") and np.ndim(value) == 0:
-                tag = f"{row['kind']}/{name}"
-                self._writers[seed_index].add_scalar(tag, float(value), row["step"])
+        for tag, value in scalars(row).items():
+            self._writers[seed_index].add_scalar(tag, value, row["step"])
 
     def close(self) -> None:
         """Flushes and closes all writers."""
         for writer in self._writers:
             writer.close()
+
+
+def scalars(row: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of a row, named kind/metric; lists are left to the metric files."""
+    return {
+        f"{row['kind']}/{name}": float(value)
+        for name, value in row.items()
+        if name not in ("step", "kind", "seed") and np.ndim(value) == 0
+    }
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
@@ -68,11 +75,14 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 def cut_back(folder: Path, step: int) -> None:
-    """Drops the rows after `step`, and a half-written last line, as if they had never been."""
+    """Drops the rows after `step`, and a half-written last line, as if they had never been.
+
+    Rows of kind `final` are dropped as well: they are made after the last checkpoint.
+    """
     path = folder / METRICS
     if not path.exists():
         return
-    rows = [row for row in read_metrics(folder) if row["step"] <= step]
+    rows = [r for r in read_metrics(folder) if r["step"] <= step and r.get("kind") != "final"]
     text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
     partial = path.with_suffix(".partial")
     partial.write_text(text, encoding="utf-8")

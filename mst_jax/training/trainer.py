@@ -17,17 +17,21 @@ from tqdm import tqdm
 from mst_jax import envs, topology
 from mst_jax.agents import Agent, make_agent
 from mst_jax.training import checkpoints
-from mst_jax.training.arrays import Arrays, fingerprint, flatten, run_from_arrays, run_to_arrays
+from mst_jax.training.arrays import Arrays, fingerprint, run_from_arrays, run_to_arrays
+from mst_jax.training.best import BestPolicies, evaluate_final
 from mst_jax.training.checkpoints import Checkpoint
 from mst_jax.training.drivers import Driver, make_driver
 from mst_jax.training.evaluation import Evaluator, make_evaluator
+from mst_jax.training.light import from_light, to_light
 from mst_jax.training.memory import describe_memory, replay_slots
 from mst_jax.training.run_state import Run
 from mst_jax.training.settings import Settings, read_settings, write_settings
 from mst_jax.training.sinks import JsonLines, Sink, TensorBoard, cut_back
 from mst_jax.training.step import finish_chunk, make_reset
+from mst_jax.training.wandb_sink import WandB, check_wandb
 
-HOST, MASKS = "host/", "masks/"  # prefixes of array names in checkpoints
+# Prefixes of array names in full checkpoints; the other arrays are the run's.
+HOST, BEST = "host/", "best/"
 INITIAL_TOPOLOGY = "topology_initial.npz"
 FINGERPRINT = "fingerprint.txt"
 
@@ -54,6 +58,7 @@ class Session(NamedTuple):
     driver: Driver
     evaluator: Evaluator
     sinks: list[Sink]
+    best: BestPolicies
     finish_chunk: Callable[[Run], Any]
     reset: Callable[[Run], Run]
     stop: Callable[[], bool]  # true once a signal asked to stop
@@ -79,9 +84,11 @@ def plan_run(settings: Settings, logdir: Path) -> Job:
     """Checks a new run, which will live in `logdir` / `settings.folder_name`.
 
     Raises:
-        ValueError: when a setting is impossible, the task is unknown or the folder exists.
+        ValueError: when a setting is impossible, the task is unknown, the folder exists, or wandb
+            is asked for and cannot be used.
     """
     settings.validate()
+    check_wandb(settings.wandb)
     folder = logdir / settings.folder_name
     if folder.exists():
         raise ValueError(
@@ -94,21 +101,22 @@ def plan_resume(folder: Path) -> Job:
     """Checks a run to continue from its newest full checkpoint, or from its start if it has none.
 
     Raises:
-        ValueError: when the folder is not a run.
+        ValueError: when the folder is not a run, or wandb is asked for and cannot be used.
         DamagedCheckpointError: when there are checkpoints and none is intact.
     """
     settings = read_settings(folder)
+    check_wandb(settings.wandb)
     checkpoint = checkpoints.load_newest(folder / "checkpoints", checkpoints.FULL)
     return Job(settings, folder, *prepare(settings), checkpoint=checkpoint)
 
 
 def checkpoint_fingerprint(folder: Path) -> str:
     """Hashes a run's newest full checkpoint into fingerprint.txt; ValueError if there is none."""
-    checkpoint = plan_resume(folder).checkpoint
+    read_settings(folder)
+    checkpoint = checkpoints.load_newest(folder / "checkpoints", checkpoints.FULL)
     if checkpoint is None:
         raise ValueError(f"{folder} has no full checkpoint yet")
-    arrays = {n: a for n, a in checkpoint.arrays.items() if not n.startswith(HOST)}
-    digest = fingerprint(arrays)
+    digest = fingerprint(_of_run(checkpoint.arrays))
     (folder / FINGERPRINT).write_text(digest + "\n")
     return digest
 
@@ -134,12 +142,13 @@ def train(job: Job) -> Outcome:
     slots = replay_slots(settings, agent.buffer_size)
     row_dtype = np.dtype(settings.row_dtype)
     with ExitStack() as stack:
+        best = BestPolicies(settings.seeds)
         driver, run = make_driver(agent, task, settings.seed_list, slots, row_dtype)
         stack.enter_context(closing(driver))
         if checkpoint is not None:
             like = jax.eval_shape(lambda: run)
             del run  # or there would be two replay buffers
-            run = _restore(like, checkpoint.arrays, driver)
+            run = _restore(like, checkpoint.arrays, driver, best)
             tqdm.write(f"resumed {folder} at step {checkpoint.step:,}")
         else:
             folder.mkdir(parents=True, exist_ok=True)
@@ -153,15 +162,29 @@ def train(job: Job) -> Outcome:
         finish = jax.jit(partial(finish_chunk, agent), donate_argnums=0)
         reset = jax.jit(make_reset(agent, settings.seeds), donate_argnums=0)
         session = Session(
-            settings, folder, agent, driver, evaluator, sinks, finish, reset, stop, began
+            settings, folder, agent, driver, evaluator, sinks, best, finish, reset, stop, began
         )
         if checkpoint is None:
             topology.save_masks(folder / INITIAL_TOPOLOGY, agent.masks(run.agent))
             _evaluate(session, run, 0)
-        return _loop(session, run, 0 if checkpoint is None else checkpoint.step)
+        run, step = _loop(session, run, 0 if checkpoint is None else checkpoint.step)
+        final = settings.final_eval_episodes
+        if step < settings.steps or (final and stop()):
+            return Outcome(folder, step, None)
+        if final:
+            # The environments of training and its evaluations are not needed any more.
+            driver.close()
+            evaluator.close()
+            evaluator = make_evaluator(agent, task, settings.seed_list, final)
+            stack.enter_context(closing(evaluator))
+            _evaluate_finally(session, run, evaluator)
+        digest = fingerprint(run_to_arrays(run))
+        (folder / FINGERPRINT).write_text(digest + "\n")
+        return Outcome(folder, step, digest)
 
 
-def _loop(session: Session, run: Run, step: int) -> Outcome:
+def _loop(session: Session, run: Run, step: int) -> tuple[Run, int]:
+    """Trains to the last step or a signal; returns the run and the step it is at."""
     settings, total = session.settings, session.settings.steps
     bar = tqdm(
         total=total,
@@ -189,11 +212,7 @@ def _loop(session: Session, run: Run, step: int) -> Outcome:
             stopping = session.stop()
             if stopping or _due(step, settings.checkpoint_every, settings):
                 _save(session, run, step)
-    if step < total:
-        return Outcome(session.folder, step, None)
-    digest = fingerprint(run_to_arrays(run))
-    (session.folder / FINGERPRINT).write_text(digest + "\n")
-    return Outcome(session.folder, step, digest)
+    return run, step
 
 
 def next_boundary(step: int, settings: Settings, learning_starts: int) -> int:
@@ -241,11 +260,19 @@ def _evaluate(session: Session, run: Run, step: int) -> np.ndarray:
     for index, values in enumerate(returns):
         row = {"return": values.mean(), "returns": values, "wall/evaluation_seconds": seconds}
         _write(session, index, step, "eval", bool(healthy[index]), row)
-    light = {name: getattr(run.agent, name) for name in session.agent.acting}
-    masks = {f"{MASKS}{n}": a for n, a in flatten(session.agent.masks(run.agent)).items()}
-    arrays = {**flatten(light), **masks}
-    checkpoints.save(session.checkpoint_folder, checkpoints.LIGHT, step, arrays)
+    light = to_light(session.agent, run.agent)
+    checkpoints.save(session.checkpoint_folder, checkpoints.LIGHT, step, light)
+    session.best.update(light, returns.mean(axis=1), healthy, step)
     return returns
+
+
+def _evaluate_finally(session: Session, run: Run, evaluator: Evaluator) -> None:
+    """Writes a row of kind `final` per seed: the last and the best policy on fresh episodes."""
+    best = from_light(session.agent, session.best.policies, run.agent)
+    healthy = np.asarray(run.healthy)
+    rows = evaluate_final(evaluator, run.agent, best, session.best)
+    for index, row in enumerate(rows):
+        _write(session, index, session.settings.steps, "final", bool(healthy[index]), row)
 
 
 def _write(
@@ -261,17 +288,26 @@ def _write(
 
 def _save(session: Session, run: Run, step: int) -> None:
     snapshot = {f"{HOST}{k}": v for k, v in session.driver.snapshot().items()}
-    arrays = {**run_to_arrays(run), **snapshot}
+    best = {f"{BEST}{k}": v for k, v in session.best.to_arrays().items()}
+    arrays = {**run_to_arrays(run), **snapshot, **best}
     checkpoints.save(session.checkpoint_folder, checkpoints.FULL, step, arrays)
+    checkpoints.save(session.checkpoint_folder, checkpoints.BEST, step, session.best.policies)
 
 
-def _restore(like: Run, arrays: Arrays, driver: Driver) -> Run:
+def _restore(like: Run, arrays: Arrays, driver: Driver, best: BestPolicies) -> Run:
     """The run and the environments of a full checkpoint; `like` gives shapes only."""
-    rest = {name: a for name, a in arrays.items() if not name.startswith(HOST)}
-    run = run_from_arrays(rest, like)
-    snapshot = {name[len(HOST) :]: a for name, a in arrays.items() if name.startswith(HOST)}
-    driver.restore(snapshot)
+    run = run_from_arrays(_of_run(arrays), like)
+    driver.restore(_with_prefix(arrays, HOST))
+    best.restore(_with_prefix(arrays, BEST))
     return run
+
+
+def _of_run(arrays: Arrays) -> Arrays:
+    return {name: a for name, a in arrays.items() if not name.startswith((HOST, BEST))}
+
+
+def _with_prefix(arrays: Arrays, prefix: str) -> Arrays:
+    return {name[len(prefix) :]: a for name, a in arrays.items() if name.startswith(prefix)}
 
 
 def _open_sinks(settings: Settings, folder: Path, step: int | None) -> list[Sink]:
@@ -280,7 +316,10 @@ def _open_sinks(settings: Settings, folder: Path, step: int | None) -> list[Sink
     for seed_folder in folders:
         seed_folder.mkdir(exist_ok=True)
         cut_back(seed_folder, -1 if step is None else step)
-    return [JsonLines(folders), TensorBoard(folders, step or 0)]
+    sinks: list[Sink] = [JsonLines(folders), TensorBoard(folders, step or 0)]
+    if settings.wandb != "off":
+        sinks.append(WandB(settings, folder, folders))
+    return sinks
 
 
 @contextmanager

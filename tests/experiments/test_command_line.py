@@ -170,6 +170,8 @@ def test_evaluate_plot_and_inspect(finished_run):
     evaluated = run("evaluate", finished, "--episodes=2")
     assert "seed 1:" in evaluated.stdout, evaluated.stderr
     assert (finished / "evaluation.json").is_file()
+    best = run("evaluate", finished, "--episodes=2", "--best")
+    assert "best policies until step 120" in best.stdout, best.stderr
     plotted = run("plot", finished)
     assert str(finished / "learning_curve.png") in plotted.stdout, plotted.stderr
     inspected = run("inspect", finished, "--seed=1", "--fingerprint")

@@ -29,11 +29,13 @@ from mst_jax.training import (
     trainer,
 )
 
+SETTINGS = small_settings(final_eval_episodes=3)
+
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """One finished run of two seeds on a pure-JAX environment."""
-    return train(plan_run(small_settings(), tmp_path_factory.mktemp("runs")))
+    return train(plan_run(SETTINGS, tmp_path_factory.mktemp("runs")))
 
 
 def test_a_run_writes_what_it_promises(finished):
@@ -51,6 +53,7 @@ def test_a_run_writes_what_it_promises(finished):
     assert [row["step"] for row in training] == [40, 80, 120, 160, 200, 240]
     assert all(row["healthy"] for row in rows["seed_1"])
     assert "critic/loss" not in training[0], "nothing was learned in the warm-up"
+    assert [row["kind"] for row in rows["seed_1"]].count("final") == 1
     last = training[-1]
     assert last["sparsity/critic"] == pytest.approx(0.6, abs=0.01)
     assert last["sparsity/encoder"] == 0.0
@@ -79,6 +82,37 @@ def test_the_newest_policy_acts(finished):
         load_policy(finished.folder, 7)
 
 
+def test_the_final_evaluation_judges_the_last_and_the_best_policy_anew(finished):
+    """By hand: which evaluation was best, and what both policies return on the final episodes."""
+    from mst_jax.training.best import FINAL_INDEX
+    from mst_jax.training.evaluation import make_evaluator
+
+    rows = metrics_without_wall_clock(finished.folder)
+    settings, agent, last, _, _ = load_snapshot(finished.folder)
+    best = load_snapshot(finished.folder, "best").states
+    task, _ = trainer.prepare(settings)
+    evaluate = make_evaluator(agent, task, settings.seed_list, 3)
+    by_hand = {"last": evaluate(last, FINAL_INDEX), "best": evaluate(best, FINAL_INDEX)}
+    for index, seed in enumerate(("seed_0", "seed_1")):
+        evaluations = [row for row in rows[seed] if row["kind"] == "eval"]
+        chosen = max(evaluations, key=lambda row: row["return"])
+        (final,) = [row for row in rows[seed] if row["kind"] == "final"]
+        assert final["step"] == 240
+        assert final["best/step"] == chosen["step"]
+        assert final["best/return_when_chosen"] == pytest.approx(chosen["return"])
+        for policy, returns in by_hand.items():
+            assert final[f"{policy}/returns"] == returns[index].tolist()
+            assert final[f"{policy}/return"] == pytest.approx(returns[index].mean())
+        seen = {value for row in evaluations for value in row["returns"]}
+        assert seen.isdisjoint(final["last/returns"]), "fresh episodes"
+        again = load_policy(finished.folder, index, best=True)
+        observation = np.ones(4, np.float32)
+        state = jax.tree.map(lambda leaf, i=index: leaf[i], best)
+        np.testing.assert_array_equal(
+            again.act(observation), jax.jit(agent.act)(state, observation, None)
+        )
+
+
 def test_fingerprint_on_request_equals_the_one_written_at_the_end(finished):
     assert checkpoint_fingerprint(finished.folder) == finished.fingerprint
 
@@ -93,12 +127,12 @@ def test_a_finished_run_has_nothing_to_resume(finished):
 def test_an_existing_run_is_not_overwritten(finished):
     logdir = finished.folder.parents[1]
     with pytest.raises(ValueError, match="--resume="):
-        plan_run(small_settings(), logdir)
+        plan_run(SETTINGS, logdir)
 
 
 def test_stopping_in_mid_chunk_and_resuming_changes_nothing(finished, tmp_path, monkeypatch):
     """Stops between two log rows, twice, and once in the warm-up."""
-    job = plan_run(small_settings(), tmp_path)
+    job = plan_run(SETTINGS, tmp_path)
     for steps in (50, 100, 50):
         monkeypatch.setattr(trainer, "_stop_on_signal", stop_after(steps))
         outcome = train(job)
@@ -169,6 +203,7 @@ def dmc_arguments(logdir):
         "--eval_episodes=1",
         "--log_every=100",
         "--checkpoint_every=150",
+        "--final_eval_episodes=1",
         f"--logdir={logdir}",
         *CLI,
     ]

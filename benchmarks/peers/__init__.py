@@ -1,0 +1,1 @@
+"""The same updates in eager PyTorch, as published programs do them, to measure against."""

@@ -1,0 +1,127 @@
+"""mst_jax against eager PyTorch: python -m benchmarks.peers [--output=FILE] (extra: peers).
+
+Both do what follows one environment step, over and over: store a transition, learn, choose the
+next action. Networks, batch sizes and buffers are equal. PyTorch runs eagerly, with its fused AdamW
+and a NumPy buffer on the host, on a GPU if it sees one; mst_jax in one device program. PyTorch
+trains one seed at a time, so its seed-updates per second do not depend on the number of seeds.
+
+Threads of PyTorch wait by spinning, so on a machine that does anything else its numbers collapse.
+There, compare on one core: OMP_NUM_THREADS=1 taskset -c 0 python -m benchmarks.peers.
+"""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from absl import flags
+
+from benchmarks.harness import interleave, show, write_results
+from benchmarks.peers.replay import PrioritizedReplay, UniformReplay
+from benchmarks.peers.torch_mrq import TorchMRQ
+from benchmarks.peers.torch_sac import TorchSAC
+from benchmarks.programs import ACTION, OBSERVATION, fused_program
+from experiments.cli import launch, one_line_errors
+from experiments.recipes import make_config, override
+
+AGENTS = flags.DEFINE_list("agents", ["mrq", "sac"], "Algorithms.")
+SIZES = flags.DEFINE_list("sizes", ["0.25x1", "1x1"], "WIDTHxDEPTH times the published networks.")
+SEEDS = flags.DEFINE_list("seeds", ["1", "4"], "Seeds of mst_jax's program.")
+STEPS = flags.DEFINE_integer(
+    "steps", 250, "Environment steps of a repeat; for MR.Q 250 hold one encoder burst."
+)
+BATCH = flags.DEFINE_integer("batch", 256, "Batch size.")
+REPEATS = flags.DEFINE_integer("repeats", 3, "Repeats of each measurement; medians are reported.")
+OUTPUT = flags.DEFINE_string("output", None, "JSON file to write.")
+
+RECIPE = {"mrq": "mrq_stock", "sac": "dense"}
+FILLED, CAPACITY = 5_000, 20_000  # transitions in the buffer, as in `fused_program`
+
+
+def main(_: list[str]) -> None:
+    """Measures every agent and size and prints one line each."""
+    with one_line_errors():
+        unknown = [name for name in AGENTS.value if name not in RECIPE]
+        if unknown:
+            raise ValueError(f"--agents={unknown[0]} has no peer; there are {', '.join(RECIPE)}")
+        configs = {
+            (name, size): override(
+                make_config(name, RECIPE[name], size), {"batch_size": BATCH.value}
+            )
+            for name in AGENTS.value
+            for size in SIZES.value
+        }
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.set_default_device(device)
+    print(f"PyTorch {torch.__version__}, {device}, {torch.get_num_threads()} threads", flush=True)
+    results = [compare(name, size, config) for (name, size), config in configs.items()]
+    record = {
+        "torch": torch.__version__,
+        "torch_device": device,
+        "torch_threads": torch.get_num_threads(),
+        "comparisons": results,
+    }
+    command = "python -m benchmarks.peers " + " ".join(sys.argv[1:])
+    write_results(OUTPUT.value, command.strip(), record)
+
+
+def compare(name: str, size: str, config: Any) -> dict[str, Any]:
+    """Seed-updates per second of both, and their ratio for each number of seeds."""
+    programs = {"torch": torch_mrq(config) if name == "mrq" else torch_sac(config)}
+    for count in SEEDS.value:
+        programs[count], _ = fused_program(config, int(count), STEPS.value, name)
+    seconds = interleave(programs, REPEATS.value)
+    updates = STEPS.value * getattr(config, "updates_per_step", 1)
+    rates = {key: (1 if key == "torch" else int(key)) * updates / seconds[key] for key in seconds}
+    result = {"torch_updates_per_second": rates["torch"]}
+    for count in SEEDS.value:
+        result[f"mst_jax_{count}_seed_updates_per_second"] = rates[count]
+        result[f"mst_jax_{count}_over_torch"] = rates[count] / rates["torch"]
+    show(f"{name} {size}", result)
+    return {"agent": name, "size": size, **result}
+
+
+def torch_mrq(config: Any) -> Callable[[], None]:
+    """`STEPS` environment steps of MR.Q; the first repeat begins with an encoder burst, as ours."""
+    rng = np.random.default_rng(0)
+    agent = TorchMRQ(config, OBSERVATION, ACTION)
+    # `config.span` counts the transitions that a sampled start needs, itself included.
+    replay = PrioritizedReplay(CAPACITY, OBSERVATION, ACTION, config.span)
+    observation = rng.normal(size=OBSERVATION).astype(np.float32)
+    for _ in range(FILLED):
+        action = rng.uniform(-1.0, 1.0, ACTION)
+        replay.add(observation, action, 1.0, False, False, observation)
+
+    def execute() -> None:
+        action = agent.act(observation, rng)
+        for _ in range(STEPS.value):
+            replay.add(observation, action, 1.0, False, False, observation)
+            agent.learn(replay, rng)
+            action = agent.act(observation, rng)
+
+    return execute
+
+
+def torch_sac(config: Any) -> Callable[[], None]:
+    """`STEPS` environment steps of SAC."""
+    rng = np.random.default_rng(0)
+    agent = TorchSAC(config, OBSERVATION, ACTION, config.discount_for(500))
+    replay = UniformReplay(CAPACITY, OBSERVATION, ACTION)
+    observation = rng.normal(size=OBSERVATION).astype(np.float32)
+    for _ in range(FILLED):
+        replay.add(observation, rng.uniform(-1.0, 1.0, ACTION), 1.0, False, observation)
+
+    def execute() -> None:
+        action = agent.act(observation)
+        for _ in range(STEPS.value):
+            replay.add(observation, action, 1.0, False, observation)
+            agent.norm.observe(observation)
+            agent.learn(replay, rng)
+            action = agent.act(observation)
+
+    return execute
+
+
+if __name__ == "__main__":
+    launch(main)

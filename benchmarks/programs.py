@@ -1,0 +1,74 @@
+"""Programs that several benchmarks time."""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.harness import interleave
+from experiments.recipes import make_config, override
+from mst_jax.agents import ModuleConfig, Sizes, make_agent
+from mst_jax.envs import Timestep
+from mst_jax.training.run_state import Run, init_run
+from mst_jax.training.step import make_step
+
+OBSERVATION, ACTION = 17, 6
+UPDATES = 250  # one target period of MR.Q, so exactly one encoder burst
+
+
+def transfer_seconds(run: Run) -> float:
+    """Seconds to move one step's observations up and its actions down, without computing."""
+    host = [np.asarray(run.observation)] * 2 + [np.zeros(len(run.healthy), np.float32)] * 3
+    copy = jax.jit(lambda action: action + 0.0)
+
+    def once() -> None:
+        jax.block_until_ready([jax.device_put(array) for array in host])
+        np.asarray(copy(run.action))
+
+    return interleave({"transfer": lambda: [once() for _ in range(200)]}, 5)["transfer"] / 200
+
+
+def fused_program(
+    config: Any, count: int, updates: int = UPDATES, name: str = "mrq"
+) -> tuple[Callable[[], None], float]:
+    """`updates` fused steps of `count` seeds on a constant environment, and the compile time."""
+    agent = make_agent(name, config, Sizes(OBSERVATION, ACTION, 500), 1_000_000)
+    observation = np.random.default_rng(0).normal(size=(count, OBSERVATION)).astype(np.float32)
+    start = partial(
+        init_run, agent, list(range(count)), 20_000, action_size=ACTION, environment=None
+    )
+    run = jax.jit(start)(observation=observation)
+    ended = jnp.zeros(count, bool)
+    timestep = Timestep(jnp.asarray(observation), jnp.ones(count), ended, ended, observation)
+
+    def steps(learning: bool, number: int) -> Callable[[Run], Run]:
+        step = make_step(agent, count, learning)
+        return lambda run: jax.lax.fori_loop(0, number, lambda _, r: step(r, timestep), run)
+
+    state = {"run": jax.jit(steps(False, 5_000), donate_argnums=0)(run)}
+    before = time.perf_counter()
+    program = jax.jit(steps(True, updates), donate_argnums=0).lower(state["run"]).compile()
+    compile_seconds = time.perf_counter() - before
+
+    def execute() -> None:
+        state["run"] = program(state["run"])
+        state["run"].action.block_until_ready()
+
+    return execute, compile_seconds
+
+
+def sized(
+    recipe: str, width: int, changes: dict[str, Any] | None = None, agent: str = "mrq"
+) -> Any:
+    """A recipe with one width for hidden layers and latents, and other settings changed."""
+    config = make_config(agent, recipe)
+    modules = [name for name, value in vars(config).items() if isinstance(value, ModuleConfig)]
+    widths = {f"{module}.hidden": width for module in modules}
+    latents = {"zs_size": width, "zsa_size": width, "za_size": width // 2}
+    if "encoder" in modules:
+        widths |= latents
+    return override(config, {**widths, **(changes or {})})

@@ -1,0 +1,178 @@
+"""The PyTorch peers compute what mst_jax computes: one update, same parameters, same batch."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from benchmarks.peers.replay import PrioritizedReplay, UniformReplay
+from mst_jax.agents import ModuleConfig, MRQConfig, SACConfig, Sizes
+from mst_jax.agents import mrq_losses as losses
+from mst_jax.agents.actor_critic import Batch
+from mst_jax.agents.actor_critic_config import simba
+from mst_jax.agents.mrq import build_mrq
+from mst_jax.agents.sac import build_sac
+from mst_jax.replay import Subtrajectory, Transition
+
+torch = pytest.importorskip("torch")
+OBS, ACT, B = 7, 3, 8
+rng = np.random.default_rng(0)
+
+
+def normal(*shape):
+    return rng.normal(size=shape).astype(np.float32)
+
+
+def named(params):
+    """Our parameters under the names, and in the layout, of PyTorch modules."""
+    flat, _ = jax.tree_util.tree_flatten_with_path(params)
+    weights = {}
+    for path, value in flat:
+        *module, kind = [key.key for key in path]
+        leaf = {"kernel": "weight", "scale": "weight", "bias": "bias"}[kind]
+        weights[".".join([*module, leaf])] = np.asarray(value).T
+    return weights
+
+
+def load(module, params):
+    weights = {name: torch.from_numpy(np.array(value)) for name, value in named(params).items()}
+    module.load_state_dict(weights)
+
+
+def assert_same(module, params, before):
+    ours, old = named(params), named(before)
+    theirs = {name: value.detach().numpy() for name, value in module.named_parameters()}
+    assert ours.keys() == theirs.keys()
+    for name, value in theirs.items():
+        np.testing.assert_allclose(value, ours[name], rtol=0, atol=1e-5, err_msg=name)
+    assert max(np.abs(ours[name] - old[name]).max() for name in ours) > 5e-5, "it moved"
+
+
+def test_mrq_update():
+    from benchmarks.peers.torch_mrq import Batch as TorchBatch
+    from benchmarks.peers.torch_mrq import TorchMRQ
+
+    config = MRQConfig(
+        encoder=ModuleConfig(hidden=24, learning_rate=1e-4),
+        critic=ModuleConfig(hidden=24, depth=3),
+        actor=ModuleConfig(hidden=24, activation="relu"),
+        zs_size=20,
+        za_size=12,
+        zsa_size=16,
+        batch_size=B,
+    )
+    mrq = build_mrq(config, Sizes(OBS, ACT), 1000)
+    other = mrq.core.init(jax.random.key(1)).params
+    state = mrq.core.init(jax.random.key(0)).replace(
+        target_params=other, reward_scale=jnp.array(0.7), target_reward_scale=jnp.array(0.4)
+    )
+    peer = TorchMRQ(config, OBS, ACT)
+    for name in ("encoder", "critic", "actor"):
+        load(getattr(peer, name), state.params[name])
+        load(peer.targets[name], other[name])
+    peer.reward_scale, peer.target_reward_scale = 0.7, 0.4
+
+    observation, action, noise = normal(B, 6, OBS), normal(B, 5, ACT), 0.2 * normal(B, ACT)
+    reward, terminated = normal(B, 5), rng.random((B, 5)) < 0.1
+    assert terminated.any()
+    long = Subtrajectory(observation, action, reward, terminated)
+    short = Transition(
+        observation[:, 0], action[:, 0], reward[:, :3], terminated[:, :3], observation[:, 3]
+    )
+    arrays = (observation, action, reward, terminated.astype(np.float32))
+    batch = TorchBatch(*map(torch.from_numpy, arrays))
+    cut = TorchBatch(batch.observation[:, :4], *(x[:, :3] for x in batch[1:]))
+
+    after, priorities, _ = jax.jit(mrq.update_critic_and_actor)(state, short, noise, 0)
+    theirs = peer.update_critic_and_actor(cut, torch.from_numpy(noise))
+    np.testing.assert_allclose(theirs.numpy(), priorities, rtol=1e-4)
+    for name in ("critic", "actor"):
+        assert_same(getattr(peer, name), after.params[name], state.params[name])
+
+    (encoder, _), _ = jax.jit(mrq.core.update_encoder)(
+        state.params["encoder"],
+        state.opt_state["encoder"],
+        other["encoder"],
+        long,
+        losses.EncoderLossWeights(1.0, 0.1, 0.1),
+        0,
+    )
+    peer.update_encoder(batch, terminal_seen=True)
+    assert_same(peer.encoder, encoder, state.params["encoder"])
+
+
+def test_sac_update():
+    from benchmarks.peers.torch_sac import Batch as TorchBatch
+    from benchmarks.peers.torch_sac import TorchSAC
+
+    config = SACConfig(critic=simba(16, 2), actor=simba(8, 1), batch_size=B)
+    sac = build_sac(config, Sizes(OBS, ACT, 500), 10_000)
+    state = sac.core.init(jax.random.key(0))
+    target = sac.core.init(jax.random.key(1)).params["critic"]
+    state = state.replace(target_critic=target)
+    peer = TorchSAC(config, OBS, ACT, discount=0.99)
+    load(peer.actor, state.params["actor"])
+    load(peer.critic, state.params["critic"]["q1"])
+    load(peer.target, target["q1"])
+
+    terminated = rng.random(B) < 0.4
+    arrays = (normal(B, OBS), normal(B, ACT), normal(B), terminated, normal(B, OBS))
+    key = jax.random.key(2)
+    after, _ = jax.jit(sac.update)(state, Batch(*arrays), key, 0)
+    arrays = (*arrays[:3], terminated.astype(np.float32), arrays[4])
+    noises = np.array(jax.random.normal(key, (2, B, ACT)))
+    peer.update(TorchBatch(*map(torch.from_numpy, arrays)), torch.from_numpy(noises))
+    assert_same(peer.actor, after.params["actor"], state.params["actor"])
+    assert_same(peer.critic, after.params["critic"]["q1"], state.params["critic"]["q1"])
+    temperature = peer.temperature.detach().numpy()
+    np.testing.assert_allclose(temperature, after.params["temperature"], rtol=1e-6)
+    for name, value in named(after.target_critic["q1"]).items():
+        mine = peer.target.state_dict()[name].numpy()
+        np.testing.assert_allclose(mine, value, rtol=0, atol=1e-6, err_msg=name)
+
+
+def test_running_norm():
+    from benchmarks.peers.torch_sac import RunningNorm
+
+    norm, data = RunningNorm(2), 3.0 + 2.0 * normal(500, 2)
+    for row in data:
+        norm.observe(row)
+    expected = (data - data.mean(0)) / data.std(0)
+    np.testing.assert_allclose(norm(data).numpy(), expected, atol=1e-3)
+
+
+def test_prioritized_replay_by_hand():
+    """Capacity 12, span 3; an episode of 4 cut by the time limit, one of 4 that terminates."""
+    replay = PrioritizedReplay(12, 1, 1, span=3)
+    value = lambda x: np.array([x], np.float32)  # noqa: E731
+    for t in range(4):
+        replay.add(value(t), value(10 + t), 1.0, False, t == 3, value(t + 1))
+    assert np.flatnonzero(replay.priority).tolist() == [0, 1], "the last 2 starts stay out"
+    assert replay.observation[:5, 0].tolist() == [0, 1, 2, 3, 4], "the final one has a slot"
+    assert replay.mean_absolute_reward() == pytest.approx(4 / 5)
+    for t in range(4):
+        replay.add(value(20 + t), value(0), 1.0, t == 3, False, value(21 + t))
+    assert np.flatnonzero(replay.priority).tolist() == [0, 1, 5, 6, 7, 8]
+    assert replay.terminal_seen
+    replay.set_priority(np.array([1, 6]), np.array([3.0, 0.5], np.float32))
+    assert replay.max_priority == 3.0
+    drawn = replay.sample(np.random.default_rng(0), 40_000)
+    share = np.bincount(drawn, minlength=12) / 40_000
+    weights = np.array([1, 3, 0, 0, 0, 1, 0.5, 1, 1, 0, 0, 0])
+    np.testing.assert_allclose(share, weights / weights.sum(), atol=0.01)
+    for t in range(3):  # slots 10, 11 and 0; slot 1 then holds the next observation
+        replay.add(value(30 + t), value(0), 1.0, False, False, value(31 + t))
+    assert np.flatnonzero(replay.priority).tolist() == [5, 6, 7, 8, 10]
+    assert replay.priority[10] == 3.0, "new ones get the largest so far"
+    assert replay.window(np.array([11]), 3).tolist() == [[11, 0, 1]]
+    assert replay.observation[[11, 0, 1], 0].tolist() == [31, 32, 33]
+
+
+def test_uniform_replay_by_hand():
+    replay = UniformReplay(3, 1, 1)
+    for t in range(4):
+        replay.add(np.full(1, t), np.zeros(1), t, t == 2, np.full(1, t + 1))
+    assert replay.observation[:, 0].tolist() == [3, 1, 2]
+    assert replay.next_observation[:, 0].tolist() == [4, 2, 3]
+    assert replay.terminated.tolist() == [0, 0, 1]
+    assert set(replay.sample(np.random.default_rng(0), 100)) == {0, 1, 2}
