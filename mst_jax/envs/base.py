@@ -5,6 +5,7 @@ Nothing here imports jax, because worker processes import this module (DESIGN §
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -151,3 +152,20 @@ def check_seeds(seeds: Sequence[tuple[int, int]]) -> np.ndarray:
     if (pairs < 0).any() or (pairs >= 2**32).any():
         raise ValueError(f"seeds and environment indices must lie in [0, 2**32); got {seeds!r}")
     return pairs
+
+
+def check_episode(episode: int) -> None:
+    """Raises ValueError if an episode number is outside [0, 2**32), as in `check_seeds`."""
+    if not 0 <= episode < 2**32:
+        raise ValueError(f"episode must lie in [0, 2**32); got {episode}")
+
+
+def worker_count(workers: int | None, environments: int) -> int:
+    """How many processes or threads to start: by default one per core, at most one each.
+
+    Raises:
+      ValueError: if `workers` is not positive.
+    """
+    if workers is not None and workers < 1:
+        raise ValueError(f"workers must be at least 1; got {workers}")
+    return min(workers or len(os.sched_getaffinity(0)), environments)

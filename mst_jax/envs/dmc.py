@@ -64,6 +64,7 @@ class DmcEnv:
 
     Attributes:
       spec: sizes of the task.
+      fields: where each field of an observation goes in the flat vector, see `slots`.
     """
 
     def __init__(self, environment: Environment, task: str, action_repeat: int) -> None:
@@ -80,7 +81,7 @@ class DmcEnv:
         self._repeat, self._steps = action_repeat, 0
         action = environment.action_spec()
         self._offset, self._scale = affine(action.minimum, action.maximum)
-        self._slots, size = slots(environment.reset().observation)
+        self.fields, size = slots(environment.reset().observation)
         steps = None if math.isinf(self._limit) else math.ceil(self._limit)
         length = steps and math.ceil(steps / action_repeat)
         self.spec = Spec(task, size, action.shape[0], length, action_repeat)
@@ -120,7 +121,7 @@ class DmcEnv:
     def _flatten(self, observation: Mapping[str, np.ndarray | float]) -> np.ndarray:
         """Concatenates all fields; dm_control's float64 is rounded to float32 here, once."""
         flat = np.zeros(self.spec.observation_size, np.float32)
-        for name, slot in self._slots:
+        for name, slot in self.fields:
             flat[slot] = np.ravel(observation[name])
         return flat
 

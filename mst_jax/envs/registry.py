@@ -28,6 +28,7 @@ class Suite(NamedTuple):
 SUITES = {
     "brax": Suite("mst_jax.envs.brax", "pip install brax==0.14.2"),
     "dmc": Suite("mst_jax.envs.dmc", "pip install dm_control 'mujoco>=3.17,<4'"),
+    "envpool": Suite("mst_jax.envs.envpool", "pip install 'mst_jax[envpool]'"),
     "gym": Suite("mst_jax.envs.gym", "pip install 'mst_jax[gym]'"),
     "probe": Suite("mst_jax.envs.probe", "pip install mst_jax"),
 }

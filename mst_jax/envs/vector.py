@@ -20,7 +20,15 @@ from typing import Self
 
 import numpy as np
 
-from mst_jax.envs.base import HostEnv, Spec, Timestep, check_seeds
+from mst_jax.envs.base import (
+    HostEnv,
+    Spec,
+    Timestep,
+    check_episode,
+    check_seeds,
+    worker_count,
+)
+from mst_jax.envs.episode_log import EpisodeLog
 from mst_jax.envs.worker import record_dtype
 
 _GRACE_SECONDS = 5.0  # a worker leaves as soon as its pipe closes; after this it is killed
@@ -58,14 +66,9 @@ class WorkerVectorEnv:
         """
         self.spec = spec
         self.seeds = check_seeds(seeds)
+        self._log = EpisodeLog(spec, self.seeds)
         count = len(self.seeds)
-        if workers is not None and workers < 1:
-            raise ValueError(f"workers must be at least 1; got {workers}")
-        workers = min(workers or len(os.sched_getaffinity(0)), count)
-        self._episode = np.full(count, -1, np.int64)
-        self._length = np.zeros(count, np.int64)
-        self._actions = np.zeros((count, spec.episode_length or 1024, spec.action_size), np.float32)
-        self._everyone = np.arange(count)
+        workers = worker_count(workers, count)
         bounds = np.linspace(0, count, workers + 1).astype(int)
         self._blocks = [slice(a, b) for a, b in itertools.pairwise(bounds)]
         self._record = record_dtype(spec.observation_size)
@@ -92,10 +95,11 @@ class WorkerVectorEnv:
           ValueError: if `episode` is not in [0, 2**32).
           RuntimeError: if a worker failed or the environments are closed.
         """
-        if not 0 <= episode < 2**32:
-            raise ValueError(f"episode must lie in [0, 2**32); got {episode}")
-        count = len(self.seeds)
-        return self._start(np.full(count, episode, np.int64), np.zeros(count, np.int64))
+        check_episode(episode)
+        nothing = np.zeros((0, self.spec.action_size), np.float32)
+        observation = self._start([(episode, nothing)] * len(self.seeds))
+        self._log.begin(episode)
+        return observation
 
     def step(self, actions: np.ndarray) -> Timestep:
         """Takes one agent step in every environment.
@@ -110,36 +114,21 @@ class WorkerVectorEnv:
           ValueError: if the shape or dtype is wrong.
           RuntimeError: if nothing was reset yet, a worker failed or the environments are closed.
         """
-        actions = np.ascontiguousarray(actions)
-        shape = (len(self.seeds), self.spec.action_size)
-        if actions.shape != shape or actions.dtype != np.float32:
-            raise ValueError(
-                f"actions must be float32 {shape}; got {actions.dtype} {actions.shape}"
-            )
-        self._require_started()
+        actions = self._log.check(actions)
         timestep = self._exchange([actions[block].tobytes() for block in self._blocks])
-        self._log(actions, timestep.terminated | timestep.truncated)
+        self._log.append(actions, timestep.terminated | timestep.truncated)
         return timestep
 
     def snapshot(self) -> dict[str, np.ndarray]:
         """Returns what `restore` needs to continue from this very step, bit for bit.
 
         Returns:
-          `seeds` [E, 2] int64, `episode` [E] int64, `length` [E] int64 (agent steps taken in the
-          current episode) and `actions` [E, T, A] float32 (those steps' actions, then zeros;
-          T is the episode length, or grows if there is none).
+          See `EpisodeLog.snapshot`.
 
         Raises:
           RuntimeError: if nothing was reset yet.
         """
-        self._require_started()
-        taken = np.arange(self._actions.shape[1]) < self._length[:, None]
-        return {
-            "seeds": self.seeds.copy(),
-            "episode": self._episode.copy(),
-            "length": self._length.copy(),
-            "actions": np.where(taken[..., None], self._actions, np.float32(0)),
-        }
+        return self._log.snapshot()
 
     def restore(self, snapshot: dict[str, np.ndarray]) -> np.ndarray:
         """Continues from a snapshot: restarts its episodes and replays their actions.
@@ -151,19 +140,9 @@ class WorkerVectorEnv:
           ValueError: if the snapshot was taken of other environments.
           RuntimeError: if a worker failed or the environments are closed.
         """
-        if not np.array_equal(snapshot["seeds"], self.seeds):
-            raise ValueError("the snapshot was taken with other seeds than these environments have")
-        actions = np.array(snapshot["actions"], np.float32)
-        count, _, size = self._actions.shape
-        shape = (count, self.spec.episode_length or actions.shape[1], size)
-        if actions.shape != shape:
-            raise ValueError(
-                f"the snapshot holds actions {actions.shape}, these environments need {shape}: "
-                "was it taken of another task or action repeat?"
-            )
-        self._actions = actions
-        episode, length = (np.array(snapshot[name], np.int64) for name in ("episode", "length"))
-        return self._start(episode, length)
+        self._log.load(snapshot)
+        episodes = self._log.episode.tolist()
+        return self._start([(number, self._log.actions(i)) for i, number in enumerate(episodes)])
 
     def close(self) -> None:
         """Ends the workers; may be called again. A snapshot can still be taken."""
@@ -177,25 +156,10 @@ class WorkerVectorEnv:
         """Closes it."""
         self.close()
 
-    def _start(self, episode: np.ndarray, length: np.ndarray) -> np.ndarray:
-        """Starts the given episodes, replays the first `length` logged actions of each."""
-        logs = [log[:steps] for log, steps in zip(self._actions, length, strict=True)]
-        starts = [(episode[block].tolist(), logs[block]) for block in self._blocks]
-        observation = self._exchange(starts).observation
-        self._episode, self._length = episode, length
-        return observation
-
-    def _require_started(self) -> None:
-        if self._episode[0] < 0:
-            raise RuntimeError("call reset() or restore() first")
-
-    def _log(self, actions: np.ndarray, ended: np.ndarray) -> None:
-        """Appends the actions of a step that succeeded; forgets those of finished episodes."""
-        if self._length.max() == self._actions.shape[1]:
-            self._actions = np.concatenate([self._actions, np.zeros_like(self._actions)], axis=1)
-        self._actions[self._everyone, self._length] = actions
-        self._length = np.where(ended, 0, self._length + 1)
-        self._episode += ended
+    def _start(self, starts: list[tuple[int, np.ndarray]]) -> np.ndarray:
+        """Starts an episode in each environment, given its number and the actions to replay."""
+        requests = [tuple(zip(*starts[block], strict=True)) for block in self._blocks]
+        return self._exchange(requests).observation
 
     def _exchange(self, requests: Sequence[bytes | tuple]) -> Timestep:
         """Sends each worker its request and gathers the replies.

@@ -11,9 +11,9 @@ from mst_jax.envs import registry
 @pytest.mark.parametrize(
     ("task", "message"),
     [
-        ("cartpole-swingup", "must read 'suite:name'; suites are brax, dmc, gym, probe"),
+        ("cartpole-swingup", "must read 'suite:name'; suites are brax, dmc, envpool, gym, probe"),
         ("dm:cartpole-swingup", "unknown suite 'dm': did you mean dmc?"),
-        ("atari:pong", "unknown suite 'atari': there are brax, dmc, gym, probe"),
+        ("atari:pong", "unknown suite 'atari': there are brax, dmc, envpool, gym, probe"),
         ("dmc:cartpole-swingpu", "unknown task 'cartpole-swingpu' in suite 'dmc': did you mean "),
         ("dmc:cartpole_swingup", "did you mean cartpole-swingup"),
         ("probe:xyz", "unknown task 'xyz' in suite 'probe': there are constant_reward, "),
@@ -27,7 +27,7 @@ def test_unknown_names_say_what_exists(task, message):
 
 
 def test_tasks_of_every_suite_have_their_own_names():
-    assert envs.suites() == ["brax", "dmc", "gym", "probe"]
+    assert envs.suites() == ["brax", "dmc", "envpool", "gym", "probe"]
     names = envs.tasks("dmc")
     assert {"dog-run", "ball_in_cup-catch", "humanoid_CMU-run", "cartpole-swingup"} <= set(names)
     assert len(names) == len(set(names)) > 50
@@ -59,11 +59,15 @@ def test_a_missing_package_is_named_with_its_remedy(monkeypatch):
         envs.make("dmc:cartpole-swingup")
 
 
-def test_an_optional_package_is_named_with_its_extra(monkeypatch):
-    monkeypatch.delitem(sys.modules, "mst_jax.envs.gym", raising=False)
-    monkeypatch.setitem(sys.modules, "gymnasium", None)
-    with pytest.raises(ValueError, match=r"'gymnasium': pip install 'mst_jax\[gym\]'"):
-        envs.make("gym:Ant-v5")
+@pytest.mark.parametrize(
+    ("task", "package"), [("gym:Ant-v5", "gymnasium"), ("envpool:dog-run", "envpool")]
+)
+def test_an_optional_package_is_named_with_its_extra(task, package, monkeypatch):
+    suite = task.partition(":")[0]
+    monkeypatch.delitem(sys.modules, f"mst_jax.envs.{suite}", raising=False)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ValueError, match=rf"'{package}': pip install 'mst_jax\[{suite}\]'"):
+        envs.make(task)
 
 
 def test_a_suite_is_one_module_and_one_line(monkeypatch):
