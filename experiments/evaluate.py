@@ -30,7 +30,7 @@ def main(argv: list[str]) -> None:
         task = envs.make(settings.task)
     evaluator = make_evaluator(agent, task, settings.seed_list, EPISODES.value)
     try:
-        returns = evaluator(states, INDEX.value)
+        returns = evaluator(states, INDEX.value).returns
     finally:
         evaluator.close()
     which = "best policies until step" if BEST.value else "step"

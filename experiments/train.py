@@ -50,6 +50,12 @@ CHECKPOINT_EVERY = flags.DEFINE_integer(
 ROW_DTYPE = flags.DEFINE_enum(
     "row_dtype", "float32", ["float32", "bfloat16", "float16"], "Storage of replayed observations."
 )
+DIAGNOSE_EVERY = flags.DEFINE_integer(
+    "diagnose_every", 5_000, "Agent steps between rank, plasticity and gradient metrics; 0: none."
+)
+GRADIENT_COVARIANCE = flags.DEFINE_bool(
+    "gradient_covariance", False, "With them, save cosines between 64 samples' gradients."
+)
 RESETS = flags.DEFINE_integer(
     "resets", 0, "Times that networks and optimizers begin again, equally spaced; masks stay."
 )
@@ -59,6 +65,7 @@ WANDB = flags.DEFINE_enum(
 RESUME = flags.DEFINE_string("resume", None, "Run folder to continue; no other flag may be given.")
 DECIDED_BY_THE_RUN = (
     *(AGENT, TASK, RECIPE, SIZE, ARCHITECTURE, SEEDS, SEED, STEPS, LOGDIR, ROW_DTYPE, RESETS),
+    *(DIAGNOSE_EVERY, GRADIENT_COVARIANCE),
     *(EVAL_EVERY, EVAL_EPISODES, FINAL_EVAL_EPISODES, LOG_EVERY, CHECKPOINT_EVERY, WANDB),
 )
 
@@ -131,6 +138,8 @@ def _settings() -> Settings:
         checkpoint_every=CHECKPOINT_EVERY.value,
         row_dtype=ROW_DTYPE.value,
         resets=RESETS.value,
+        diagnose_every=DIAGNOSE_EVERY.value,
+        gradient_covariance=GRADIENT_COVARIANCE.value,
         final_eval_episodes=FINAL_EVAL_EPISODES.value,
         wandb=WANDB.value,
     )

@@ -1,7 +1,7 @@
 """Agents: one file per algorithm, listed in the registry."""
 
 from mst_jax.agents.actor_critic_config import DDPGConfig, SACConfig
-from mst_jax.agents.base import Agent, AgentState, Clock, Feedback, Metrics, Numbers, Sizes
+from mst_jax.agents.base import Agent, AgentState, Clock, Feedback, Metrics, Numbers, Probe, Sizes
 from mst_jax.agents.modules import REGIMES, ModuleConfig
 from mst_jax.agents.mrq_config import MRQConfig, MRSACConfig
 from mst_jax.agents.registry import AGENTS, default_config, make_agent
@@ -23,6 +23,7 @@ __all__ = [
     "Metrics",
     "ModuleConfig",
     "Numbers",
+    "Probe",
     "SACConfig",
     "Sizes",
     "default_config",

@@ -14,7 +14,7 @@ from flax import struct
 from mst_jax import networks, topology
 from mst_jax.agents import actor_critic_losses as losses
 from mst_jax.agents.actor_critic_config import ActorCriticConfig, TemperatureConfig
-from mst_jax.agents.base import Agent, Clock, Metrics, Numbers, Sizes
+from mst_jax.agents.base import Agent, Clock, Metrics, Numbers, Probe, Sizes
 from mst_jax.agents.running_statistics import (
     RunningStatistics,
     empty_statistics,
@@ -123,21 +123,63 @@ class ActorCritic:
         return state, None, jax.tree.map(jnp.mean, metrics)
 
     def batches(self, state: ActorCriticState, view: Any, key: jax.Array) -> Batch:
-        """All batches of one step, drawn uniformly; leading axes (updates, B)."""
+        """All batches of one step, leading axes (updates, B)."""
         lead = (self.config.updates_per_step, self.config.batch_size)
-        raw = view.transition(view.sample(key, lead[0] * lead[1]), 1)
-        batch = Batch(
+        batch = self.batch(state, view, key, lead[0] * lead[1])
+        return jax.tree.map(lambda x: x.reshape(*lead, *x.shape[1:]), batch)
+
+    def batch(self, state: ActorCriticState, view: Any, key: jax.Array, size: int) -> Batch:
+        """Transitions drawn uniformly, observations normalised by the present statistics."""
+        raw = view.transition(view.sample(key, size), 1)
+        return Batch(
             self.normalize(state, raw.observation),
             raw.action,
             raw.reward[:, 0],
             raw.terminated[:, 0],
             self.normalize(state, raw.next_observation),
         )
-        return jax.tree.map(lambda x: x.reshape(*lead, *x.shape[1:]), batch)
 
     def values(self, params: Any, observation: jax.Array, action: jax.Array) -> jax.Array:
         """Values (..., heads) of normalised observations (..., O) and actions (..., A)."""
         return self.critic.apply(params, jnp.concatenate([observation, action], axis=-1))
+
+    def value(
+        self, state: ActorCriticState, observation: jax.Array, action: jax.Array
+    ) -> jax.Array:
+        """Mean value of the critics, a scalar, for a raw observation (O,) and an action (A,)."""
+        features = self.normalize(state, observation)
+        return jnp.mean(self.values(state.params["critic"], features, action))
+
+    @property
+    def discount(self) -> float:
+        """Discount per agent step on this task."""
+        return self.config.discount_for(self.sizes.episode_length)
+
+    def target(
+        self,
+        state: ActorCriticState,
+        batch: Batch,
+        next_action: jax.Array,
+        next_entropy_bonus: jax.Array | float,
+    ) -> jax.Array:
+        """Targets (B,) from the target critic and the next actions (B, A)."""
+        next_values = self.values(state.target_critic, batch.next_observation, next_action)
+        return losses.td_target(
+            batch.reward, batch.terminated, next_values, next_entropy_bonus, self.discount
+        )
+
+    def critic_probe(self, state: ActorCriticState, batch: Batch, target: jax.Array) -> Probe:
+        """The critic on a batch, towards targets (B,)."""
+        params = state.params["critic"]
+        inputs = jnp.concatenate([batch.observation, batch.action], axis=-1)
+
+        def loss(params: Any, sample: tuple[jax.Array, jax.Array]) -> jax.Array:
+            x, y = sample
+            return losses.critic_loss(self.critic.apply(params, x[None]), y[None])
+
+        masks = topology.masks(state.opt_state["critic"])
+        activity = self.critic.activity(params, inputs)
+        return Probe(params, masks, activity, (inputs, target), loss)
 
     def update_critic(
         self,
@@ -148,14 +190,8 @@ class ActorCritic:
         step: jax.Array,
     ) -> tuple[ActorCriticState, Metrics]:
         """One critic step towards the target critic, then one Polyak step of the latter."""
-        config, params, opt_state = self.config, state.params["critic"], state.opt_state["critic"]
-        target = losses.td_target(
-            batch.reward,
-            batch.terminated,
-            self.values(state.target_critic, batch.next_observation, next_action),
-            next_entropy_bonus,
-            config.discount_for(self.sizes.episode_length),
-        )
+        params, opt_state = state.params["critic"], state.opt_state["critic"]
+        target = self.target(state, batch, next_action, next_entropy_bonus)
 
         def loss(critic: Any) -> tuple[jax.Array, jax.Array]:
             values = self.values(critic, batch.observation, batch.action)
@@ -165,7 +201,8 @@ class ActorCritic:
         params, opt_state = self.trained.step("critic", grads, params, opt_state, step)
         # The mask goes with the weights: a rewired critic's target follows its topology.
         masks = topology.masks(opt_state)
-        target_critic = topology.update_target(state.target_critic, params, masks, config.tau)
+        tau = self.config.tau
+        target_critic = topology.update_target(state.target_critic, params, masks, tau)
         metrics = {
             "critic/loss": value,
             "critic/value": jnp.mean(values),
@@ -202,8 +239,13 @@ def make_actor_critic(
     return ActorCritic(config, sizes, critic, trained)
 
 
-def agent_of(core: ActorCritic, act: Callable[..., jax.Array], update: Update) -> Agent:
-    """The agent whose algorithm is `act` and `update`."""
+def agent_of(
+    core: ActorCritic,
+    act: Callable[..., jax.Array],
+    update: Update,
+    probe: Callable[[ActorCriticState, Batch, jax.Array], dict[str, Probe]],
+) -> Agent:
+    """The agent whose algorithm is `act` and `update`, with `probe` for diagnostics."""
     plans = core.trained.plans
 
     def learn(state: ActorCriticState, view: Any, key: jax.Array, clock: Clock) -> tuple:
@@ -215,11 +257,16 @@ def agent_of(core: ActorCritic, act: Callable[..., jax.Array], update: Update) -
         act=act,
         reset=core.reset,
         learn=learn,
+        value=core.value,
+        probe=lambda state, view, key, size: probe(
+            state, core.batch(state, view, jax.random.fold_in(key, 0), size), key
+        ),
         parameters=lambda state: {name: state.params[name] for name in plans},
         acting=("params", "statistics"),
         masks=lambda state: core.trained.masks(state.opt_state),
         plans=plans,
         learning_starts=core.config.learning_starts,
         buffer_size=core.config.buffer_size,
+        discount=core.discount,
         span=1,
     )

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 from flax import struct
 
-from mst_jax import topology
+from mst_jax import networks, topology
 
 AgentState = Any
 Metrics = dict[str, jax.Array]
@@ -58,6 +58,24 @@ class Feedback(NamedTuple):
     priorities: jax.Array  # float32 (B,), final values: the exponent is already applied
 
 
+class Probe(NamedTuple):
+    """One module on one batch, for diagnostics.
+
+    Attributes:
+        params: its parameters.
+        masks: its masks; dense leaves carry topology's sentinel.
+        activity: of its hidden units (B, units).
+        samples: pytree with a leading axis of B, what one sample of the module's loss needs.
+        loss: (parameters, one sample) -> scalar; the module's training loss is its mean.
+    """
+
+    params: Any
+    masks: Any
+    activity: networks.Activity
+    samples: Any
+    loss: Callable[[Any, Any], jax.Array]
+
+
 class Agent(NamedTuple):
     """One algorithm, for one seed; the trainer vmaps it over seeds.
 
@@ -69,12 +87,16 @@ class Agent(NamedTuple):
         reset: (state, key) -> state with fresh networks and optimizers, and the same masks,
             observation statistics and learning rates: the Reset baseline.
         learn: (state, replay view, key, clock) -> (state, Feedback or None, metrics of scalars).
+        value: (state, observation (O,), action (A,)) -> the critic's value, a scalar in units of
+            reward; the mean of twin critics.
+        probe: (state, replay view, key, batch size) -> {module: Probe} on a fresh batch.
         parameters: state -> {module: parameters}; the online networks.
         acting: names of the state's fields that `act` reads; they make up a light checkpoint.
         masks: state -> {module: masks}; dense leaves carry topology's sentinel.
         plans: {module: resolved topology plan}.
         learning_starts: environment steps of uniform random actions before the first `learn`.
         buffer_size: replay capacity in environment steps.
+        discount: per agent step.
         span: consecutive transitions of one episode that a sampled start needs; `replay.create`.
     """
 
@@ -83,10 +105,13 @@ class Agent(NamedTuple):
     act: Callable[[AgentState, jax.Array, jax.Array | None], jax.Array]
     reset: Callable[[AgentState, jax.Array], AgentState]
     learn: Callable[..., tuple[AgentState, Feedback | None, Metrics]]
+    value: Callable[[AgentState, jax.Array, jax.Array], jax.Array]
+    probe: Callable[..., Mapping[str, Probe]]
     parameters: Callable[[AgentState], Mapping[str, Any]]
     acting: tuple[str, ...]
     masks: Callable[[AgentState], Mapping[str, Any]]
     plans: Mapping[str, topology.Plan]
     learning_starts: int
     buffer_size: int
+    discount: float
     span: int

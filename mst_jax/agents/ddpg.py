@@ -21,7 +21,7 @@ from mst_jax.agents.actor_critic import (
     make_actor_critic,
 )
 from mst_jax.agents.actor_critic_config import DDPGConfig
-from mst_jax.agents.base import Agent, Metrics, Sizes
+from mst_jax.agents.base import Agent, Metrics, Probe, Sizes
 from mst_jax.agents.trained import active_norm, replaced
 
 
@@ -64,17 +64,40 @@ class DDPG:
         """One actor step up the critic's value of its noisy actions."""
         trained, params, opt_state = self.core.trained, state.params, state.opt_state["actor"]
 
-        def loss(actor: Any) -> jax.Array:
-            action = self.noisy_action(actor, batch.observation, noise)
-            return losses.actor_loss(self.core.values(params["critic"], batch.observation, action))
-
-        value, grads = jax.value_and_grad(loss)(params["actor"])
+        value, grads = jax.value_and_grad(self.actor_loss)(
+            params["actor"], params["critic"], batch.observation, noise
+        )
         actor, opt_state = trained.step("actor", grads, params["actor"], opt_state, step)
         metrics = {
             "actor/loss": value,
             "actor/gradient_norm": active_norm(grads, opt_state),
         }
         return replaced(state, "actor", actor, opt_state), metrics
+
+    def actor_loss(
+        self, params: Any, critic_params: Any, observation: jax.Array, noise: jax.Array
+    ) -> jax.Array:
+        """Minus the mean value of noisy actions, for normalised observations (B, O)."""
+        action = self.noisy_action(params, observation, noise)
+        return losses.actor_loss(self.core.values(critic_params, observation, action))
+
+    def probe(self, state: ActorCriticState, batch: Batch, key: jax.Array) -> dict[str, Probe]:
+        """Both networks on one batch, for diagnostics."""
+        params, noises = state.params, jax.random.normal(key, (2, *batch.action.shape))
+        next_action = self.noisy_action(params["actor"], batch.next_observation, noises[1])
+        target = self.core.target(state, batch, next_action, 0.0)
+
+        def loss(actor: Any, sample: tuple[jax.Array, jax.Array]) -> jax.Array:
+            return self.actor_loss(actor, params["critic"], *(x[None] for x in sample))
+
+        actor = Probe(
+            params["actor"],
+            topology.masks(state.opt_state["actor"]),
+            self.actor.activity(params["actor"], batch.observation),
+            (batch.observation, noises[0]),
+            loss,
+        )
+        return {"critic": self.core.critic_probe(state, batch, target), "actor": actor}
 
 
 def build_ddpg(
@@ -98,4 +121,4 @@ def make_ddpg(
 ) -> Agent:
     """Builds DDPG for one seed; arguments, result and errors as `make_sac`."""
     ddpg = build_ddpg(config, sizes, total_steps, plans)
-    return agent_of(ddpg.core, ddpg.act, ddpg.update)
+    return agent_of(ddpg.core, ddpg.act, ddpg.update, ddpg.probe)

@@ -15,7 +15,7 @@ from flax import struct
 from mst_jax import networks, topology
 from mst_jax.agents import mrq_losses as losses
 from mst_jax.agents.actor_critic_config import TemperatureConfig
-from mst_jax.agents.base import Agent, Clock, Feedback, Metrics, Numbers, Sizes
+from mst_jax.agents.base import Agent, Clock, Feedback, Metrics, Numbers, Probe, Sizes
 from mst_jax.agents.mrq_config import MODULES, MRConfig
 from mst_jax.agents.trained import (
     Trained,
@@ -159,6 +159,47 @@ class MRCore:
         params, opt_state = self.trained.step("encoder", grads, params, opt_state, step)
         return (params, opt_state), {"loss": loss, **terms}
 
+    def value(self, state: MRState, observation: jax.Array, action: jax.Array) -> jax.Array:
+        """Mean value of both heads, a scalar in units of reward, for (O,) and (A,)."""
+        zs = self.encoder.zs(state.params["encoder"], observation)
+        zsa = self.encoder.zsa(state.params["encoder"], zs, action)
+        return jnp.mean(self.critic.apply(state.params["critic"], zsa)) * state.reward_scale
+
+    def encoder_probe(self, state: MRState, view: Any, key: jax.Array, size: int) -> Probe:
+        """The encoder on a fresh batch of sub-trajectories."""
+        config, params = self.config, state.params["encoder"]
+        batch = view.subtrajectory(view.sample(key, size), config.horizon)
+        following = self.encoder.zs(state.target_params["encoder"], batch.observation[:, 1:])
+        first = batch.observation[:, 0]
+        bins = losses.symexp_bins(config.reward_bins, config.reward_limit)
+        weights = losses.EncoderLossWeights(
+            config.dynamics_weight,
+            config.reward_weight,
+            config.terminal_weight * view.terminal_seen,
+        )
+
+        def loss(params: Any, sample: tuple[jax.Array, ...]) -> jax.Array:
+            own = (x[None] for x in sample)
+            return losses.encoder_loss(params, self.encoder, *own, bins, weights)[0]
+
+        samples = (first, batch.action, batch.reward, batch.terminated, following)
+        activity = self.encoder.activity(params, first, batch.action[:, 0])
+        masks = topology.masks(state.opt_state["encoder"])
+        return Probe(params, masks, activity, samples, loss)
+
+    def critic_probe(self, state: MRState, batch: Any, target: jax.Array) -> Probe:
+        """The critic on a batch, towards targets (B,)."""
+        params, encoder_params = state.params["critic"], state.params["encoder"]
+        zs = self.encoder.zs(encoder_params, batch.observation)
+        zsa = self.encoder.zsa(encoder_params, zs, batch.action)
+
+        def loss(params: Any, sample: tuple[jax.Array, jax.Array]) -> jax.Array:
+            x, y = sample
+            return losses.critic_loss(params, self.critic, x[None], y[None])[0]
+
+        masks = topology.masks(state.opt_state["critic"])
+        return Probe(params, masks, self.critic.activity(params, zsa), (zsa, target), loss)
+
     def target_values(self, state: MRState, next_zs: jax.Array, action: jax.Array) -> jax.Array:
         """Values (B, 2) of the target networks, in units of the target reward scale."""
         targets = state.target_params
@@ -222,11 +263,22 @@ def make_core(
     return MRCore(config, encoder, critic, trained)
 
 
-def agent_of(core: MRCore, act: Callable[..., jax.Array], update: Update) -> Agent:
-    """The agent whose algorithm is `act` and `update`."""
+def agent_of(
+    core: MRCore,
+    act: Callable[..., jax.Array],
+    update: Update,
+    probe: Callable[[MRState, Any, jax.Array], dict[str, Probe]],
+) -> Agent:
+    """The agent whose algorithm is `act` and `update`, with `probe` for critic and actor."""
 
     def learn(state: MRState, view: Any, key: jax.Array, clock: Clock) -> tuple:
         return core.learn(update, state, view, key, clock)
+
+    def probes(state: MRState, view: Any, key: jax.Array, size: int) -> dict[str, Probe]:
+        keys = jax.random.split(key, 3)
+        batch = view.transition(view.sample(keys[0], size), core.config.n_step)
+        encoder = core.encoder_probe(state, view, keys[1], size)
+        return {"encoder": encoder, **probe(state, batch, keys[2])}
 
     return Agent(
         init=core.init,
@@ -234,12 +286,15 @@ def agent_of(core: MRCore, act: Callable[..., jax.Array], update: Update) -> Age
         act=act,
         reset=core.reset,
         learn=learn,
+        value=core.value,
+        probe=probes,
         parameters=lambda state: _networks(state.params),
         acting=("params",),
         masks=lambda state: core.trained.masks(state.opt_state),
         plans=core.trained.plans,
         learning_starts=core.config.learning_starts,
         buffer_size=core.config.buffer_size,
+        discount=core.config.discount,
         span=core.config.span,
     )
 

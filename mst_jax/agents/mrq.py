@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from mst_jax import networks, topology
 from mst_jax.agents import mrq_losses as losses
-from mst_jax.agents.base import Agent, Metrics, Sizes
+from mst_jax.agents.base import Agent, Metrics, Probe, Sizes
 from mst_jax.agents.mr_core import MRCore, MRState, agent_of, make_core
 from mst_jax.agents.mrq_config import MRQConfig
 from mst_jax.agents.trained import active_norm, replaced
@@ -70,19 +70,39 @@ class MRQ:
     def update_actor(self, state: MRState, batch: Any, step: jax.Array) -> tuple[MRState, Metrics]:
         """One actor step up the mean of both critics, on constant latents."""
         params, opt_state = state.params, state.opt_state["actor"]
-        loss, grads = jax.value_and_grad(losses.actor_loss)(
-            params["actor"],
+        zs = self.core.encoder.zs(params["encoder"], batch.observation)
+        loss, grads = jax.value_and_grad(self.actor_loss)(params["actor"], params, zs)
+        actor, opt_state = self.core.trained.step("actor", grads, params["actor"], opt_state, step)
+        metrics = {"actor/loss": loss, "actor/gradient_norm": active_norm(grads, opt_state)}
+        return replaced(state, "actor", actor, opt_state), metrics
+
+    def actor_loss(self, actor: Any, params: Any, zs: jax.Array) -> jax.Array:
+        """The actor's loss on constant latents (B, zs), with the other modules of `params`."""
+        return losses.actor_loss(
+            actor,
             self.actor,
             self.core.critic,
             self.core.encoder,
             params["critic"],
             params["encoder"],
-            self.core.encoder.zs(params["encoder"], batch.observation),
+            zs,
             self.core.config.pre_activation_weight,
         )
-        actor, opt_state = self.core.trained.step("actor", grads, params["actor"], opt_state, step)
-        metrics = {"actor/loss": loss, "actor/gradient_norm": active_norm(grads, opt_state)}
-        return replaced(state, "actor", actor, opt_state), metrics
+
+    def probe(self, state: MRState, batch: Any, key: jax.Array) -> dict[str, Probe]:
+        """Critic and actor on one batch, for diagnostics."""
+        params = state.params
+        zs = self.core.encoder.zs(params["encoder"], batch.observation)
+        noise = self.core.config.target_noise * jax.random.normal(key, batch.action.shape)
+        actor = Probe(
+            params["actor"],
+            topology.masks(state.opt_state["actor"]),
+            self.actor.activity(params["actor"], zs),
+            zs,
+            lambda actor, sample: self.actor_loss(actor, params, sample[None]),
+        )
+        critic = self.core.critic_probe(state, batch, self.target(state, batch, noise))
+        return {"critic": critic, "actor": actor}
 
 
 def build_mrq(
@@ -117,4 +137,4 @@ def make_mrq(
         ValueError: when a setting is impossible.
     """
     mrq = build_mrq(config, sizes, total_steps, plans)
-    return agent_of(mrq.core, mrq.act, mrq.update)
+    return agent_of(mrq.core, mrq.act, mrq.update, mrq.probe)

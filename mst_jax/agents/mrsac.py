@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from mst_jax import networks, topology
 from mst_jax.agents import mrq_losses as losses
 from mst_jax.agents import soft_policy, tanh_gaussian
-from mst_jax.agents.base import Agent, Metrics, Sizes
+from mst_jax.agents.base import Agent, Metrics, Probe, Sizes
 from mst_jax.agents.mr_core import MRCore, MRState, agent_of, make_core
 from mst_jax.agents.mrq_config import MRSACConfig
 
@@ -39,18 +39,15 @@ class MRSAC:
         self, state: MRState, batch: Any, key: jax.Array, step: jax.Array
     ) -> tuple[MRState, jax.Array, Metrics]:
         """Critic, actor with the new critic, temperature, once each, on one batch."""
-        core, encoder, encoder_params = self.core, self.core.encoder, state.params["encoder"]
+        core = self.core
         noises = jax.random.normal(key, (2, *batch.action.shape))
         target = self.target(state, batch, noises[0])
         state, priorities, critic_metrics = core.update_critic(state, batch, target, step)
-        zs, critic = encoder.zs(encoder_params, batch.observation), state.params["critic"]
         state, entropy, actor_metrics = soft_policy.update_actor(
             core.trained,
             self.actor,
             state,
-            zs,
-            lambda action: core.critic.apply(critic, encoder.zsa(encoder_params, zs, action)),
-            jnp.exp(state.params["temperature"]) / state.reward_scale,
+            *self.actor_inputs(state, batch),
             noises[1],
             step,
         )
@@ -58,6 +55,32 @@ class MRSAC:
             core.trained, state, entropy, self.target_entropy, step
         )
         return state, priorities, {**critic_metrics, **actor_metrics, **temperature_metrics}
+
+    def actor_inputs(
+        self, state: MRState, batch: Any
+    ) -> tuple[jax.Array, soft_policy.ValuesOf, jax.Array]:
+        """Constant latents (B, zs), values of actions on them, the temperature in their unit."""
+        core, encoder_params, critic_params = (
+            self.core,
+            state.params["encoder"],
+            state.params["critic"],
+        )
+
+        def values_of(zs: jax.Array, action: jax.Array) -> jax.Array:
+            return core.critic.apply(critic_params, core.encoder.zsa(encoder_params, zs, action))
+
+        zs = core.encoder.zs(encoder_params, batch.observation)
+        return zs, values_of, jnp.exp(state.params["temperature"]) / state.reward_scale
+
+    def probe(self, state: MRState, batch: Any, key: jax.Array) -> dict[str, Probe]:
+        """Critic and actor on one batch, for diagnostics."""
+        noises = jax.random.normal(key, (2, *batch.action.shape))
+        target = self.target(state, batch, noises[0])
+        inputs = self.actor_inputs(state, batch)
+        return {
+            "critic": self.core.critic_probe(state, batch, target),
+            "actor": soft_policy.actor_probe(self.actor, state, *inputs, noises[1]),
+        }
 
     def target(self, state: MRState, batch: Any, noise: jax.Array) -> jax.Array:
         """The critic's n-step soft target (B,), in units of the reward scale.
@@ -101,4 +124,4 @@ def make_mrsac(
 ) -> Agent:
     """Builds MR.SAC for one seed; arguments, result and errors as `make_mrq`."""
     mrsac = build_mrsac(config, sizes, total_steps, plans)
-    return agent_of(mrsac.core, mrsac.act, mrsac.update)
+    return agent_of(mrsac.core, mrsac.act, mrsac.update, mrsac.probe)

@@ -6,6 +6,7 @@ One update: actor, temperature, critic with the new actor and temperature, targe
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ from mst_jax.agents.actor_critic import (
     make_actor_critic,
 )
 from mst_jax.agents.actor_critic_config import SACConfig
-from mst_jax.agents.base import Agent, Metrics, Sizes
+from mst_jax.agents.base import Agent, Metrics, Probe, Sizes
 
 
 @dataclass(frozen=True)
@@ -42,14 +43,14 @@ class SAC:
         self, state: ActorCriticState, batch: Batch, key: jax.Array, step: jax.Array
     ) -> tuple[ActorCriticState, Metrics]:
         """Actor, temperature, critic and target, once each, on one batch."""
-        trained, critic = self.core.trained, state.params["critic"]
+        trained = self.core.trained
         noises = jax.random.normal(key, (2, *batch.action.shape))
         state, entropy, actor_metrics = soft_policy.update_actor(
             trained,
             self.actor,
             state,
             batch.observation,
-            lambda action: self.core.values(critic, batch.observation, action),
+            partial(self.core.values, state.params["critic"]),
             jnp.exp(state.params["temperature"]),
             noises[0],
             step,
@@ -57,12 +58,34 @@ class SAC:
         state, temperature_metrics = soft_policy.update_temperature(
             trained, state, entropy, self.target_entropy, step
         )
-        next_action, log_probability = tanh_gaussian.sample(
-            *self.actor.apply(state.params["actor"], batch.next_observation), noises[1]
-        )
-        bonus = -jnp.exp(state.params["temperature"]) * log_probability
+        next_action, bonus = self.next_action(state, batch, noises[1])
         state, critic_metrics = self.core.update_critic(state, batch, next_action, bonus, step)
         return state, {**actor_metrics, **temperature_metrics, **critic_metrics}
+
+    def next_action(
+        self, state: ActorCriticState, batch: Batch, noise: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """The policy's next actions (B, A) and their entropy bonus -alpha log pi (B,)."""
+        action, log_probability = tanh_gaussian.sample(
+            *self.actor.apply(state.params["actor"], batch.next_observation), noise
+        )
+        return action, -jnp.exp(state.params["temperature"]) * log_probability
+
+    def probe(self, state: ActorCriticState, batch: Batch, key: jax.Array) -> dict[str, Probe]:
+        """Both networks on one batch, for diagnostics."""
+        noises = jax.random.normal(key, (2, *batch.action.shape))
+        target = self.core.target(state, batch, *self.next_action(state, batch, noises[1]))
+        return {
+            "critic": self.core.critic_probe(state, batch, target),
+            "actor": soft_policy.actor_probe(
+                self.actor,
+                state,
+                batch.observation,
+                partial(self.core.values, state.params["critic"]),
+                jnp.exp(state.params["temperature"]),
+                noises[0],
+            ),
+        }
 
 
 def build_sac(
@@ -100,4 +123,4 @@ def make_sac(
         ValueError: when a setting is impossible.
     """
     sac = build_sac(config, sizes, total_steps, plans)
-    return agent_of(sac.core, sac.act, sac.update)
+    return agent_of(sac.core, sac.act, sac.update, sac.probe)

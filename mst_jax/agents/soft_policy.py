@@ -9,11 +9,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from mst_jax import topology
 from mst_jax.agents import actor_critic_losses as losses
 from mst_jax.agents import tanh_gaussian
-from mst_jax.agents.base import Metrics
+from mst_jax.agents.base import Metrics, Probe
 from mst_jax.agents.trained import Trained, active_norm, replaced
 from mst_jax.networks import GaussianActor
+
+ValuesOf = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 def act(actor: GaussianActor, params: Any, features: jax.Array, key: jax.Array | None) -> jax.Array:
@@ -24,12 +27,44 @@ def act(actor: GaussianActor, params: Any, features: jax.Array, key: jax.Array |
     return tanh_gaussian.sample(mean, raw_log_std, jax.random.normal(key, mean.shape))[0]
 
 
+def loss(
+    actor: GaussianActor,
+    params: Any,
+    features: jax.Array,
+    values_of: ValuesOf,
+    temperature: jax.Array,
+    noise: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """The actor's loss, and log pi of its actions (B,); arguments as of `update_actor`."""
+    action, log_probability = tanh_gaussian.sample(*actor.apply(params, features), noise)
+    cost = temperature * log_probability
+    return losses.actor_loss(values_of(features, action), cost), log_probability
+
+
+def actor_probe(
+    actor: GaussianActor,
+    state: Any,
+    features: jax.Array,
+    values_of: ValuesOf,
+    temperature: jax.Array,
+    noise: jax.Array,
+) -> Probe:
+    """The actor on a batch; arguments as of `update_actor`."""
+
+    def sample_loss(params: Any, sample: tuple[jax.Array, jax.Array]) -> jax.Array:
+        own, own_noise = (x[None] for x in sample)
+        return loss(actor, params, own, values_of, temperature, own_noise)[0]
+
+    params, masks = state.params["actor"], topology.masks(state.opt_state["actor"])
+    return Probe(params, masks, actor.activity(params, features), (features, noise), sample_loss)
+
+
 def update_actor(
     trained: Trained,
     actor: GaussianActor,
     state: Any,
     features: jax.Array,
-    values_of: Callable[[jax.Array], jax.Array],
+    values_of: ValuesOf,
     temperature: jax.Array,
     noise: jax.Array,
     step: jax.Array,
@@ -41,7 +76,7 @@ def update_actor(
         actor: policy functions.
         state: agent state.
         features: the policy's inputs (B, I), constant.
-        values_of: actions (B, A) -> values (B, heads).
+        values_of: (features (B, I), actions (B, A)) -> values (B, heads).
         temperature: scalar, in the unit of those values.
         noise: standard normal (B, A).
         step: number of the update.
@@ -51,12 +86,9 @@ def update_actor(
     """
     params, opt_state = state.params["actor"], state.opt_state["actor"]
 
-    def loss(params: Any) -> tuple[jax.Array, jax.Array]:
-        action, log_probability = tanh_gaussian.sample(*actor.apply(params, features), noise)
-        cost = temperature * log_probability
-        return losses.actor_loss(values_of(action), cost), log_probability
-
-    (value, log_probability), grads = jax.value_and_grad(loss, has_aux=True)(params)
+    (value, log_probability), grads = jax.value_and_grad(loss, argnums=1, has_aux=True)(
+        actor, params, features, values_of, temperature, noise
+    )
     params, opt_state = trained.step("actor", grads, params, opt_state, step)
     entropy = -jnp.mean(log_probability)
     metrics = {

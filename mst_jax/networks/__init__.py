@@ -1,5 +1,6 @@
 """Networks as pairs of pure functions; the only package that imports flax.linen."""
 
+from mst_jax.networks.activity import Activity
 from mst_jax.networks.actor_critic import (
     Actor,
     Critic,
@@ -23,6 +24,7 @@ __all__ = [
     "ACTIVATIONS",
     "MLP",
     "RESIDUALS",
+    "Activity",
     "Actor",
     "Architecture",
     "Critic",

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from mst_jax.networks.activity import Activity, activity_of
 from mst_jax.networks.mlp import MLP, Architecture, Params, head, trunk
 
 
@@ -15,6 +16,7 @@ class Critic(NamedTuple):
 
     init: Callable[[jax.Array], Params]
     apply: Callable[[Params, jax.Array], jax.Array]  # input (..., I) -> values (..., heads)
+    activity: Callable[[Params, jax.Array], Activity]
 
 
 class Actor(NamedTuple):
@@ -24,6 +26,7 @@ class Actor(NamedTuple):
     apply: Callable[
         [Params, jax.Array], jax.Array
     ]  # (..., I) -> the action before its tanh (..., A)
+    activity: Callable[[Params, jax.Array], Activity]
 
 
 class GaussianActor(NamedTuple):
@@ -32,6 +35,7 @@ class GaussianActor(NamedTuple):
     init: Callable[[jax.Array], Params]
     # (..., I) -> mean (..., A) and the log-std before it is squashed into its range (..., A)
     apply: Callable[[Params, jax.Array], tuple[jax.Array, jax.Array]]
+    activity: Callable[[Params, jax.Array], Activity]
 
 
 class _ValueHead(nn.Module):
@@ -81,8 +85,9 @@ def make_gaussian_actor(
     return GaussianActor(*_functions(_GaussianActor(action_size, architecture), input_size))
 
 
-def _functions(module: nn.Module, input_size: int) -> tuple[Callable, Callable]:
+def _functions(module: nn.Module, input_size: int) -> tuple[Callable, Callable, Callable]:
     return (
         lambda key: module.init(key, jnp.zeros(input_size))["params"],
         lambda params, x: module.apply({"params": params}, x),
+        activity_of(module),
     )

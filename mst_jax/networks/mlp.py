@@ -83,6 +83,17 @@ def trunk(architecture: Architecture, name: str = "trunk") -> nn.Module:
     return MLP(architecture.hidden, shallower, activate_output=True, input_shortcut=True, name=name)
 
 
+class Activated(nn.Module):
+    """Norm (when set) and activation as a module without parameters, so that it can be captured."""
+
+    architecture: Architecture
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Activates (..., features); the shape stays."""
+        return self.architecture.activate(x)
+
+
 class MLP(nn.Module):
     """`depth` hidden layers and a linear output layer, with shortcuts where widths agree.
 
@@ -104,7 +115,7 @@ class MLP(nn.Module):
         arch = self.architecture
         if arch.residual == "simba":
             out = head(self.output, arch, "output")(trunk(arch)(x))
-            return arch.activate(out) if self.activate_output else out
+            return Activated(arch, name="active_1")(out) if self.activate_output else out
         widths = (arch.hidden,) * arch.depth + (self.output,)
         carried = (
             x  # what a shortcut would add: pre-activations for `pre`, the layer's input otherwise
@@ -116,7 +127,7 @@ class MLP(nn.Module):
             before = layer if arch.residual == "branch" else layer + shortcut
             if last and not self.activate_output:
                 return layer + shortcut
-            x = arch.activate(before)
+            x = Activated(arch, name=f"active_{index + 1}")(before)
             if arch.residual == "branch":
                 x = x + shortcut
             carried = before if arch.residual == "pre" else x

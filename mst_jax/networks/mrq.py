@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from mst_jax.networks.activity import Activity, activity_of
 from mst_jax.networks.mlp import MLP, Architecture, Params, dense
 
 
@@ -34,6 +35,7 @@ class Encoder(NamedTuple):
     zs: Callable[[Params, jax.Array], jax.Array]  # observation (..., O) -> state latent (..., zs)
     zsa: Callable[[Params, jax.Array, jax.Array], jax.Array]  # zs, action (..., A) -> (..., zsa)
     predict: Callable[[Params, jax.Array], Prediction]  # zsa -> what follows
+    activity: Callable[[Params, jax.Array, jax.Array], Activity]  # observation, action
 
 
 class _Encoder(nn.Module):
@@ -74,5 +76,9 @@ def make_encoder(
         return lambda params, *inputs: module.apply({"params": params}, *inputs, method=method)
 
     return Encoder(
-        init, call(_Encoder.embed_observation), call(_Encoder.embed_action), call(_Encoder.predict)
+        init,
+        call(_Encoder.embed_observation),
+        call(_Encoder.embed_action),
+        call(_Encoder.predict),
+        activity_of(module),
     )

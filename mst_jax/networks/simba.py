@@ -48,7 +48,18 @@ class _Branch(nn.Module):
         arch = self.architecture
         x = norm(arch, "norm")(x)
         x = nn.Dense(EXPANSION * arch.hidden, kernel_init=he_normal, name="expand")(x)
-        return nn.Dense(arch.hidden, kernel_init=he_normal, name="project")(arch.nonlinearity(x))
+        x = _Nonlinearity(arch, name="active")(x)
+        return nn.Dense(arch.hidden, kernel_init=he_normal, name="project")(x)
+
+
+class _Nonlinearity(nn.Module):
+    """The activation function as a module, so that its output can be captured."""
+
+    architecture: Architecture
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.architecture.nonlinearity(x)
 
 
 def norm(architecture: Architecture, name: str) -> nn.LayerNorm | _Identity:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from mst_jax.training.arrays import Arrays
+from mst_jax.training.evaluation import Evaluation
 
 POLICY = "policy/"
 # Far beyond the number of any evaluation during training, so the start states are fresh ones.
@@ -60,12 +61,12 @@ class BestPolicies:
 
 
 def evaluate_final(
-    play: Callable[[Any, int], np.ndarray], last: Any, best: Any, chosen: BestPolicies
+    play: Callable[[Any, int], Evaluation], last: Any, best: Any, chosen: BestPolicies
 ) -> list[dict[str, Any]]:
     """Plays the last and the best policies on the same episodes, which no choice was based on.
 
     Args:
-        play: (agent states, index) -> returns (S, episodes); an evaluator.
+        play: (agent states, index) -> episodes of every seed; an evaluator.
         last: agent states of all seeds after the last step.
         best: agent states of all seeds at their best evaluations.
         chosen: how the best ones were chosen.
@@ -73,7 +74,7 @@ def evaluate_final(
     Returns:
         One row for each seed.
     """
-    last_returns, best_returns = play(last, FINAL_INDEX), play(best, FINAL_INDEX)
+    last_returns, best_returns = (play(states, FINAL_INDEX).returns for states in (last, best))
     return [
         {
             "last/return": last_returns[index].mean(),

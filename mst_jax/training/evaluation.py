@@ -1,7 +1,7 @@
 """Evaluation without exploration noise, on environments of its own."""
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -15,11 +15,25 @@ MOST_ENVIRONMENTS = 32  # an environment of dm_control's dog takes 70 MB
 SEED_OFFSET = 100  # evaluation environments are seeded apart from the training ones (specs §6.8)
 
 
+class Evaluation(NamedTuple):
+    """Whole episodes of every seed's policy, float64.
+
+    Attributes:
+        returns: (S, episodes), sums of rewards.
+        value_bias: (S, episodes), the critic's value of the first state and action less the
+            discounted return that followed (Monte Carlo). The value of a maximum-entropy critic
+            contains its entropy bonus, and the return of a truncated episode ends there.
+    """
+
+    returns: np.ndarray
+    value_bias: np.ndarray
+
+
 class Evaluator(Protocol):
     """Plays whole episodes of the current policies."""
 
-    def __call__(self, agent_states: Any, index: int) -> np.ndarray:
-        """Returns (S, episodes) of every seed's policy; `index` picks the start states."""
+    def __call__(self, agent_states: Any, index: int) -> Evaluation:
+        """Episodes of every seed's policy; `index` picks the start states."""
 
     def close(self) -> None:
         """Stops worker processes."""
@@ -49,28 +63,36 @@ class HostEvaluator:
         self._env = task.vector(pairs)
         self._shape = (len(seeds), together)
         self._rounds = episodes // together
-        act = jax.vmap(lambda state, observation: agent.act(state, observation, None), (None, 0))
-        self._act = jax.jit(over_seeds(act, len(seeds)))
+        self._discount = agent.discount
+        act = lambda state, observation: agent.act(state, observation, None)  # noqa: E731
+        self._act = jax.jit(over_seeds(jax.vmap(act, (None, 0)), len(seeds)))
+        self._value = jax.jit(over_seeds(jax.vmap(agent.value, (None, 0, 0)), len(seeds)))
 
-    def __call__(self, agent_states: Any, index: int) -> np.ndarray:
+    def __call__(self, agent_states: Any, index: int) -> Evaluation:
         """See `Evaluator`."""
         first = index * self._rounds
         rounds = [self._play(agent_states, first + number) for number in range(self._rounds)]
-        return np.concatenate(rounds, axis=1)
+        return Evaluation(*(np.concatenate(parts, axis=1) for parts in zip(*rounds, strict=True)))
 
-    def _play(self, agent_states: Any, episode: int) -> np.ndarray:
+    def _play(self, agent_states: Any, episode: int) -> Evaluation:
         """One whole episode in every environment."""
         observation = self._env.reset(episode=episode)
-        returns = np.zeros(observation.shape[0])
-        running = np.ones(observation.shape[0], bool)
+        count = observation.shape[0]
+        returns, discounted, values = np.zeros(count), np.zeros(count), None
+        running, weight = np.ones(count, bool), 1.0
         while running.any():
             batch = observation.reshape(*self._shape, -1)
-            action = np.asarray(self._act(agent_states, batch)).reshape(observation.shape[0], -1)
-            timestep = self._env.step(np.nan_to_num(action))
-            returns += np.where(running, timestep.reward, 0.0)
+            action = self._act(agent_states, batch)
+            if values is None:
+                values = np.asarray(self._value(agent_states, batch, action), np.float64)
+            timestep = self._env.step(np.nan_to_num(np.asarray(action).reshape(count, -1)))
+            reward = np.where(running, timestep.reward, 0.0)
+            returns += reward
+            discounted += weight * reward
+            weight *= self._discount
             running &= ~(timestep.terminated | timestep.truncated)
             observation = timestep.observation
-        return returns.reshape(self._shape)
+        return Evaluation(returns.reshape(self._shape), values - discounted.reshape(self._shape))
 
     def close(self) -> None:
         """Stops the worker processes."""
@@ -86,32 +108,49 @@ class JaxEvaluator:
         self._play = jax.jit(over_seeds(play, len(seeds)))
         self._episodes = episodes
 
-    def __call__(self, agent_states: Any, index: int) -> np.ndarray:
+    def __call__(self, agent_states: Any, index: int) -> Evaluation:
         """See `Evaluator`."""
         keys = keys_for(self._keys, Purpose.EVALUATE, index)
         split = jax.vmap(lambda key: jax.random.split(key, self._episodes))(keys)
-        return np.asarray(self._play(agent_states, split), np.float64)
+        returns, biases = self._play(agent_states, split)
+        return Evaluation(np.asarray(returns, np.float64), np.asarray(biases, np.float64))
 
     def close(self) -> None:
         """Nothing to stop."""
 
 
-def _episode(agent: Agent, env: JaxEnv) -> Callable[[Any, jax.Array], jax.Array]:
-    """(agent state, key) -> return of one episode."""
+class _Carry(NamedTuple):
+    """An episode being played."""
 
-    def play(agent_state: Any, key: jax.Array) -> jax.Array:
-        def unfinished(carry: tuple) -> jax.Array:
-            return ~carry[3]
+    state: Any
+    observation: jax.Array
+    total: jax.Array
+    discounted: jax.Array
+    weight: jax.Array
+    ended: jax.Array
 
-        def step(carry: tuple) -> tuple:
-            state, observation, total, _ = carry
-            action = jnp.nan_to_num(agent.act(agent_state, observation, None))
-            state, timestep = env.step(state, action)
-            ended = timestep.terminated | timestep.truncated
-            return state, timestep.observation, total + timestep.reward, ended
+
+def _episode(agent: Agent, env: JaxEnv) -> Callable[[Any, jax.Array], tuple[jax.Array, jax.Array]]:
+    """(agent state, key) -> return of one episode, and its value bias."""
+
+    def play(agent_state: Any, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        def step(carry: _Carry) -> _Carry:
+            action = jnp.nan_to_num(agent.act(agent_state, carry.observation, None))
+            state, timestep = env.step(carry.state, action)
+            return _Carry(
+                state,
+                timestep.observation,
+                carry.total + timestep.reward,
+                carry.discounted + carry.weight * timestep.reward,
+                carry.weight * agent.discount,
+                timestep.terminated | timestep.truncated,
+            )
 
         state, observation = env.reset(key)
-        start = (state, observation, jnp.zeros(()), jnp.zeros((), bool))
-        return jax.lax.while_loop(unfinished, step, start)[2]
+        zero = jnp.zeros(())
+        start = _Carry(state, observation, zero, zero, jnp.ones(()), jnp.zeros((), bool))
+        end = jax.lax.while_loop(lambda carry: ~carry.ended, step, start)
+        action = agent.act(agent_state, observation, None)
+        return end.total, agent.value(agent_state, observation, action) - end.discounted
 
     return play

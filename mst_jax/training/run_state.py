@@ -21,6 +21,7 @@ class Purpose(IntEnum):
     LEARN = 3
     EVALUATE = 4
     RESET = 5
+    DIAGNOSE = 6
 
 
 @struct.dataclass

@@ -32,6 +32,8 @@ class Settings:
         eval_every: agent steps between evaluations.
         eval_episodes: episodes of each.
         log_every: agent steps between rows of training metrics.
+        diagnose_every: agent steps between rows of rank and plasticity metrics; 0 for none.
+        gradient_covariance: with these rows, also save cosines between samples' gradients.
         checkpoint_every: agent steps between full checkpoints; 0 for only the last.
         row_dtype: dtype of stored observations and actions.
         resets: times that networks and optimizers begin again, equally spaced over the run; buffer,
@@ -53,6 +55,8 @@ class Settings:
     log_every: int
     checkpoint_every: int
     row_dtype: str = "float32"
+    diagnose_every: int = 0
+    gradient_covariance: bool = False
     resets: int = 0
     final_eval_episodes: int = 0
     wandb: str = "off"
@@ -62,11 +66,13 @@ class Settings:
         for name in ("steps", "seeds", "eval_every", "eval_episodes", "log_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        for name in ("seed", "checkpoint_every", "resets", "final_eval_episodes"):
+        for name in ("seed", "checkpoint_every", "resets", "final_eval_episodes", "diagnose_every"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} must not be negative")
         if self.wandb not in WANDB_MODES:
             raise ValueError(f"wandb={self.wandb!r} is none of {', '.join(WANDB_MODES)}")
+        if self.gradient_covariance and not self.diagnose_every:
+            raise ValueError("gradient_covariance needs diagnose_every above 0")
         self.config.validate()
         if self.steps <= self.config.learning_starts:
             raise ValueError(

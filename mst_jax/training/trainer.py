@@ -15,11 +15,12 @@ import numpy as np
 from tqdm import tqdm
 
 from mst_jax import envs, topology
-from mst_jax.agents import Agent, make_agent
+from mst_jax.agents import Agent, Metrics, make_agent
 from mst_jax.training import checkpoints
 from mst_jax.training.arrays import Arrays, fingerprint, run_from_arrays, run_to_arrays
 from mst_jax.training.best import BestPolicies, evaluate_final
 from mst_jax.training.checkpoints import Checkpoint
+from mst_jax.training.diagnosing import make_diagnose
 from mst_jax.training.drivers import Driver, make_driver
 from mst_jax.training.evaluation import Evaluator, make_evaluator
 from mst_jax.training.light import from_light, to_light
@@ -61,6 +62,7 @@ class Session(NamedTuple):
     best: BestPolicies
     finish_chunk: Callable[[Run], Any]
     reset: Callable[[Run], Run]
+    diagnose: Callable[[Run, int], Metrics]
     stop: Callable[[], bool]  # true once a signal asked to stop
     began: float  # time.perf_counter() at the start of this process's part
 
@@ -159,10 +161,21 @@ def train(job: Job) -> Outcome:
         for sink in sinks:
             stack.enter_context(closing(sink))
         stop = stack.enter_context(_stop_on_signal())
-        finish = jax.jit(partial(finish_chunk, agent), donate_argnums=0)
-        reset = jax.jit(make_reset(agent, settings.seeds), donate_argnums=0)
         session = Session(
-            settings, folder, agent, driver, evaluator, sinks, best, finish, reset, stop, began
+            settings=settings,
+            folder=folder,
+            agent=agent,
+            driver=driver,
+            evaluator=evaluator,
+            sinks=sinks,
+            best=best,
+            finish_chunk=jax.jit(partial(finish_chunk, agent), donate_argnums=0),
+            reset=jax.jit(make_reset(agent, settings.seeds), donate_argnums=0),
+            diagnose=make_diagnose(
+                agent, settings.seeds, folder if settings.gradient_covariance else None
+            ),
+            stop=stop,
+            began=began,
         )
         if checkpoint is None:
             topology.save_masks(folder / INITIAL_TOPOLOGY, agent.masks(run.agent))
@@ -207,6 +220,8 @@ def _loop(session: Session, run: Run, step: int) -> tuple[Run, int]:
             if step == target and _due(step, settings.eval_every, settings):
                 returns = _evaluate(session, run, step)
                 bar.set_postfix_str(f"return {returns.mean():.1f}")
+            if step == target and learning and _due(step, settings.diagnose_every, settings):
+                _diagnose(session, run, step)
             if step == target and step in settings.reset_steps:
                 run = session.reset(run)
             stopping = session.stop()
@@ -217,7 +232,12 @@ def _loop(session: Session, run: Run, step: int) -> tuple[Run, int]:
 
 def next_boundary(step: int, settings: Settings, learning_starts: int) -> int:
     """The next step at which the host has something to do."""
-    periods = (settings.log_every, settings.eval_every, settings.checkpoint_every)
+    periods = (
+        settings.log_every,
+        settings.eval_every,
+        settings.checkpoint_every,
+        settings.diagnose_every,
+    )
     stops = [(step // period + 1) * period for period in periods if period]
     stops += [at for at in (learning_starts, *settings.reset_steps) if step < at]
     return min(*stops, settings.steps)
@@ -254,16 +274,31 @@ def _evaluate(session: Session, run: Run, step: int) -> np.ndarray:
     """Evaluates, writes a row per seed and a light checkpoint; returns (S, episodes)."""
     before = time.perf_counter()
     every = session.settings.eval_every
-    returns = session.evaluator(run.agent, -(-step // every))
+    returns, biases = session.evaluator(run.agent, -(-step // every))
     seconds = time.perf_counter() - before
     healthy = np.asarray(run.healthy)
     for index, values in enumerate(returns):
-        row = {"return": values.mean(), "returns": values, "wall/evaluation_seconds": seconds}
+        row = {
+            "return": values.mean(),
+            "returns": values,
+            "value_bias": biases[index].mean(),
+            "wall/evaluation_seconds": seconds,
+        }
         _write(session, index, step, "eval", bool(healthy[index]), row)
     light = to_light(session.agent, run.agent)
     checkpoints.save(session.checkpoint_folder, checkpoints.LIGHT, step, light)
     session.best.update(light, returns.mean(axis=1), healthy, step)
     return returns
+
+
+def _diagnose(session: Session, run: Run, step: int) -> None:
+    """Writes a row of kind `diagnostics` per seed."""
+    before = time.perf_counter()
+    metrics, healthy = jax.device_get((session.diagnose(run, step), run.healthy))
+    seconds = {"wall/diagnostics_seconds": time.perf_counter() - before}
+    for index in range(session.settings.seeds):
+        row = {name: values[index] for name, values in metrics.items()}
+        _write(session, index, step, "diagnostics", bool(healthy[index]), row | seconds)
 
 
 def _evaluate_finally(session: Session, run: Run, evaluator: Evaluator) -> None:

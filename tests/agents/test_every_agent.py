@@ -68,10 +68,17 @@ def test_two_seeds_resume_exactly_on_dm_control(name, recipe, tmp_path, monkeypa
     assert metrics_without_wall_clock(resumed.folder) == rows
 
 
-def test_a_run_with_a_reset_resumes_exactly(tmp_path, monkeypatch):
+def test_a_run_with_a_reset_and_diagnostics_resumes_exactly(tmp_path, monkeypatch):
     """Stopped before and just after the reset, which comes once."""
     settings = small_settings(
-        agent="sac", steps=200, eval_every=100, log_every=50, checkpoint_every=0, resets=1
+        agent="sac",
+        steps=200,
+        eval_every=100,
+        log_every=50,
+        checkpoint_every=0,
+        resets=1,
+        diagnose_every=100,
+        gradient_covariance=True,
     )
     assert settings.reset_steps == [100]
     calls = []
@@ -86,8 +93,29 @@ def test_a_run_with_a_reset_resumes_exactly(tmp_path, monkeypatch):
             job = plan_resume(train(job).folder)
         stops.append(job.checkpoint.step)
     assert stops[0] < 100 <= stops[1] < 200
-    assert train(job).fingerprint == whole.fingerprint
+    resumed = train(job)
+    assert resumed.fingerprint == whole.fingerprint
+    assert metrics_without_wall_clock(resumed.folder) == metrics_without_wall_clock(whole.folder)
+    check_diagnostics(whole.folder)
     assert len(calls) == 2, "traced once for each of two programs"
+
+
+def check_diagnostics(folder):
+    rows = metrics_without_wall_clock(folder)["seed_1"]
+    found = [row for row in rows if row["kind"] == "diagnostics"]
+    assert [row["step"] for row in found] == [100, 200]
+    for row in found:
+        assert 1 <= row["critic/srank"] <= 16
+        assert 0 <= row["actor/dormant_0.1"] <= 100
+        with np.load(folder / "diagnostics" / f"covariance_{row['step']}.npz") as matrices:
+            critic = matrices["critic"]
+        assert critic.shape == (2, 64, 64)
+        np.testing.assert_allclose(np.diagonal(critic[1]), 1, atol=1e-3)
+        off = critic[1][~np.eye(64, dtype=bool)]
+        assert row["critic/gradient_cosine"] == pytest.approx(off.mean(), abs=1e-4)
+        assert row["critic/opposed_gradients"] == pytest.approx((off < 0).mean(), abs=1e-4)
+    evaluations = [row for row in rows if row["kind"] == "eval"]
+    assert all(np.isfinite(row["value_bias"]) for row in evaluations)
 
 
 def counted(function, calls):

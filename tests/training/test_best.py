@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from mst_jax.training.best import FINAL_INDEX, BestPolicies, evaluate_final
+from mst_jax.training.evaluation import Evaluation
 
 
 def policies(*values):
@@ -51,7 +52,8 @@ def test_both_policies_are_played_on_the_same_fresh_episodes():
 
     def play(states, index):
         asked.append((states, index))
-        return np.array([[1.0, 3.0], [0.0, 2.0], [5.0, 5.0]]) * (2 if states == "best" else 1)
+        returns = np.array([[1.0, 3.0], [0.0, 2.0], [5.0, 5.0]]) * (2 if states == "best" else 1)
+        return Evaluation(returns, np.zeros((3, 2)))
 
     rows = evaluate_final(play, "last", "best", filled())
     assert asked == [("last", FINAL_INDEX), ("best", FINAL_INDEX)]

@@ -92,7 +92,8 @@ def test_the_final_evaluation_judges_the_last_and_the_best_policy_anew(finished)
     best = load_snapshot(finished.folder, "best").states
     task, _ = trainer.prepare(settings)
     evaluate = make_evaluator(agent, task, settings.seed_list, 3)
-    by_hand = {"last": evaluate(last, FINAL_INDEX), "best": evaluate(best, FINAL_INDEX)}
+    policies = {"last": last, "best": best}
+    by_hand = {name: evaluate(states, FINAL_INDEX).returns for name, states in policies.items()}
     for index, seed in enumerate(("seed_0", "seed_1")):
         evaluations = [row for row in rows[seed] if row["kind"] == "eval"]
         chosen = max(evaluations, key=lambda row: row["return"])
@@ -162,7 +163,7 @@ def test_evaluation_has_no_noise_and_depends_on_its_index_only(finished):
     settings, agent, states, _, _ = load_snapshot(finished.folder)
     task, _ = trainer.prepare(settings)
     evaluate = make_evaluator(agent, task, settings.seed_list, 3)
-    first, again, other = evaluate(states, 1), evaluate(states, 1), evaluate(states, 2)
+    first, again, other = (evaluate(states, index).returns for index in (1, 1, 2))
     assert first.shape == (2, 3)
     np.testing.assert_array_equal(first, again)
     assert (first != other).all()
@@ -261,16 +262,20 @@ def test_evaluation_on_the_host_equals_a_plain_loop():
     agent = make_agent("mrq", small_config("dense"), Sizes(5, 1), 1000)
     state = jax.jit(agent.init)(jax.random.key(0))
     evaluate = HostEvaluator(agent, task, seeds=[3], episodes=2)
-    returns = evaluate(jax.tree.map(lambda leaf: leaf[None], state), 4)
+    returns, biases = evaluate(jax.tree.map(lambda leaf: leaf[None], state), 4)
     evaluate.close()
     act = jax.jit(lambda observation: agent.act(state, observation, None))
     with task.vector([(103, 0), (103, 1)]) as vector:
         observation = vector.reset(episode=4)
-        by_hand = np.zeros(2)
-        for _ in range(500):
+        by_hand, discounted = np.zeros(2), np.zeros(2)
+        first = [jnp.asarray(o) for o in observation]
+        values = [float(agent.value(state, o, act(o))) for o in first]
+        for number in range(500):
             action = np.stack([act(jnp.asarray(o)) for o in observation])
             timestep = vector.step(action)
             by_hand += timestep.reward
+            discounted += 0.99**number * timestep.reward
             observation = timestep.observation
         assert timestep.truncated.all()
     np.testing.assert_allclose(returns[0], by_hand, rtol=1e-3)
+    np.testing.assert_allclose(biases[0], values - discounted, rtol=1e-3, atol=1e-3)

@@ -1,0 +1,28 @@
+"""Plasticity, rank and gradient metrics, computed on the device for one seed; vmap them."""
+
+from mst_jax.diagnostics.gradients import (
+    gradient_covariance,
+    interference,
+    mean_gradient,
+    sample_gradients,
+)
+from mst_jax.diagnostics.metrics import METRICS, Evidence, diagnose
+from mst_jax.diagnostics.rank import effective_rank, srank
+from mst_jax.diagnostics.simplicity import complexity, simplicity_score
+from mst_jax.diagnostics.units import active_fraction, dormant_percentage
+
+__all__ = [
+    "METRICS",
+    "Evidence",
+    "active_fraction",
+    "complexity",
+    "diagnose",
+    "dormant_percentage",
+    "effective_rank",
+    "gradient_covariance",
+    "interference",
+    "mean_gradient",
+    "sample_gradients",
+    "simplicity_score",
+    "srank",
+]

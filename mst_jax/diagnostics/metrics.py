@@ -1,0 +1,86 @@
+"""The default set of metrics, by name. A new one is one function and one line here."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from mst_jax import topology
+from mst_jax.agents import Agent, Probe
+from mst_jax.diagnostics.gradients import mean_gradient
+from mst_jax.diagnostics.rank import effective_rank, srank
+from mst_jax.diagnostics.units import active_fraction, dormant_percentage
+
+BATCH_SIZE = 256  # the published batch, and so the largest possible Srank
+
+
+class Evidence(NamedTuple):
+    """What a metric may look at.
+
+    Attributes:
+        probe: the module on a fresh batch.
+        gradient: dense gradient of its mean loss on that batch.
+    """
+
+    probe: Probe
+    gradient: Any
+
+
+def feature_norm(evidence: Evidence) -> jax.Array:
+    """Mean over the batch of the L2 norm of the features (specs/mst-and-mrq.md §5)."""
+    return jnp.mean(jnp.linalg.norm(evidence.probe.activity.features, axis=-1))
+
+
+def parameter_norm(evidence: Evidence) -> jax.Array:
+    """L2 norm of all parameters, norms' scales included (specs/network-sparsity.md §4)."""
+    return optax.tree.norm(evidence.probe.params)
+
+
+def gradient_norm(evidence: Evidence) -> jax.Array:
+    """L2 norm of the gradient over active weights, before clipping (§4 "Gradient norm")."""
+    return optax.tree.norm(topology.apply(evidence.probe.masks, evidence.gradient))
+
+
+def dense_gradient_norm(evidence: Evidence) -> jax.Array:
+    """L2 norm of the gradient over all weights, what growth by gradient sees."""
+    return optax.tree.norm(evidence.gradient)
+
+
+METRICS: dict[str, Callable[[Evidence], jax.Array]] = {
+    "srank": lambda e: srank(e.probe.activity.features),
+    "effective_rank": lambda e: effective_rank(e.probe.activity.features),
+    "dormant_0.1": lambda e: dormant_percentage(e.probe.activity.pre, 0.1),
+    "dormant_0.2": lambda e: dormant_percentage(e.probe.activity.pre, 0.2),
+    "dormant_active_0.1": lambda e: dormant_percentage(e.probe.activity.post, 0.1),
+    "dormant_active_0.2": lambda e: dormant_percentage(e.probe.activity.post, 0.2),
+    "active_fraction": lambda e: active_fraction(e.probe.activity.post),
+    "feature_norm": feature_norm,
+    "parameter_norm": parameter_norm,
+    "gradient_norm": gradient_norm,
+    "dense_gradient_norm": dense_gradient_norm,
+}
+
+
+def diagnose(agent: Agent, state: Any, view: Any, key: jax.Array) -> dict[str, jax.Array]:
+    """All metrics of every module of one seed, on one fresh replay batch of 256.
+
+    Args:
+        agent: one-seed functions.
+        state: agent state.
+        view: of the replay buffer.
+        key: typed key.
+
+    Returns:
+        {module/metric: float32 scalar}; topology statistics are means over the module's layers.
+    """
+    found: dict[str, jax.Array] = {}
+    for module, probe in agent.probe(state, view, key, BATCH_SIZE).items():
+        evidence = Evidence(probe, mean_gradient(probe))
+        found |= {f"{module}/{name}": metric(evidence) for name, metric in METRICS.items()}
+        statistics = topology.statistics(state.opt_state[module])
+        for name in ("dead_inputs", "dead_outputs") if statistics else ():
+            values = [getattr(leaf, name) for leaf in statistics.values()]
+            found[f"{module}/{name}"] = jnp.mean(jnp.stack(values))
+    return found

@@ -1,0 +1,73 @@
+"""What a network's units do on a batch, captured from the forward pass that acts and learns."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+from flax import linen as nn
+
+# Hidden linear layers, beside an MLP's numbered ones. Output layers predict; their units are not
+# features (specs/network-sparsity.md §4).
+HIDDEN = ("embed", "expand", "project", "za")
+
+
+class Activity(NamedTuple):
+    """Units of the hidden layers on a batch.
+
+    Attributes:
+        pre: layer -> outputs of the linear layer (B, units), before shortcut, norm and activation.
+        post: layer -> activated outputs (B, units).
+        features: what the output layer reads (B, units); of the first of several heads.
+    """
+
+    pre: Mapping[str, jax.Array]
+    post: Mapping[str, jax.Array]
+    features: jax.Array
+
+
+def activity_of(module: nn.Module) -> Callable[..., Activity]:
+    """(params, *inputs) -> the activity of a module whose `__call__` takes those inputs."""
+
+    def activity(params: Any, *inputs: jax.Array) -> Activity:
+        _, captured = module.apply(
+            {"params": params}, *inputs, capture_intermediates=True, mutable=["intermediates"]
+        )
+        outputs = dict(_flat(captured["intermediates"]))
+        post = {path: x for path, x in outputs.items() if _last(path).startswith("active")}
+        pre = {path: x for path, x in outputs.items() if _is_hidden(path, outputs)}
+        return Activity(pre, post, _features(outputs, post))
+
+    return activity
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, jax.Array]]:
+    """(path, output) of every submodule that was called, in order."""
+    found: list[tuple[str, jax.Array]] = []
+    for name, node in tree.items():
+        if name == "__call__":
+            found.append((prefix.removesuffix("/"), node[0]))
+        else:
+            found += _flat(node, f"{prefix}{name}/")
+    return found
+
+
+def _is_hidden(path: str, outputs: Mapping[str, jax.Array]) -> bool:
+    """Whether a path is a linear layer other than an output layer."""
+    name, parent = _last(path), path.rpartition("/")[0]
+    if name.startswith("layer_"):  # an MLP's last layer is an output unless it is activated
+        return f"{parent}/active_{name.removeprefix('layer_')}".removeprefix("/") in outputs
+    return name in HIDDEN
+
+
+def _features(outputs: Mapping[str, jax.Array], post: Mapping[str, jax.Array]) -> jax.Array:
+    """The first trunk's output; of a network without a trunk, its first MLP's last activation."""
+    trunks = sorted(path for path in outputs if _last(path) == "trunk")
+    if trunks:
+        return outputs[trunks[0]]
+    # MR.Q's encoder: the state latent, rather than the hidden layers of the state-action latent.
+    own = [path for path in post if path.startswith("zs/")] or list(post)
+    return post[max(own, key=lambda path: int(_last(path).removeprefix("active_")))]
+
+
+def _last(path: str) -> str:
+    return path.rpartition("/")[2]

@@ -1,0 +1,79 @@
+"""Diagnostics between chunks: the default metrics, and gradient covariances on request."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from mst_jax import replay
+from mst_jax.agents import Agent, Metrics
+from mst_jax.diagnostics import diagnose, gradient_covariance, interference, sample_gradients
+from mst_jax.training.run_state import Purpose, Run, keys_for, over_seeds
+
+COVARIANCE_FOLDER = "diagnostics"
+COVARIANCE_SAMPLES = 64  # the published matrix (specs/network-sparsity.md §4)
+COVARIANCE_MODULES = ("critic", "actor")
+
+
+def make_diagnose(
+    agent: Agent, num_seeds: int, covariances_to: Path | None = None
+) -> Callable[[Run, int], Metrics]:
+    """What makes a row of diagnostics of a run at a step.
+
+    Args:
+        agent: one-seed functions.
+        num_seeds: S.
+        covariances_to: run folder in which to save gradient covariances too; None for none.
+
+    Returns:
+        (run, step) -> {module/metric: (S,)}, on one fresh replay batch per seed.
+    """
+    of_seed = over_seeds(partial(diagnose, agent), num_seeds)
+
+    def of_run(run: Run) -> Metrics:
+        keys = keys_for(run.keys, Purpose.DIAGNOSE, run.clock.step)
+        return of_seed(run.agent, replay.view(run.buffer), keys)
+
+    metrics_of, covariances_of = jax.jit(of_run), jax.jit(covariances(agent))
+
+    def make_row(run: Run, step: int) -> Metrics:
+        metrics = metrics_of(run)
+        if covariances_to is not None:
+            metrics |= save_covariances(covariances_to, step, covariances_of(run))
+        return metrics
+
+    return make_row
+
+
+def covariances(agent: Agent) -> Callable[[Run], dict[str, jax.Array]]:
+    """Run -> {module: (S, 64, 64)} cosines of per-sample gradients, active weights only.
+
+    Seeds one after another: each holds 64 gradients at once.
+    """
+
+    def of_seed(args: tuple) -> dict[str, jax.Array]:
+        state, view, key = args
+        probes = agent.probe(state, view, key, COVARIANCE_SAMPLES)
+        return {
+            name: gradient_covariance(sample_gradients(probes[name])) for name in COVARIANCE_MODULES
+        }
+
+    def of_run(run: Run) -> dict[str, jax.Array]:
+        keys = keys_for(run.keys, Purpose.DIAGNOSE, run.clock.step)
+        return jax.lax.map(of_seed, (run.agent, replay.view(run.buffer), keys))
+
+    return of_run
+
+
+def save_covariances(folder: Path, step: int, matrices: dict[str, jax.Array]) -> Metrics:
+    """Writes RUN/diagnostics/covariance_STEP.npz; returns {module/metric: (S,)} that sum it up."""
+    arrays = {name: np.asarray(matrix) for name, matrix in matrices.items()}
+    (folder / COVARIANCE_FOLDER).mkdir(exist_ok=True)
+    np.savez(folder / COVARIANCE_FOLDER / f"covariance_{step}.npz", **arrays)
+    summary: Metrics = {}
+    for name, matrix in matrices.items():
+        mean, opposed = jax.vmap(interference)(matrix)
+        summary |= {f"{name}/gradient_cosine": mean, f"{name}/opposed_gradients": opposed}
+    return summary
