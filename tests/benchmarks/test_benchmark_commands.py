@@ -1,0 +1,42 @@
+"""The benchmarks as commands, at the smallest sizes: they run, and their records add up."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+
+def run(module, path, *flags):
+    command = [sys.executable, "-m", f"benchmarks.{module}", f"--output={path}", *flags]
+    subprocess.run(command, check=True, timeout=600)
+    record = json.loads(path.read_text())
+    assert record["command"].startswith(f"python -m benchmarks.{module} --output=")
+    return record["results"]
+
+
+@pytest.mark.parametrize("task", ["probe:point", "dmc:cartpole-swingup"])
+def test_seed_count(task, tmp_path):
+    flags = ("--seeds=1,2", "--steps=20", "--repeats=1", "--width=8", "--batch=4")
+    results = run("seed_count", tmp_path / "seeds.json", f"--task={task}", *flags)
+    assert (tmp_path / "seeds.png").read_bytes().startswith(b"\x89PNG")
+    assert [row["seeds"] for row in results["counts"]] == [1, 2]
+    for row in results["counts"]:
+        assert row["seed_steps_per_second"] == row["seeds"] * row["steps_per_second"]
+        parts = ("environment", "transfer", "update", "other")
+        seconds = sum(row[f"{part}_seconds"] for part in parts)
+        assert seconds == pytest.approx(row["steps"] / row["steps_per_second"])
+        assert (row["environment_seconds"] > 0) == task.startswith("dmc")
+        assert row["evaluation_seconds_for_1_episode_each"] > 0
+
+
+def test_peers(tmp_path):
+    pytest.importorskip("torch")
+    flags = ("--sizes=0.03125x1", "--steps=10", "--repeats=1", "--batch=8", "--seeds=2")
+    results = run("peers", tmp_path / "peers.json", *flags)
+    assert [row["agent"] for row in results["comparisons"]] == ["mrq", "sac"]
+    for row in results["comparisons"]:
+        ratio = row["mst_jax_2_seed_updates_per_second"] / row["torch_updates_per_second"]
+        assert row["mst_jax_2_over_torch"] == pytest.approx(ratio)
