@@ -5,7 +5,8 @@ Names are `<environment>`, which takes the backend in `DEFAULT_BACKEND`, or
 """
 
 from mst_jax.envs.base import JaxEnv
-from mst_jax.envs.physics import make_episodic, quiet
+from mst_jax.envs.physics import make_episodic
+from mst_jax.envs.quiet import quiet
 
 with quiet():
     from brax import envs

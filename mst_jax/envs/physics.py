@@ -4,18 +4,14 @@ In that manner `reset(key)` and `step(state, action)` return a dataclass with `o
 `done` and whatever else the simulation needs.
 """
 
-import contextlib
-import io
-import warnings
-from collections.abc import Iterator
 from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
-import mujoco
 
 from mst_jax.envs.base import JaxEnv, Spec
 from mst_jax.envs.episodic import Simulation, episodic
+from mst_jax.envs.quiet import quiet
 
 
 class Physics(Protocol):
@@ -94,20 +90,3 @@ def simulation_of(physics: Physics, action_repeat: int) -> Simulation:
 def _as_before(new: Any, old: jax.Array) -> jax.Array:
     """Some rewards and flags are plain numbers, but a loop's state must keep its types."""
     return new if getattr(new, "dtype", None) == old.dtype else jnp.asarray(new, old.dtype)
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Drops what these libraries say when they are imported, loaded and traced.
-
-    mjx prints that the optional `warp` is missing, brax and jaxopt warn that newer libraries exist,
-    brax uses what mjx deprecates, and MuJoCo would write what it deprecates into a log file.
-    """
-    previous = mujoco.get_mju_user_warning()
-    mujoco.set_mju_user_warning(lambda message: None)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        mujoco.set_mju_user_warning(previous)

@@ -4,7 +4,8 @@ Locomotion and manipulation are not offered: loading them clones a repository of
 """
 
 from mst_jax.envs.base import JaxEnv
-from mst_jax.envs.physics import make_episodic, quiet
+from mst_jax.envs.physics import make_episodic
+from mst_jax.envs.quiet import quiet
 
 with quiet():
     from mujoco_playground import MjxEnv, dm_control_suite
