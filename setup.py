@@ -55,6 +55,8 @@ setup(
         "gym": ["gymnasium[mujoco]==1.4.0", MUJOCO],
         "atari": ["ale-py==0.12.1", "gymnasium==1.4.0", "opencv-python-headless"],
         "envpool": ["envpool==1.2.5"],
+        "playground": ["playground==0.2.0", MUJOCO, "mujoco-mjx>=3.17,<4"],
+        "video": ["imageio-ffmpeg>=0.6"],
         "peers": ["torch==2.13.0", "gymnasium==1.4.0"],
         "wandb": ["wandb>=0.19.10"],  # the first with several runs in one process
         "cuda": ["jax[cuda13]>=0.10,<0.13"],

@@ -1,17 +1,20 @@
 """Evaluates a run's newest policies: python -m experiments.evaluate RUN_FOLDER --episodes=10.
 
 With --best the policies of each seed's best evaluation, as of the newest full checkpoint.
+With --video=FILE.mp4 (or .gif) the first seed's first episode is also filmed.
 """
 
 import json
 from pathlib import Path
 
+import jax
 import numpy as np
 from absl import flags
 
 from experiments.cli import launch, one_line_errors, run_folders
+from experiments.video import film, first_start
 from mst_jax import envs
-from mst_jax.training import checkpoints, load_snapshot
+from mst_jax.training import Policy, checkpoints, load_snapshot
 from mst_jax.training.evaluation import make_evaluator
 
 EPISODES = flags.DEFINE_integer("episodes", 10, "Episodes per seed.", lower_bound=1)
@@ -19,6 +22,7 @@ INDEX = flags.DEFINE_integer(
     "index", 1_000_000, "Which start states: evaluations of one index see the same ones."
 )
 BEST = flags.DEFINE_bool("best", False, "Each seed's best policy so far instead of the newest.")
+VIDEO = flags.DEFINE_string("video", None, "Film of one episode to write: a .mp4 or .gif file.")
 
 
 def main(argv: list[str]) -> None:
@@ -28,6 +32,10 @@ def main(argv: list[str]) -> None:
         tier = checkpoints.BEST if BEST.value else checkpoints.LIGHT
         settings, agent, states, _, step = load_snapshot(folder, tier)
         task = envs.make(settings.task)
+        if VIDEO.value:
+            policy = Policy(agent, jax.tree.map(lambda leaf: leaf[0], states))
+            start = first_start(task, settings.seed_list, 0, EPISODES.value, INDEX.value)
+            print(film(Path(VIDEO.value), settings.task, policy, start))
     evaluator = make_evaluator(agent, task, settings.seed_list, EPISODES.value)
     try:
         returns = evaluator(states, INDEX.value).returns

@@ -4,11 +4,9 @@ Names are `<environment>`, which takes the backend in `DEFAULT_BACKEND`, or
 `<environment>@<backend>`. Each backend is a physics of its own: returns do not compare across them.
 """
 
-import jax
-
-from mst_jax.envs.base import JaxEnv, Spec
-from mst_jax.envs.episodic import episodic
-from mst_jax.envs.physics import quiet, simulation_of
+from mst_jax.envs.base import JaxEnv
+from mst_jax.envs.physics import make_episodic
+from mst_jax.envs.quiet import quiet
 
 with quiet():
     from brax import envs
@@ -57,14 +55,7 @@ def make(
     Raises:
       ValueError: if the action repeat does not divide the time limit.
     """
-    repeat = action_repeat or 1
-    if episode_length % repeat:
-        raise ValueError(f"action_repeat must divide the time limit {episode_length}; got {repeat}")
-    environment = load(name)
-    simulation = simulation_of(environment, repeat)
-    (size,) = jax.eval_shape(simulation.start, jax.random.key(0)).obs.shape
-    spec = Spec(f"brax:{name}", size, environment.action_size, episode_length // repeat, repeat)
-    return episodic(spec, simulation, lazy=True)
+    return make_episodic(f"brax:{name}", load(name), action_repeat, episode_length)
 
 
 def load(name: str) -> envs.Env:

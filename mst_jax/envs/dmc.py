@@ -16,6 +16,7 @@ from absl import logging
 # Must precede the import: looking for a display would print warnings, and states need none.
 os.environ.setdefault("MUJOCO_GL", "disabled")
 
+import mujoco
 from dm_control import _render, suite
 from dm_control.rl.control import Environment
 
@@ -117,6 +118,11 @@ class DmcEnv:
         observation = self._flatten(self._task.get_observation(self._physics))
         terminated = discount == 0.0
         return observation, total, terminated, discount is not None and not terminated
+
+    def scene(self) -> tuple[mujoco.MjModel, mujoco.MjData, float]:
+        """MuJoCo's model and state, both live, and the seconds of a control step."""
+        physics = self._physics
+        return physics.model.ptr, physics.data.ptr, self._environment.control_timestep()
 
     def _flatten(self, observation: Mapping[str, np.ndarray | float]) -> np.ndarray:
         """Concatenates all fields; dm_control's float64 is rounded to float32 here, once."""

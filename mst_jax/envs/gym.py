@@ -1,14 +1,21 @@
 """Gymnasium's MuJoCo tasks (v5) and classic continuous control as host environments."""
 
+from __future__ import annotations
+
 import functools
 import math
+from typing import TYPE_CHECKING
 
 import gymnasium
 import numpy as np
 
 from mst_jax.envs.actions import affine
 from mst_jax.envs.base import HostTask, Spec
+from mst_jax.envs.quiet import quiet
 from mst_jax.envs.vector import WorkerVectorEnv
+
+if TYPE_CHECKING:
+    import mujoco
 
 CLASSIC = ["MountainCarContinuous-v0", "Pendulum-v1"]  # the others have discrete actions
 
@@ -44,7 +51,8 @@ class GymEnv:
 
     def __init__(self, name: str, action_repeat: int) -> None:
         """Makes it; arguments as in `make`."""
-        self._environment = gymnasium.make(name, disable_env_checker=True)
+        with quiet():
+            self._environment = gymnasium.make(name, disable_env_checker=True)
         self._repeat = action_repeat
         space = self._environment.action_space
         self._offset, self._scale = affine(space.low, space.high)
@@ -74,3 +82,14 @@ class GymEnv:
             if terminated or truncated:
                 break
         return np.array(observation, np.float32), total, terminated, truncated and not terminated
+
+    def scene(self) -> tuple[mujoco.MjModel, mujoco.MjData, float]:
+        """MuJoCo's model and state, both live, and the seconds of a control step.
+
+        Raises:
+          ValueError: if it is one of the classic tasks.
+        """
+        own = self._environment.unwrapped
+        if not hasattr(own, "model"):
+            raise ValueError(f"{self.spec.task} has no picture: it is not made of MuJoCo")
+        return own.model, own.data, own.dt

@@ -4,27 +4,53 @@ In that manner `reset(key)` and `step(state, action)` return a dataclass with `o
 `done` and whatever else the simulation needs.
 """
 
-import contextlib
-import io
-import warnings
-from collections.abc import Iterator
 from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
-import mujoco
 
-from mst_jax.envs.episodic import Simulation
+from mst_jax.envs.base import JaxEnv, Spec
+from mst_jax.envs.episodic import Simulation, episodic
+from mst_jax.envs.quiet import quiet
 
 
 class Physics(Protocol):
-    """What brax and Playground call an environment: neither time limit nor restarts."""
+    """What brax and Playground call an environment: neither time limit nor restarts.
+
+    Attributes:
+      action_size: A; every component lies in [-1, 1].
+    """
+
+    action_size: int
 
     def reset(self, key: jax.Array) -> Any:
         """Draws a start state."""
 
     def step(self, state: Any, action: jax.Array) -> Any:
         """Takes one control step; it may write into dictionaries of `state`."""
+
+
+def make_episodic(
+    task: str, physics: Physics, action_repeat: int | None, episode_length: int
+) -> JaxEnv:
+    """Cuts physics into episodes.
+
+    Args:
+      task: full task name.
+      physics: the environment, free of wrappers.
+      action_repeat: control steps per agent step; None means 1.
+      episode_length: time limit in control steps.
+
+    Raises:
+      ValueError: if the action repeat does not divide the time limit.
+    """
+    repeat = action_repeat or 1
+    if episode_length % repeat:
+        raise ValueError(f"action_repeat must divide the time limit {episode_length}; got {repeat}")
+    simulation = simulation_of(physics, repeat)
+    (size,) = jax.eval_shape(simulation.start, jax.random.key(0)).obs.shape
+    spec = Spec(task, size, physics.action_size, episode_length // repeat, repeat)
+    return episodic(spec, simulation, lazy=True)
 
 
 def simulation_of(physics: Physics, action_repeat: int) -> Simulation:
@@ -41,14 +67,11 @@ def simulation_of(physics: Physics, action_repeat: int) -> Simulation:
         with quiet():
             return physics.reset(key)
 
-    shapes = jax.eval_shape(start, jax.random.key(0))
-
     def once(world: Any, action: jax.Array) -> tuple[Any, jax.Array, jax.Array]:
         copied = jax.tree.map(lambda leaf: leaf, world)  # `step` writes into its dictionaries
         with quiet():
             following = physics.step(copied, action)
-        # Some rewards and flags are plain numbers, but a loop's state must keep its types.
-        world = jax.tree.map(lambda x, like: jnp.asarray(x, like.dtype), following, shapes)
+        world = jax.tree.map(_as_before, following, world)
         return world, jnp.asarray(world.reward, jnp.float32), world.done > 0.5
 
     def advance(world: Any, action: jax.Array) -> tuple[Any, jax.Array, jax.Array]:
@@ -64,18 +87,6 @@ def simulation_of(physics: Physics, action_repeat: int) -> Simulation:
     return Simulation(start, lambda world: world.obs, advance)
 
 
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Drops what these libraries say when they are imported, loaded and traced.
-
-    mjx prints that the optional `warp` is missing, brax and jaxopt warn that newer libraries exist,
-    brax uses what mjx deprecates, and MuJoCo would write what it deprecates into a log file.
-    """
-    previous = mujoco.get_mju_user_warning()
-    mujoco.set_mju_user_warning(lambda message: None)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        mujoco.set_mju_user_warning(previous)
+def _as_before(new: Any, old: jax.Array) -> jax.Array:
+    """Some rewards and flags are plain numbers, but a loop's state must keep its types."""
+    return new if getattr(new, "dtype", None) == old.dtype else jnp.asarray(new, old.dtype)

@@ -30,6 +30,7 @@ SUITES = {
     "dmc": Suite("mst_jax.envs.dmc", "pip install dm_control 'mujoco>=3.17,<4'"),
     "envpool": Suite("mst_jax.envs.envpool", "pip install 'mst_jax[envpool]'"),
     "gym": Suite("mst_jax.envs.gym", "pip install 'mst_jax[gym]'"),
+    "playground": Suite("mst_jax.envs.playground", "pip install 'mst_jax[playground]'"),
     "probe": Suite("mst_jax.envs.probe", "pip install mst_jax"),
 }
 

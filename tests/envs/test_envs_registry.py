@@ -11,9 +11,15 @@ from mst_jax.envs import registry
 @pytest.mark.parametrize(
     ("task", "message"),
     [
-        ("cartpole-swingup", "must read 'suite:name'; suites are brax, dmc, envpool, gym, probe"),
+        (
+            "cartpole-swingup",
+            "must read 'suite:name'; suites are brax, dmc, envpool, gym, playground, probe",
+        ),
         ("dm:cartpole-swingup", "unknown suite 'dm': did you mean dmc?"),
-        ("atari:pong", "unknown suite 'atari': there are brax, dmc, envpool, gym, probe"),
+        (
+            "atari:pong",
+            "unknown suite 'atari': there are brax, dmc, envpool, gym, playground, probe",
+        ),
         ("dmc:cartpole-swingpu", "unknown task 'cartpole-swingpu' in suite 'dmc': did you mean "),
         ("dmc:cartpole_swingup", "did you mean cartpole-swingup"),
         ("probe:xyz", "unknown task 'xyz' in suite 'probe': there are constant_reward, "),
@@ -27,7 +33,8 @@ def test_unknown_names_say_what_exists(task, message):
 
 
 def test_tasks_of_every_suite_have_their_own_names():
-    assert envs.suites() == ["brax", "dmc", "envpool", "gym", "probe"]
+    expected = ["brax", "dmc", "envpool", "gym", "playground", "probe"]
+    assert envs.suites() == expected
     names = envs.tasks("dmc")
     assert {"dog-run", "ball_in_cup-catch", "humanoid_CMU-run", "cartpole-swingup"} <= set(names)
     assert len(names) == len(set(names)) > 50
@@ -60,7 +67,12 @@ def test_a_missing_package_is_named_with_its_remedy(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("task", "package"), [("gym:Ant-v5", "gymnasium"), ("envpool:dog-run", "envpool")]
+    ("task", "package"),
+    [
+        ("gym:Ant-v5", "gymnasium"),
+        ("envpool:dog-run", "envpool"),
+        ("playground:WalkerWalk", "mujoco_playground"),
+    ],
 )
 def test_an_optional_package_is_named_with_its_extra(task, package, monkeypatch):
     suite = task.partition(":")[0]

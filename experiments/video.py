@@ -1,0 +1,141 @@
+"""Films one episode of a policy: what `experiments.evaluate --video=FILE` does."""
+
+import importlib
+import importlib.util
+import itertools
+import math
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from PIL import Image
+
+from mst_jax.envs import HostTask, JaxEnv
+from mst_jax.envs.base import episode_seed
+from mst_jax.envs.camera import Camera
+from mst_jax.envs.stage import Stage, open_stage
+from mst_jax.training import Policy
+from mst_jax.training.evaluation import SEED_OFFSET, episodes_together
+from mst_jax.training.run_state import Purpose, keys_for, seed_keys
+
+SHORTEST = 0.02  # seconds a picture stays: GIFs know hundredths, and browsers slow down below two
+
+
+class Film:
+    """The pictures of one episode, drawn while it is played.
+
+    Attributes:
+        seconds: how long a picture stays, so that time runs as it does in the simulation.
+        steps: agent steps taken so far.
+        total: return so far.
+    """
+
+    def __init__(self, stage: Stage, policy: Policy, start: Any) -> None:
+        """Starts the episode.
+
+        Args:
+            stage: what to film.
+            policy: who acts.
+            start: as `Stage.reset` takes it.
+        """
+        self._stage, self._policy = stage, policy
+        self._observation = stage.reset(start)
+        self._camera = Camera(stage.model)
+        self._stride = math.ceil(SHORTEST / stage.seconds - 1e-6)
+        self.seconds = stage.seconds * self._stride
+        self.steps, self.total = 0, 0.0
+
+    def pictures(self) -> Iterator[np.ndarray]:
+        """Plays the episode: uint8 (H, W, 3) of its states, less the final one."""
+        try:
+            ended = False
+            while not ended:
+                if self.steps % self._stride == 0:
+                    yield self._camera.picture(self._stage.data())
+                action = np.nan_to_num(self._policy.act(self._observation))
+                self._observation, reward, ended = self._stage.step(action)
+                self.steps, self.total = self.steps + 1, self.total + reward
+        finally:
+            self._camera.close()
+
+
+def film(path: Path, task: str, policy: Policy, start: Any) -> str:
+    """Films an episode and says how it went.
+
+    Args:
+        path: a `.gif` or `.mp4` file to write.
+        task: name of the task.
+        policy: who acts.
+        start: as `first_start` gives it.
+
+    Raises:
+        ValueError: when the file, the task or the machine does not allow it.
+    """
+    write = writer(path)
+    shown = Film(open_stage(task), policy, start)
+    write(path, shown.pictures(), shown.seconds)
+    return f"written to {path}: {shown.steps} steps, return {shown.total:.1f}"
+
+
+def first_start(
+    env: JaxEnv | HostTask, seeds: list[int], position: int, episodes: int, index: int
+) -> Any:
+    """Where the first episode of an evaluation begins, for the seed at `position` of `seeds`.
+
+    The other arguments are as in `make_evaluator` and as its result is called.
+    """
+    seed = seeds[position] + SEED_OFFSET
+    if isinstance(env, JaxEnv):
+        (key,) = keys_for(seed_keys([seed]), Purpose.EVALUATE, index)
+        return jax.random.split(key, episodes)[0]
+    rounds = episodes // episodes_together(len(seeds), episodes)
+    return episode_seed(seed, 0, index * rounds)
+
+
+def writer(path: Path) -> Callable[[Path, Iterator[np.ndarray], float], None]:
+    """What writes such a file: `write(path, pictures, seconds)`.
+
+    Raises:
+        ValueError: when it is neither, its folder does not exist or the encoder is missing.
+    """
+    if path.suffix not in (".gif", ".mp4"):
+        raise ValueError(f"--video={path} must end in .mp4 or .gif")
+    if not path.absolute().parent.is_dir():
+        raise ValueError(f"--video={path}: there is no folder {path.absolute().parent}")
+    if path.suffix == ".gif":
+        return write_gif
+    if encoder() is None:
+        raise ValueError("an .mp4 file needs pip install 'mst_jax[video]'; a .gif file does not")
+    return write_mp4
+
+
+def encoder() -> str | None:
+    """Path of ffmpeg: the system's, or the one that `imageio-ffmpeg` brings; None without."""
+    found = shutil.which("ffmpeg")
+    if found is None and importlib.util.find_spec("imageio_ffmpeg"):
+        found = importlib.import_module("imageio_ffmpeg").get_ffmpeg_exe()
+    return found
+
+
+def write_gif(path: Path, pictures: Iterator[np.ndarray], seconds: float) -> None:
+    """Writes an endless animation; `seconds` are rounded to hundredths."""
+    first, *others = map(Image.fromarray, pictures)
+    milliseconds = 10 * round(100 * seconds)
+    first.save(path, save_all=True, append_images=others, duration=milliseconds, loop=0)
+
+
+def write_mp4(path: Path, pictures: Iterator[np.ndarray], seconds: float) -> None:
+    """Writes a video, H.264 where ffmpeg has it, picture by picture."""
+    first = next(pictures)
+    height, width, _ = first.shape
+    raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", f"{1 / seconds}"]
+    command = [encoder(), "-loglevel", "error", "-y", *raw, "-i", "-", "-pix_fmt", "yuv420p"]
+    with subprocess.Popen([*command, path], stdin=subprocess.PIPE) as process:
+        for picture in itertools.chain([first], pictures):
+            process.stdin.write(np.ascontiguousarray(picture))
+    if process.returncode:
+        raise ValueError(f"ffmpeg could not write {path}")

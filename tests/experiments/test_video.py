@@ -1,0 +1,167 @@
+"""Films: which episode they show, how fast it runs, and what is written."""
+
+import shutil
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments import video
+from mst_jax import envs
+from mst_jax.training import Policy
+from mst_jax.training.evaluation import make_evaluator
+
+
+class Dice:
+    """A stage whose episodes last seven steps of which each pays its number."""
+
+    def __init__(self, seconds):
+        self.model, self.seconds, self.steps = None, seconds, 0
+
+    def reset(self, start):
+        return np.full(1, start)
+
+    def step(self, action):
+        self.steps += 1
+        return np.full(1, self.steps), float(self.steps), self.steps == 7
+
+    def data(self):
+        return self.steps
+
+
+class Pinhole:
+    """A camera that pictures a number as a shade of grey, and all else as black."""
+
+    def __init__(self, model):
+        self.closed = False
+
+    def picture(self, data):
+        return np.full((48, 64, 3), 30 * data if isinstance(data, int) else 0, np.uint8)
+
+    def close(self):
+        self.closed = True
+
+
+ANYBODY = SimpleNamespace(act=lambda observation: np.zeros(1))
+
+
+@pytest.fixture
+def pinhole(monkeypatch):
+    monkeypatch.setattr(video, "Camera", Pinhole)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown", "shades"),
+    [
+        (0.05, 0.05, [0, 1, 2, 3, 4, 5, 6]),
+        (0.02, 0.02, [0, 1, 2, 3, 4, 5, 6]),
+        (0.01, 0.02, [0, 2, 4, 6]),
+        (0.008, 0.024, [0, 3, 6]),
+    ],
+)
+def test_a_film_runs_at_the_simulations_speed(pinhole, seconds, shown, shades):
+    film = video.Film(Dice(seconds), ANYBODY, 0)
+    assert [int(picture[0, 0, 0]) // 30 for picture in film.pictures()] == shades
+    assert film.seconds == pytest.approx(shown)
+    assert (film.steps, film.total) == (7, 28.0)
+    assert film._camera.closed
+
+
+def test_an_action_that_is_not_finite_becomes_zero(pinhole, monkeypatch):
+    stage = Dice(0.05)
+    taken = []
+    step = stage.step
+    monkeypatch.setattr(stage, "step", lambda action: taken.append(action) or step(action))
+    policy = SimpleNamespace(act=lambda observation: np.full(1, np.nan))
+    list(video.Film(stage, policy, 0).pictures())
+    assert (np.array(taken) == 0).all()
+
+
+@pytest.mark.parametrize(("num_seeds", "episodes"), [(2, 2), (20, 2)])  # in one round, in two
+def test_the_film_shows_the_first_episode_of_the_evaluation(pinhole, num_seeds, episodes):
+    task = envs.make("dmc:pendulum-swingup")
+    agent = SimpleNamespace(act=lambda gain, observation, key: jnp.tanh(gain * observation[2:]))
+    seeds, gains = list(range(5, 5 + num_seeds)), jnp.linspace(0.1, 1, num_seeds)
+    evaluator = make_evaluator(agent, task, seeds, episodes)
+    try:
+        returns = evaluator(gains, 7)
+    finally:
+        evaluator.close()
+    start = video.first_start(task, seeds, 1, episodes, 7)
+    stage = video.open_stage("dmc:pendulum-swingup")
+    film = video.Film(stage, Policy(agent, gains[1]), start)
+    assert film._observation[2] == 0  # at rest
+    assert len(list(film.pictures())) == film.steps == 500
+    assert film.total == pytest.approx(returns[1, 0], rel=1e-3, abs=1e-3)
+    assert returns[1, 0] != returns[1, 1] or returns[1, 0] == 0
+
+
+def test_the_film_of_a_jax_task_begins_where_its_evaluation_does():
+    env = envs.make("probe:point")
+    agent = SimpleNamespace(act=lambda gain, observation, key: -gain * observation[:2])
+    gains = jnp.array([0.5, 1.0])
+    returns = make_evaluator(agent, env, [3, 4], 5)(gains, 9)
+    state, observation = env.reset(video.first_start(env, [3, 4], 1, 5, 9))
+    total, ended = 0.0, False
+    step = jax.jit(env.step)
+    while not ended:
+        state, timestep = step(state, agent.act(gains[1], observation, None))
+        observation, total = timestep.observation, total + float(timestep.reward)
+        ended = timestep.terminated | timestep.truncated
+    assert total == pytest.approx(returns[1, 0], rel=1e-5)
+
+
+def shades(count):
+    return (np.full((48, 64, 3), 20 * number, np.uint8) for number in range(count))
+
+
+def test_a_gif_holds_every_picture_for_its_time(tmp_path):
+    path = tmp_path / "film.gif"
+    video.writer(path)(path, shades(9), 0.0333)
+    with Image.open(path) as image:
+        assert (image.n_frames, image.size, image.info["duration"]) == (9, (64, 48), 30)
+        image.seek(8)
+        assert np.asarray(image.convert("RGB"))[0, 0, 0] == pytest.approx(160, abs=5)
+
+
+@pytest.mark.skipif(video.encoder() is None, reason="no ffmpeg")
+def test_an_mp4_holds_every_picture_for_its_time(tmp_path):
+    path = tmp_path / "film.mp4"
+    video.writer(path)(path, shades(9), 0.04)
+    raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    done = subprocess.run([video.encoder(), "-i", path, *raw], capture_output=True, check=True)
+    pictures = np.frombuffer(done.stdout, np.uint8).reshape(-1, 48, 64, 3)
+    np.testing.assert_allclose(pictures[:, 20, 20, 0], 20 * np.arange(9), atol=6)
+    assert "25 fps" in done.stderr.decode()
+
+
+@pytest.mark.skipif(video.encoder() is None, reason="no ffmpeg")
+def test_a_file_that_ffmpeg_cannot_write_is_named(tmp_path):
+    with pytest.raises(ValueError, match="ffmpeg could not write"):
+        video.write_mp4(tmp_path / "nowhere" / "film.mp4", shades(1), 0.04)
+
+
+def test_wrong_files_are_named(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match=r"film\.avi must end in \.mp4 or \.gif"):
+        video.writer(tmp_path / "film.avi")
+    with pytest.raises(ValueError, match="there is no folder"):
+        video.writer(tmp_path / "nowhere" / "film.gif")
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    monkeypatch.setattr(video.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"pip install 'mst_jax\[video\]'"):
+        video.writer(tmp_path / "film.mp4")
+
+
+def test_a_task_without_a_picture_is_one_line(finished_run, tmp_path):
+    path = tmp_path / "film.gif"
+    command = [sys.executable, "-m", "experiments.evaluate", finished_run, f"--video={path}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: probe:point has no picture; these suites have: brax, ")
+    assert "Traceback" not in done.stderr
+    assert not path.exists()
