@@ -47,6 +47,9 @@ LOG_EVERY = flags.DEFINE_integer("log_every", 1_000, "Agent steps between metric
 CHECKPOINT_EVERY = flags.DEFINE_integer(
     "checkpoint_every", 50_000, "Agent steps between full checkpoints; 0: only the last."
 )
+HISTORY_EVERY = flags.DEFINE_integer(
+    "history_every", 10_000, "Agent steps between snapshots of the masks that move; 0: none."
+)
 ROW_DTYPE = flags.DEFINE_enum(
     "row_dtype", "float32", ["float32", "bfloat16", "float16"], "Storage of replayed observations."
 )
@@ -60,6 +63,7 @@ RESUME = flags.DEFINE_string("resume", None, "Run folder to continue; no other f
 DECIDED_BY_THE_RUN = (
     *(AGENT, TASK, RECIPE, SIZE, ARCHITECTURE, SEEDS, SEED, STEPS, LOGDIR, ROW_DTYPE, RESETS),
     *(EVAL_EVERY, EVAL_EPISODES, FINAL_EVAL_EPISODES, LOG_EVERY, CHECKPOINT_EVERY, WANDB),
+    HISTORY_EVERY,
 )
 
 
@@ -133,6 +137,7 @@ def _settings() -> Settings:
         resets=RESETS.value,
         final_eval_episodes=FINAL_EVAL_EPISODES.value,
         wandb=WANDB.value,
+        history_every=HISTORY_EVERY.value,
     )
 
 
