@@ -47,6 +47,9 @@ LOG_EVERY = flags.DEFINE_integer("log_every", 1_000, "Agent steps between metric
 CHECKPOINT_EVERY = flags.DEFINE_integer(
     "checkpoint_every", 50_000, "Agent steps between full checkpoints; 0: only the last."
 )
+HISTORY_EVERY = flags.DEFINE_integer(
+    "history_every", 10_000, "Agent steps between snapshots of the masks that move; 0: none."
+)
 ROW_DTYPE = flags.DEFINE_enum(
     "row_dtype", "float32", ["float32", "bfloat16", "float16"], "Storage of replayed observations."
 )
@@ -67,6 +70,7 @@ DECIDED_BY_THE_RUN = (
     *(AGENT, TASK, RECIPE, SIZE, ARCHITECTURE, SEEDS, SEED, STEPS, LOGDIR, ROW_DTYPE, RESETS),
     *(DIAGNOSE_EVERY, GRADIENT_COVARIANCE),
     *(EVAL_EVERY, EVAL_EPISODES, FINAL_EVAL_EPISODES, LOG_EVERY, CHECKPOINT_EVERY, WANDB),
+    HISTORY_EVERY,
 )
 
 
@@ -142,6 +146,7 @@ def _settings() -> Settings:
         gradient_covariance=GRADIENT_COVARIANCE.value,
         final_eval_episodes=FINAL_EVAL_EPISODES.value,
         wandb=WANDB.value,
+        history_every=HISTORY_EVERY.value,
     )
 
 

@@ -26,5 +26,7 @@ def finished_run(tmp_path_factory):
 
     from mst_jax.training import plan_run, train
 
-    settings = small_settings(steps=120, eval_every=60, log_every=60, checkpoint_every=0)
+    settings = small_settings(
+        steps=120, eval_every=60, log_every=60, checkpoint_every=0, history_every=20
+    )
     return train(plan_run(settings, tmp_path_factory.mktemp("finished"))).folder

@@ -25,7 +25,7 @@ from mst_jax.topology.gradual import (
     granet,
     neuroplastic_expansion,
 )
-from mst_jax.topology.mask_tree import DenseLeaf, apply, count, density, overlap, summary
+from mst_jax.topology.mask_tree import DenseLeaf, apply, count, density, overlap
 from mst_jax.topology.moments import MomentPolicy, bias_corrected
 from mst_jax.topology.planning import Plan, Table, plan
 from mst_jax.topology.presets import PRESETS, rigl_preset
@@ -38,6 +38,7 @@ from mst_jax.topology.stats import LeafStatistics, degree_histogram, degrees, st
 from mst_jax.topology.storage import load_masks, save_masks
 from mst_jax.topology.structures import ensemble, fan_in, n_of_m, unstructured
 from mst_jax.topology.sweeps import sweep
+from mst_jax.topology.tables import Difference, LeafDifference, diff, summary
 from mst_jax.topology.targets import update_target
 from mst_jax.topology.transform import init, restart, sparse
 
@@ -46,7 +47,9 @@ __all__ = [
     "Allocation",
     "Costs",
     "DenseLeaf",
+    "Difference",
     "Leaf",
+    "LeafDifference",
     "LeafHistory",
     "LeafStatistics",
     "MomentPolicy",
@@ -67,6 +70,7 @@ __all__ = [
     "dense",
     "dense_then_rigl",
     "density",
+    "diff",
     "ensemble",
     "erdos_renyi",
     "erdos_renyi_kernel",

@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 PyTree = Any
@@ -198,38 +197,3 @@ def overlap(masks: PyTree, others: PyTree) -> jax.Array:
     both = count(jax.tree.map(jnp.logical_and, masks, others))
     either = count(jax.tree.map(jnp.logical_or, masks, others))
     return jnp.where(either > 0, both / jnp.maximum(either, 1), 1.0).astype(jnp.float32)
-
-
-def table(header: tuple[str, ...], rows: list[tuple[str, ...]], left: int = 2) -> str:
-    """Plain-text table, the first ``left`` columns aligned left and the others right."""
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if i < left else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in [header, *rows]
-    ]
-    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
-
-
-def summary(params: PyTree, masks: PyTree) -> str:
-    """Readable table of a topology: leaf, shape, density, non-zeros, with a line of totals.
-
-    Args:
-        params: parameter tree (arrays or ``ShapeDtypeStruct``), one seed.
-        masks: its mask tree, concrete.
-
-    Returns:
-        Text of several lines.
-    """
-    named_masks = named_leaves(masks, is_leaf=is_sentinel)
-    rows, active, total = [], 0, 0
-    for path, leaf in named_leaves(params).items():
-        mask, size = named_masks[path], math.prod(np.shape(leaf))
-        nonzeros = size if is_sentinel(mask) else int(np.count_nonzero(np.asarray(mask)))
-        active, total = active + nonzeros, total + size
-        share = "dense" if is_sentinel(mask) else f"{nonzeros / max(size, 1):.4f}"
-        rows.append((path, str(tuple(np.shape(leaf))), share, f"{nonzeros:,}", f"{size:,}"))
-    rows.append(("total", "", f"{active / max(total, 1):.4f}", f"{active:,}", f"{total:,}"))
-    return table(("leaf", "shape", "density", "non-zeros", "parameters"), rows)

@@ -17,8 +17,9 @@ import jax
 import numpy as np
 
 from mst_jax.topology import allocation as allocations
-from mst_jax.topology.mask_tree import PyTree, named_leaves, table
+from mst_jax.topology.mask_tree import PyTree, named_leaves
 from mst_jax.topology.regime import Regime, Timing
+from mst_jax.topology.tables import TextTable
 
 
 class Table(NamedTuple):
@@ -97,6 +98,13 @@ class Plan:
         }
 
     def __str__(self) -> str:
+        return str(self._text())
+
+    def _repr_html_(self) -> str:
+        """What Jupyter shows."""
+        return self._text()._repr_html_()
+
+    def _text(self) -> TextTable:
         """Table of leaf, shape, regime, density and non-zeros (first -> last where they change)."""
         entries, rows, totals = self.entries(), [], np.zeros(3, np.int64)
         for path, name in self.names.items():
@@ -109,7 +117,7 @@ class Plan:
             totals += [*counts, math.prod(shape)]
             rows.append((path, str(shape), name, *_span(counts, math.prod(shape))))
         rows.append(("total", "", "", *_span(totals[:2], totals[2])))
-        return table(("leaf", "shape", "regime", "density", "non-zeros"), rows, left=3)
+        return TextTable(("leaf", "shape", "regime", "density", "non-zeros"), rows, left=3)
 
 
 def plan(params: PyTree, rules: Mapping[str, Regime]) -> Plan:

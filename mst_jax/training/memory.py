@@ -8,6 +8,7 @@ import numpy as np
 from mst_jax import replay
 from mst_jax.agents import Agent
 from mst_jax.envs import Spec
+from mst_jax.training import history
 from mst_jax.training.run_state import Purpose, keys_for, seed_keys
 from mst_jax.training.settings import Settings
 
@@ -21,7 +22,7 @@ def replay_slots(settings: Settings, buffer_size: int) -> int:
 
 
 def describe_memory(agent: Agent, spec: Spec, settings: Settings) -> str:
-    """One line: bytes of agent states and of the replay buffer, for all seeds."""
+    """One line: bytes of agent states, replay buffer and topology history, for all seeds."""
     states = jax.eval_shape(
         jax.vmap(agent.init), keys_for(seed_keys(settings.seed_list), Purpose.AGENT)
     )
@@ -36,7 +37,8 @@ def describe_memory(agent: Agent, spec: Spec, settings: Settings) -> str:
     )
     return (
         f"memory: agents {_human(_nbytes(states))}, replay {_human(buffer_bytes)} "
-        f"({settings.seeds} seeds x {slots:,} slots)"
+        f"({settings.seeds} seeds x {slots:,} slots); on disk: topology history "
+        f"{_human(history.total_bytes(agent, settings))}"
     )
 
 

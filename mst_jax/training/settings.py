@@ -41,6 +41,7 @@ class Settings:
         final_eval_episodes: episodes that judge the last and the best policies of a finished run; 0
             for no such evaluation.
         wandb: `off`, `offline` or `online`; metrics go to Weights & Biases as well.
+        history_every: agent steps between snapshots of the masks that move; 0 for none.
     """
 
     agent: str
@@ -60,13 +61,15 @@ class Settings:
     resets: int = 0
     final_eval_episodes: int = 0
     wandb: str = "off"
+    history_every: int = 10_000
 
     def validate(self) -> None:
         """Raises ValueError with one line for the first impossible setting."""
         for name in ("steps", "seeds", "eval_every", "eval_episodes", "log_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        for name in ("seed", "checkpoint_every", "resets", "final_eval_episodes", "diagnose_every"):
+        counts = ("seed", "checkpoint_every", "resets", "final_eval_episodes")
+        for name in (*counts, "history_every", "diagnose_every"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} must not be negative")
         if self.wandb not in WANDB_MODES:

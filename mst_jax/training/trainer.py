@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from mst_jax import envs, topology
 from mst_jax.agents import Agent, Metrics, make_agent
-from mst_jax.training import checkpoints
+from mst_jax.training import checkpoints, history
 from mst_jax.training.arrays import Arrays, fingerprint, run_from_arrays, run_to_arrays
 from mst_jax.training.best import BestPolicies, evaluate_final
 from mst_jax.training.checkpoints import Checkpoint
@@ -157,6 +157,7 @@ def train(job: Job) -> Outcome:
             write_settings(folder, settings)
         evaluator = make_evaluator(agent, task, settings.seed_list, settings.eval_episodes)
         stack.enter_context(closing(evaluator))
+        history.cut_back(folder, -1 if checkpoint is None else checkpoint.step)
         sinks = _open_sinks(settings, folder, None if checkpoint is None else checkpoint.step)
         for sink in sinks:
             stack.enter_context(closing(sink))
@@ -220,8 +221,10 @@ def _loop(session: Session, run: Run, step: int) -> tuple[Run, int]:
             if step == target and _due(step, settings.eval_every, settings):
                 returns = _evaluate(session, run, step)
                 bar.set_postfix_str(f"return {returns.mean():.1f}")
-            if step == target and learning and _due(step, settings.diagnose_every, settings):
+            if step == target and learning and _wanted(step, settings.diagnose_every, settings):
                 _diagnose(session, run, step)
+            if step == target and _wanted(step, settings.history_every, settings):
+                history.save(session.folder, session.agent, run.agent, step)
             if step == target and step in settings.reset_steps:
                 run = session.reset(run)
             stopping = session.stop()
@@ -237,6 +240,7 @@ def next_boundary(step: int, settings: Settings, learning_starts: int) -> int:
         settings.eval_every,
         settings.checkpoint_every,
         settings.diagnose_every,
+        settings.history_every,
     )
     stops = [(step // period + 1) * period for period in periods if period]
     stops += [at for at in (learning_starts, *settings.reset_steps) if step < at]
@@ -245,6 +249,11 @@ def next_boundary(step: int, settings: Settings, learning_starts: int) -> int:
 
 def _due(step: int, period: int, settings: Settings) -> bool:
     return step == settings.steps or (period > 0 and step % period == 0)
+
+
+def _wanted(step: int, period: int, settings: Settings) -> bool:
+    """As `_due`, but with a period of 0 never."""
+    return period > 0 and _due(step, period, settings)
 
 
 def _log(session: Session, run: Run, step: int) -> Run:
