@@ -1,0 +1,173 @@
+"""The tidy table of results: one row for every evaluation of every seed, as plain dictionaries."""
+
+import csv
+import dataclasses
+import json
+import math
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mst_jax import topology
+from mst_jax.training import Settings, prepare, read_metrics, read_settings
+
+Row = dict[str, Any]
+
+
+class Cost(NamedTuple):
+    """What a run's networks cost in theory (`topology.costs`), all modules together.
+
+    Attributes:
+        parameters: of the online networks, masked positions included.
+        active_parameters: those inside the final masks, as planned.
+        flops: operations of one gradient step: every module's forward and backward pass on one
+            batch, its sparsity averaged over the run. Targets, unrolling and the actor's gradient
+            through the critic are left out, so compare these numbers, do not add them up to a bill.
+        dense_flops: the same without sparsity.
+    """
+
+    parameters: int
+    active_parameters: int
+    flops: float
+    dense_flops: float
+
+
+def cost_of(settings: Settings) -> Cost:
+    """Parameters and operations of a run, from its settings alone; nothing is allocated.
+
+    Raises:
+        ValueError: for a task or settings that cannot be made.
+    """
+    config = json.dumps(dataclasses.asdict(settings.config), sort_keys=True)
+    return _cost_of(_Key(settings, (settings.agent, settings.task, settings.steps, config)))
+
+
+def updates_at(settings: Settings, step: int) -> int:
+    """Gradient steps of each module that a run has made after `step` agent steps."""
+    per_step = getattr(settings.config, "updates_per_step", 1)
+    return max(0, step - settings.config.learning_starts) * per_step
+
+
+def read_results(folder: Path) -> list[Row]:
+    """The rows of one run folder, by seed and then step; ValueError when it is not a run.
+
+    Columns: `run` (folder name), `task`, `agent`, `recipe`, `seed`, `step` (agent steps), `return`
+    (mean over the evaluation's episodes; NaN where it is not finite), `healthy`, `wall_seconds`
+    (of training up to there, over all processes of the run; the seeds of a run share it),
+    `block` (runs in the program), `updates`, those of `Cost` with `flops` and `dense_flops` times
+    the updates so far, and every setting as `config.NAME`.
+    """
+    settings = read_settings(folder)
+    cost = cost_of(settings)
+    common = {
+        "run": folder.name,
+        "task": settings.task,
+        "agent": settings.agent,
+        "recipe": settings.recipe,
+        "block": settings.seeds,
+        "parameters": cost.parameters,
+        "active_parameters": cost.active_parameters,
+        **_flat(dataclasses.asdict(settings.config), "config."),
+    }
+    rows = []
+    for seed in settings.seed_list:
+        seed_folder = folder / f"seed_{seed}"
+        metrics = read_metrics(seed_folder) if seed_folder.is_dir() else []
+        for row, seconds in zip(metrics, _total_seconds(metrics), strict=True):
+            if row["kind"] != "eval":
+                continue
+            updates = updates_at(settings, row["step"])
+            rows.append(
+                {
+                    **common,
+                    "seed": seed,
+                    "step": row["step"],
+                    "return": math.nan if row["return"] is None else row["return"],
+                    "healthy": row["healthy"],
+                    "wall_seconds": seconds,
+                    "updates": updates,
+                    "flops": cost.flops * updates,
+                    "dense_flops": cost.dense_flops * updates,
+                }
+            )
+    return rows
+
+
+def last_rows(rows: Iterable[Row]) -> list[Row]:
+    """The last evaluation of every seed of every run."""
+    last: dict[tuple[str, str, int], Row] = {}
+    for row in rows:
+        key = (row["task"], row["run"], row["seed"])
+        if key not in last or row["step"] >= last[key]["step"]:
+            last[key] = row
+    return list(last.values())
+
+
+def by_task(rows: Iterable[Row], value: str = "return") -> dict[str, dict[int, float]]:
+    """Task -> {seed: value}; ValueError when a task and seed occur twice."""
+    tasks: dict[str, dict[int, float]] = {}
+    for row in rows:
+        seeds = tasks.setdefault(row["task"], {})
+        if row["seed"] in seeds:
+            raise ValueError(f"seed {row['seed']} of {row['task']} occurs twice in these rows")
+        seeds[row["seed"]] = row[value]
+    return tasks
+
+
+def write_csv(path: Path, rows: Sequence[Row]) -> None:
+    """Writes rows with the columns of all of them; an absent value is empty."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Key:
+    """Settings that are cached by what their cost depends on."""
+
+    settings: Settings = dataclasses.field(compare=False)
+    identity: tuple[Any, ...]
+
+
+@lru_cache(maxsize=4096)
+def _cost_of(key: _Key) -> Cost:
+    settings = key.settings
+    plans = prepare(settings)[1].plans.values()
+    updates = updates_at(settings, settings.steps)
+    costs = [topology.costs(plan, updates) for plan in plans]
+    batch = settings.config.batch_size
+    return Cost(
+        parameters=sum(cost.dense_bytes for cost in costs) // 4,
+        active_parameters=sum(_active(plan) for plan in plans),
+        flops=batch * sum(cost.training for cost in costs),
+        dense_flops=batch * sum(cost.dense_training for cost in costs),
+    )
+
+
+def _active(plan: topology.Plan) -> int:
+    masked = sum(int(np.sum(group.table.target[-1])) for group in plan.groups)
+    return masked + sum(math.prod(shape) for shape in plan.dense.values())
+
+
+def _total_seconds(rows: Sequence[Row]) -> list[float]:
+    """Seconds since the start of the run; a resumed process begins at zero again."""
+    totals, before, last = [], 0.0, 0.0
+    for row in rows:
+        seconds = row["wall/seconds"]
+        before += last if seconds < last else 0.0
+        last = seconds
+        totals.append(before + seconds)
+    return totals
+
+
+def _flat(values: dict[str, Any], prefix: str) -> Row:
+    flat: Row = {}
+    for name, value in values.items():
+        nested = isinstance(value, dict)
+        flat |= _flat(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
+    return flat

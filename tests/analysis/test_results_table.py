@@ -1,0 +1,98 @@
+import csv
+import json
+import math
+import shutil
+
+import numpy as np
+import pytest
+from small_runs import small_config, small_settings
+
+from experiments.recipes import make_config
+from mst_jax import analysis
+from mst_jax.analysis.results_table import _total_seconds
+
+
+def test_rows_of_a_finished_run(finished_run, tmp_path):
+    rows = analysis.read_results(finished_run)
+    assert [(row["seed"], row["step"]) for row in rows] == [
+        (seed, step) for seed in (0, 1) for step in (0, 60, 120)
+    ]
+    written = [
+        json.loads(line)
+        for line in (finished_run / "seed_1" / "metrics.jsonl").read_text().splitlines()
+    ]
+    assert rows[-1]["return"] == [r["return"] for r in written if r["kind"] == "eval"][-1]
+    assert rows[-1]["updates"] == 120 - 64
+    assert rows[0]["flops"] == 0
+    assert rows[-1]["config.critic.regime"] == "rigl"
+    assert rows[-1]["config.critic.sparsity"] == 0.6
+    assert rows[-1]["task"] == "probe:point"
+    analysis.write_csv(tmp_path / "results.csv", rows)
+    with (tmp_path / "results.csv").open() as file:
+        read = list(csv.DictReader(file))
+    assert float(read[-1]["return"]) == rows[-1]["return"]
+    assert int(read[-1]["parameters"]) == rows[-1]["parameters"]
+
+
+def test_parameters_and_operations_of_stock_networks():
+    """MR.Q on the dog, specs/mst-and-mrq.md §2.5: 3,987,306 parameters."""
+    settings = small_settings(
+        task="dmc:dog-run", recipe="mrq_stock", config=make_config("mrq", "mrq_stock"), steps=20_000
+    )
+    cost = analysis.cost_of(settings)
+    assert cost.parameters == cost.active_parameters == 3_987_306
+    assert cost.flops == cost.dense_flops
+
+
+def test_a_statically_sparse_network_has_its_share_of_everything():
+    config = small_config("all_static", actor__hidden=64, critic__hidden=64, encoder__hidden=64)
+    sparse = analysis.cost_of(small_settings(config=config))
+    dense = analysis.cost_of(
+        small_settings(
+            config=small_config("dense", actor__hidden=64, critic__hidden=64, encoder__hidden=64)
+        )
+    )
+    assert sparse.parameters == dense.parameters
+    assert sparse.dense_flops == dense.flops
+    # All kernels count and each is used once, so 60 % of the operations are gone; biases remain.
+    assert sparse.flops == pytest.approx(0.4 * dense.flops, rel=1e-3)
+    kernels = dense.flops / (16 * 6)
+    biases = dense.parameters - kernels
+    assert sparse.active_parameters == pytest.approx(0.4 * kernels + biases, abs=10)
+
+
+def test_wall_time_of_a_resumed_run_is_the_sum_over_its_processes():
+    rows = [{"wall/seconds": s} for s in (1.0, 4.0, 2.0, 3.0, 1.0)]
+    assert _total_seconds(rows) == [1.0, 4.0, 6.0, 7.0, 8.0]
+
+
+def test_the_last_evaluation_of_every_seed():
+    rows = [
+        {"task": "t", "run": "r", "seed": seed, "step": step, "return": seed + step}
+        for seed in (0, 1)
+        for step in (0, 5, 10)
+    ]
+    last = analysis.last_rows(rows)
+    assert [row["return"] for row in last] == [10, 11]
+    assert analysis.by_task(last) == {"t": {0: 10, 1: 11}}
+    with pytest.raises(ValueError, match="occurs twice"):
+        analysis.by_task(rows)
+
+
+def test_normalised_scores_have_a_unit_or_are_refused():
+    np.testing.assert_array_equal(analysis.normalised("dmc:dog-run", np.array([500.0])), [0.5])
+    assert analysis.normalised("gym:Ant-v5", 6902.0) == 1.0
+    assert analysis.unit_of("dmc:lqr-lqr_2_1") is None
+    with pytest.raises(ValueError, match="no agreed unit"):
+        analysis.normalised("brax:ant", 1.0)
+
+
+def test_a_return_that_is_not_finite_is_nan(finished_run, tmp_path):
+    copy = shutil.copytree(finished_run, tmp_path / "run")
+    path = copy / "seed_0" / "metrics.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows[-1] |= {"return": None, "healthy": False}
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    last = analysis.last_rows(analysis.read_results(copy))[0]
+    assert math.isnan(last["return"])
+    assert last["healthy"] is False
