@@ -6,6 +6,7 @@ LOGDIR ?= runs/quickstart
 # One worker per core: the suite's time is compilation, which keeps one core busy.
 TEST_WORKERS ?= -n auto --dist worksteal
 BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: quickstart test test-all test-matrix lint clean
 
@@ -13,11 +14,16 @@ BIN := $(VENV)/bin
 # second line matters on Python 3.13 only, where setup.py cannot ask for dm_control.
 $(VENV)/.installed: setup.py
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps dm_control==1.0.50
+	$(INSTALL) -e '.[dev]'
+	$(INSTALL) --no-deps dm_control==1.0.50
 	touch $@
 
+# A task of an optional suite brings its extra along: make quickstart TASK=gym:InvertedPendulum-v5
+SUITE := $(firstword $(subst :, ,$(TASK)))
+EXTRA := $(filter gym envpool playground,$(SUITE))
+
 quickstart: $(VENV)/.installed
+	$(if $(EXTRA),$(INSTALL) -e '.[$(EXTRA)]')
 	$(BIN)/python -m experiments.quickstart --task=$(TASK) --logdir=$(LOGDIR)
 
 test: $(VENV)/.installed

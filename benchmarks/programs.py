@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.harness import interleave
 from experiments.recipes import make_config, override
-from mst_jax.agents import ModuleConfig, Sizes, make_agent
+from mst_jax.agents import Agent, ModuleConfig, Sizes, make_agent
 from mst_jax.envs import Timestep
 from mst_jax.training.run_state import Run, init_run
 from mst_jax.training.step import make_step
@@ -32,10 +32,29 @@ def transfer_seconds(run: Run) -> float:
     return interleave({"transfer": lambda: [once() for _ in range(200)]}, 5)["transfer"] / 200
 
 
-def fused_program(
-    config: Any, count: int, updates: int = UPDATES, name: str = "mrq"
-) -> tuple[Callable[[], None], float]:
-    """`updates` fused steps of `count` seeds on a constant environment, and the compile time."""
+class Fused(NamedTuple):
+    """A compiled number of fused steps and the run that they go on from.
+
+    Attributes:
+        agent: one-seed functions.
+        program: run -> run, donating its argument.
+        run: a list of one, the present run.
+        compile_seconds: what compiling took.
+    """
+
+    agent: Agent
+    program: Callable[[Run], Run]
+    run: list[Run]
+    compile_seconds: float
+
+    def execute(self) -> None:
+        """Takes the steps, to their end."""
+        self.run[0] = self.program(self.run[0])
+        self.run[0].action.block_until_ready()
+
+
+def fused(config: Any, count: int, updates: int = UPDATES, name: str = "mrq") -> Fused:
+    """`updates` fused steps of `count` seeds on a constant environment, past the warm-up."""
     agent = make_agent(name, config, Sizes(OBSERVATION, ACTION, 500), 1_000_000)
     observation = np.random.default_rng(0).normal(size=(count, OBSERVATION)).astype(np.float32)
     start = partial(
@@ -49,16 +68,18 @@ def fused_program(
         step = make_step(agent, count, learning)
         return lambda run: jax.lax.fori_loop(0, number, lambda _, r: step(r, timestep), run)
 
-    state = {"run": jax.jit(steps(False, 5_000), donate_argnums=0)(run)}
+    run = jax.jit(steps(False, 5_000), donate_argnums=0)(run)
     before = time.perf_counter()
-    program = jax.jit(steps(True, updates), donate_argnums=0).lower(state["run"]).compile()
-    compile_seconds = time.perf_counter() - before
+    program = jax.jit(steps(True, updates), donate_argnums=0).lower(run).compile()
+    return Fused(agent, program, [run], time.perf_counter() - before)
 
-    def execute() -> None:
-        state["run"] = program(state["run"])
-        state["run"].action.block_until_ready()
 
-    return execute, compile_seconds
+def fused_program(
+    config: Any, count: int, updates: int = UPDATES, name: str = "mrq"
+) -> tuple[Callable[[], None], float]:
+    """What executes `fused`, and its compile time."""
+    built = fused(config, count, updates, name)
+    return built.execute, built.compile_seconds
 
 
 def sized(

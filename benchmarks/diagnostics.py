@@ -1,0 +1,65 @@
+"""Cost of the default diagnostics: python -m benchmarks.diagnostics [--output=FILE].
+
+One row of all metrics against the training between two rows (5,000 agent steps, the default),
+measured in turn in one process.
+"""
+
+import sys
+from typing import Any
+
+import jax
+from absl import flags
+
+from benchmarks.harness import interleave, write_results
+from benchmarks.programs import fused, sized
+from experiments.cli import launch
+from experiments.recipes import make_config
+from mst_jax.training.diagnosing import make_diagnose
+
+EVERY = 5_000  # agent steps between rows, the launcher's default
+STEPS = flags.DEFINE_integer("steps", 50, "Agent steps timed; extrapolated to 5,000.")
+REPEATS = flags.DEFINE_integer("repeats", 3, "Repeats of each measurement; medians are reported.")
+OUTPUT = flags.DEFINE_string("output", None, "JSON file to write.")
+
+
+def main(_: list[str]) -> None:
+    """Prints one line for each agent, size and number of seeds."""
+    cases = [
+        ("sac", "0.25x1", make_config("sac", "mst", "0.25x1")),
+        ("sac", "1x1", make_config("sac", "mst")),
+        ("mrq", "width 128", sized("mst", 128)),
+    ]
+    results = [cost(*case, seeds) for case in cases for seeds in (1, 4)]
+    write_results(
+        OUTPUT.value, f"python -m benchmarks.diagnostics {' '.join(sys.argv[1:])}", results
+    )
+
+
+def cost(name: str, size: str, config: Any, seeds: int) -> dict[str, Any]:
+    """Seconds of a row, and what share it is of the training that it follows."""
+    training = fused(config, seeds, STEPS.value, name)
+    diagnose = make_diagnose(training.agent, seeds)
+    seconds = interleave(
+        {
+            "training": training.execute,
+            "row": lambda: jax.block_until_ready(diagnose(training.run[0], 0)),
+        },
+        REPEATS.value,
+    )
+    between = seconds["training"] * EVERY / STEPS.value
+    result = {
+        "agent": name,
+        "size": size,
+        "seeds": seeds,
+        "row_seconds": seconds["row"],
+        "training_seconds_between_rows": between,
+        "share_of_training_time": seconds["row"] / between,
+    }
+    print(
+        ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in result.items())
+    )
+    return result
+
+
+if __name__ == "__main__":
+    launch(main)
