@@ -48,12 +48,14 @@ seed_count() {
 
 # The full-size recipe of the paper on its hardest task, as far as the time goes.
 learn() {
-    local runs=$OUT/learn
+    local runs=$OUT/learn status
     # shellcheck disable=SC2086
     timeout --preserve-status --kill-after=120 "${LEARN_SECONDS:-480}" \
         "$PYTHON" -m experiments.train --task=dmc:dog-run --recipe=mst --seeds=4 \
-        --checkpoint_every=0 --logdir="$runs" ${TRAIN_ARGS:-} || return
+        --checkpoint_every=0 --logdir="$runs" ${TRAIN_ARGS:-}
+    status=$?
     tar -czf "$OUT/learn.tar.gz" --exclude=checkpoints -C "$runs" . && rm -rf "$runs"
+    return $status
 }
 
 # A run killed after a checkpoint and resumed must have the fingerprint of one that never stopped.

@@ -317,6 +317,9 @@ def _evaluate_finally(session: Session, run: Run, evaluator: Evaluator) -> None:
     rows = evaluate_final(evaluator, run.agent, best, session.best)
     for index, row in enumerate(rows):
         _write(session, index, session.settings.steps, "final", bool(healthy[index]), row)
+        last, best_return, step = row["last/return"], row["best/return"], row["best/step"]
+        seed = session.settings.seed_list[index]
+        tqdm.write(f"final, seed {seed}: last {last:.1f}, best (step {step:,}) {best_return:.1f}")
 
 
 def _write(
