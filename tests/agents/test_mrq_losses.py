@@ -40,7 +40,7 @@ def test_critic_target_takes_the_smaller_head_and_both_scales():
 
 def table_critic(values):
     """A critic whose two heads are its parameters."""
-    return Critic(init=None, apply=lambda params, zsa: params), jnp.asarray(values)
+    return Critic(init=None, apply=lambda params, zsa: params, activity=None), jnp.asarray(values)
 
 
 def test_critic_loss_is_huber_averaged_over_batch_and_heads():
@@ -110,6 +110,7 @@ def identity_encoder():
             next_zs=zsa,
             reward_logits=jnp.zeros((*zsa.shape[:-1], 2)),
         ),
+        activity=None,
     )
 
 
@@ -145,8 +146,10 @@ def test_encoder_loss_counts_the_terminal_step_and_nothing_after_it():
 
 def test_actor_loss_means_both_heads_and_penalises_the_pre_activation():
     encoder = identity_encoder()
-    critic = Critic(init=None, apply=lambda params, zsa: jnp.concatenate([zsa, 3 * zsa], -1))
-    actor = Actor(init=None, apply=lambda params, zs: params * zs)
+    critic = Critic(
+        init=None, apply=lambda params, zsa: jnp.concatenate([zsa, 3 * zsa], -1), activity=None
+    )
+    actor = Actor(init=None, apply=lambda params, zs: params * zs, activity=None)
     loss = losses.actor_loss(
         jnp.array(2.0), actor, critic, encoder, None, None, jnp.ones((4, 1)), 0.5
     )
@@ -155,7 +158,7 @@ def test_actor_loss_means_both_heads_and_penalises_the_pre_activation():
 
 
 def test_target_action_clips_noise_and_action():
-    actor = Actor(init=None, apply=lambda params, zs: zs)
+    actor = Actor(init=None, apply=lambda params, zs: zs, activity=None)
     zs, noise = jnp.array([[0.0], [5.0], [0.0]]), jnp.array([[0.9], [0.2], [-0.1]])
     actions = losses.target_action(None, actor, zs, noise, 0.3)
     np.testing.assert_allclose(actions[:, 0], [0.3, 1.0, -0.1], atol=1e-7)

@@ -82,14 +82,20 @@ def test_an_action_that_is_not_finite_becomes_zero(pinhole, monkeypatch):
     assert (np.array(taken) == 0).all()
 
 
+def stub(act):
+    """What an evaluator needs of an agent."""
+    value = lambda gain, observation, action: jnp.sum(action)  # noqa: E731
+    return SimpleNamespace(act=act, value=value, discount=0.99)
+
+
 @pytest.mark.parametrize(("num_seeds", "episodes"), [(2, 2), (20, 2)])  # in one round, in two
 def test_the_film_shows_the_first_episode_of_the_evaluation(pinhole, num_seeds, episodes):
     task = envs.make("dmc:pendulum-swingup")
-    agent = SimpleNamespace(act=lambda gain, observation, key: jnp.tanh(gain * observation[2:]))
+    agent = stub(lambda gain, observation, key: jnp.tanh(gain * observation[2:]))
     seeds, gains = list(range(5, 5 + num_seeds)), jnp.linspace(0.1, 1, num_seeds)
     evaluator = make_evaluator(agent, task, seeds, episodes)
     try:
-        returns = evaluator(gains, 7)
+        returns = evaluator(gains, 7).returns
     finally:
         evaluator.close()
     start = video.first_start(task, seeds, 1, episodes, 7)
@@ -103,9 +109,9 @@ def test_the_film_shows_the_first_episode_of_the_evaluation(pinhole, num_seeds, 
 
 def test_the_film_of_a_jax_task_begins_where_its_evaluation_does():
     env = envs.make("probe:point")
-    agent = SimpleNamespace(act=lambda gain, observation, key: -gain * observation[:2])
+    agent = stub(lambda gain, observation, key: -gain * observation[:2])
     gains = jnp.array([0.5, 1.0])
-    returns = make_evaluator(agent, env, [3, 4], 5)(gains, 9)
+    returns = make_evaluator(agent, env, [3, 4], 5)(gains, 9).returns
     state, observation = env.reset(video.first_start(env, [3, 4], 1, 5, 9))
     total, ended = 0.0, False
     step = jax.jit(env.step)
