@@ -106,9 +106,14 @@ def draw_curves(curves: Sequence[Curve], path: Path, published: Sequence[Publish
 
 def _draw(axis: Axes, curve: Curve, colour: str) -> None:
     axis.plot(curve.steps, curve.returns.T, color=colour, alpha=0.35, linewidth=0.9)
-    seen = np.isfinite(curve.returns)
-    total = np.where(seen, curve.returns, 0.0).sum(axis=0)
-    mean = np.where(seen.any(axis=0), total / np.maximum(seen.sum(axis=0), 1), np.nan)
+    mean = mean_over_seeds(curve.returns)
     count = len(curve.returns)
     label = f"{curve.label} ({'1 seed' if count == 1 else f'mean of {count} seeds'})"
     axis.plot(curve.steps, mean, color=colour, linewidth=2.2, label=label)
+
+
+def mean_over_seeds(values: np.ndarray) -> np.ndarray:
+    """Mean of the finite entries over the first axis: (S, T) to (T,), NaN where there is none."""
+    seen = np.isfinite(values)
+    total = np.where(seen, values, 0.0).sum(axis=0)
+    return np.where(seen.any(axis=0), total / np.maximum(seen.sum(axis=0), 1), np.nan)

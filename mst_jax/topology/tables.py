@@ -40,8 +40,8 @@ class TextTable(str):
     def __repr__(self) -> str:
         return str(self)
 
-    def _repr_html_(self) -> str:
-        """What Jupyter shows."""
+    def html(self) -> str:
+        """The table as an HTML element."""
 
         def line(cells: tuple[str, ...], tag: str) -> str:
             sides = ("left" if i < self.left else "right" for i in range(len(cells)))
@@ -112,7 +112,7 @@ class Difference(dict[str, LeafDifference]):
 
     def _repr_html_(self) -> str:
         """What Jupyter shows."""
-        return self.table._repr_html_()
+        return self.table.html()
 
 
 def diff(before: PyTree, after: PyTree) -> Difference:
