@@ -100,9 +100,7 @@ def write_report(folder: Path, output: Path | None = None, seed: int | None = No
             continue
         pictures.append(Picture(family.title, family.text, path))
     page = output / PAGE
-    page.write_text(
-        make_page(sources.title, _tables(sources), pictures, absent), encoding="utf-8"
-    )
+    page.write_text(make_page(sources.title, _tables(sources), pictures, absent), encoding="utf-8")
     return Report(page, pictures, absent)
 
 
