@@ -3,7 +3,7 @@
 import csv
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -35,13 +35,23 @@ class Curve(NamedTuple):
     seconds: float
 
 
+def read_rows(folder: Path) -> list[list[dict[str, Any]]]:
+    """The metric rows of every seed of a run, in the order of the seeds.
+
+    Raises:
+        ValueError: when the folder is not a run or a seed has no metric file yet.
+    """
+    folders = [folder / f"seed_{seed}" for seed in read_settings(folder).seed_list]
+    try:
+        return [read_metrics(seed) for seed in folders]
+    except FileNotFoundError as error:
+        raise ValueError(f"{folder} has no metrics yet; let it train to its first row") from error
+
+
 def read_curve(folder: Path) -> Curve:
     """Reads a run folder; raises ValueError when it is not one or holds no evaluation yet."""
     settings = read_settings(folder)
-    seeds = [
-        [row for row in read_metrics(folder / f"seed_{seed}") if row["kind"] == "eval"]
-        for seed in settings.seed_list
-    ]
+    seeds = [[row for row in rows if row["kind"] == "eval"] for rows in read_rows(folder)]
     steps = sorted({row["step"] for rows in seeds for row in rows})
     if not steps:
         raise ValueError(f"{folder} holds no evaluation yet")

@@ -43,9 +43,10 @@ def movement(history: TopologyHistory) -> dict[str, Panels]:
 
 
 def _survival(history: TopologyHistory, masks: np.ndarray) -> dict[str, Lines]:
-    """The initial weights and those that came at three later snapshots."""
-    last = len(history.steps) - 1
-    later = [born for born in np.unique([1, last // 4, last // 2]).tolist() if 0 < born < last]
+    """The initial weights and those that came at up to three of the later snapshots."""
+    came = (masks[:, 1:] & ~masks[:, :-1]).any(axis=(0, 2, 3))
+    births = 1 + np.flatnonzero(came[:-1])  # what came at the last one has no future yet
+    later = sorted({int(births[i * len(births) // 3]) for i in range(3)}) if births.size else []
     names = {0: "there at the start", **{b: f"came by {history.steps[b]:,}" for b in later}}
     return {
         name: Lines(history.steps, np.stack([edges.survival(seed, born) for seed in masks]))

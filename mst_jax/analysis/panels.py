@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 
 from mst_jax.analysis.curves import PALETTE, mean_over_seeds
 
@@ -66,11 +67,12 @@ def draw_panels(
         axis.spines[["top", "right"]].set_visible(False)
     for axis in axes.flat[len(panels) :]:
         axis.axis("off")
-    # Where a column's last panel is missing, the one above it carries the numbers.
-    for column in axes.T:
-        [axis for axis in column if axis.axison][-1].tick_params(labelbottom=True)
+    for column in axes.T:  # where a column's last panel is missing, the one above has the numbers
+        lowest = [axis for axis in column if axis.axison][-1]
+        lowest.tick_params(labelbottom=True)
+        lowest.set_xlabel("agent steps", fontsize=7)
+        lowest.xaxis.set_major_formatter(EngFormatter(sep=""))
     figure.suptitle(title, fontsize=9)
-    figure.supxlabel("agent steps", fontsize=8)
     figure.supylabel(ylabel, fontsize=8)
     if len(names) > 1:
         handles = {

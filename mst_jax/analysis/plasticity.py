@@ -2,28 +2,13 @@
 
 import re
 from collections import defaultdict
-from pathlib import Path
 
 import numpy as np
 
 from mst_jax.analysis.panels import Lines, Panels
-from mst_jax.training import read_metrics, read_settings
 
 # Metrics by what their names contain, in the order in which they are shown.
 SIGNS = ("rank", "dormant", "active_fraction", "norm", "cosine", "opposed", "dead", "bias")
-
-
-def read_rows(folder: Path) -> list[list[dict]]:
-    """The metric rows of every seed of a run, in the order of the seeds.
-
-    Raises:
-        ValueError: when the folder is not a run or a seed has no metric file yet.
-    """
-    folders = [folder / f"seed_{seed}" for seed in read_settings(folder).seed_list]
-    try:
-        return [read_metrics(seed) for seed in folders]
-    except FileNotFoundError as error:
-        raise ValueError(f"{folder} has no metrics yet; let it train to its first row") from error
 
 
 def plasticity(rows: list[list[dict]]) -> Panels:

@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mst_jax.analysis.covariance import draw_covariances, read_covariances
-from mst_jax.analysis.curves import draw_curves, read_curve
+from mst_jax.analysis.curves import draw_curves, read_curve, read_rows
 from mst_jax.analysis.degrees import draw_degrees, layers_of
 from mst_jax.analysis.history import read_history
 from mst_jax.analysis.movement import movement
 from mst_jax.analysis.page import Picture, make_page
 from mst_jax.analysis.panels import Panels, draw_panels
-from mst_jax.analysis.plasticity import plasticity, read_rows
+from mst_jax.analysis.plasticity import plasticity
 from mst_jax.analysis.topology_figure import Layer, draw_topology, read_layers, title_of
 from mst_jax.topology import TextTable
 from mst_jax.training import Settings, Snapshot, read_settings
