@@ -9,6 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mst_jax.analysis.statistics import estimate
+from mst_jax.analysis.statistics import mean as mean_over_runs
 from mst_jax.training import read_metrics, read_settings
 
 # Okabe and Ito's palette: distinguishable with colour-vision deficiency and in print.
@@ -92,7 +94,7 @@ def read_published(path: Path) -> list[Published]:
 
 
 def draw_curves(curves: Sequence[Curve], path: Path, published: Sequence[Published] = ()) -> None:
-    """Draws the mean of each run in bold over its seeds; one panel for each task.
+    """Draws each run's seeds, their mean in bold and its interval; one panel for each task.
 
     Published curves of the same tasks are drawn beside, as points with one standard deviation, up
     to where ours end.
@@ -118,7 +120,10 @@ def _draw(axis: Axes, curve: Curve, colour: str) -> None:
     axis.plot(curve.steps, curve.returns.T, color=colour, alpha=0.35, linewidth=0.9)
     mean = mean_over_seeds(curve.returns)
     count = len(curve.returns)
-    label = f"{curve.label} ({'1 seed' if count == 1 else f'mean of {count} seeds'})"
+    about = "1 seed" if count == 1 else f"mean of {count} seeds, 95 % interval"
+    low, high = interval_over_seeds(curve.returns)
+    axis.fill_between(curve.steps, low, high, color=colour, alpha=0.15, linewidth=0)
+    label = f"{curve.label} ({about})"
     axis.plot(curve.steps, mean, color=colour, linewidth=2.2, label=label)
 
 
@@ -127,3 +132,21 @@ def mean_over_seeds(values: np.ndarray) -> np.ndarray:
     seen = np.isfinite(values)
     total = np.where(seen, values, 0.0).sum(axis=0)
     return np.where(seen.any(axis=0), total / np.maximum(seen.sum(axis=0), 1), np.nan)
+
+
+def interval_over_seeds(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Bootstrap interval of the mean at each step, over the seeds that are finite there.
+
+    Args:
+        values: (S, T).
+
+    Returns:
+        Lower and upper ends (T,) each; NaN where fewer than two seeds are finite.
+    """
+    ends = np.full((2, values.shape[1]), np.nan)
+    for index, column in enumerate(values.T):
+        seen = column[np.isfinite(column)]
+        if len(seen) > 1:
+            found = estimate(mean_over_runs, [seen])
+            ends[:, index] = found.low, found.high
+    return ends[0], ends[1]

@@ -16,7 +16,7 @@ img { max-width: 100%; height: auto; }
 table { border-collapse: collapse; font-size: 0.85rem; }
 th, td { padding: 0.15rem 0.8rem; border-bottom: 1px solid #ccc; }
 td { font-variant-numeric: tabular-nums; }
-@media print { section { break-inside: avoid; } details { display: none; } }
+@media print { section { break-inside: avoid; } }
 """
 
 
