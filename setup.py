@@ -51,7 +51,15 @@ setup(
         "tqdm",
     ],
     extras_require={
-        "dev": ["pytest>=8", "pytest-xdist>=3.8", "hypothesis>=6", "ruff==0.15.22", "scipy"],
+        "dev": [
+            "pytest>=8",
+            "pytest-xdist>=3.8",
+            "hypothesis>=6",
+            "ruff==0.15.22",
+            "scipy",
+            "nbclient",
+            "ipykernel",
+        ],
         "gym": ["gymnasium[mujoco]==1.4.0", MUJOCO],
         "atari": ["ale-py==0.12.1", "gymnasium==1.4.0", "opencv-python-headless"],
         "envpool": ["envpool==1.2.5"],

@@ -1,4 +1,7 @@
-"""Shows a run's topology: python -m experiments.inspect RUN_FOLDER [--seed=0] [--fingerprint]."""
+"""Shows a run's topology: python -m experiments.inspect RUN_FOLDER [--seed=0] [--fingerprint].
+
+Writes every picture that the run's data allow, and one page with all of them for a browser.
+"""
 
 from pathlib import Path
 
@@ -7,18 +10,20 @@ import numpy as np
 from absl import flags
 
 from experiments.cli import launch, one_line_errors, run_folders
-from mst_jax.analysis import draw_topology, read_layers, title_of
+from mst_jax.analysis import layer_table, read_layers, write_report
 from mst_jax.training import checkpoint_fingerprint
 
 SEED = flags.DEFINE_integer("seed", None, "One of the run's seeds; the first by default.")
-OUTPUT = flags.DEFINE_string("output", None, "Picture; by default topology.png in the run folder.")
+OUTPUT = flags.DEFINE_string(
+    "output", None, "Folder for inspect.html and pictures/; the run folder by default."
+)
 FINGERPRINT = flags.DEFINE_bool(
     "fingerprint", False, "Also hash the newest full checkpoint into the run's fingerprint.txt."
 )
 
 
 def main(argv: list[str]) -> None:
-    """Prints what every module keeps and draws its masks before and after."""
+    """Prints what every module keeps, draws all there is, and says where it is."""
     with one_line_errors():
         (folder,) = run_folders(argv, at_most=1)
         layers, snapshot = read_layers(folder, SEED.value)
@@ -30,15 +35,13 @@ def main(argv: list[str]) -> None:
         own = [layer for layer in layers if layer.name.startswith(f"{module}/")]
         absent = sum(np.count_nonzero(~layer.after) for layer in own)
         print(f"  {module}: {total - absent:,} of {total:,} parameters active")
-    for layer in layers:
-        grown = np.count_nonzero(layer.after & ~layer.before)
-        print(
-            f"    {layer.name}: density {layer.after.mean():.4f}, "
-            f"{grown / max(np.count_nonzero(layer.after), 1):.1%} of it not there at the start"
-        )
-    path = Path(OUTPUT.value) if OUTPUT.value else folder / "topology.png"
-    draw_topology(layers, path, title_of(layers, snapshot, SEED.value))
-    print(path)
+    print(layer_table(layers))
+    report = write_report(folder, Path(OUTPUT.value) if OUTPUT.value else None, SEED.value)
+    for title, why in report.absent.items():
+        print(f"not drawn: {title}: {why}")
+    for picture in report.pictures:
+        print(picture.path)
+    print(report.page)
     if digest:
         print(f"fingerprint {digest}")
 

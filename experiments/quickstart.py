@@ -19,6 +19,7 @@ from mst_jax.analysis import (
     read_curve,
     read_layers,
     title_of,
+    write_report,
 )
 from mst_jax.training import Settings, plan_run, read_metrics, train
 
@@ -69,6 +70,7 @@ def _settings(recipe: str) -> Settings:
         eval_every=max(STEPS.value // 7, 1),
         eval_episodes=3,
         log_every=500,
+        history_every=500,
         checkpoint_every=max(STEPS.value // 2, 1),
     )
 
@@ -87,6 +89,7 @@ def _report(folders: list[Path], logdir: Path) -> None:
         print(f"  resume:   {command('train', f'--resume={folder}')}")
         print(f"  evaluate: {command('evaluate', folder)}")
         print(f"  inspect:  {command('inspect', folder)}")
+        print(f"  look:     {write_report(folder).page.absolute().as_uri()}")
 
 
 def _print_curve(folder: Path, curve: Curve) -> None:

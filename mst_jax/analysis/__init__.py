@@ -1,7 +1,15 @@
 """Results of runs: reading them, statistics, and figures."""
 
+from mst_jax.analysis import edges
+from mst_jax.analysis.covariance import draw_covariances, read_covariances
 from mst_jax.analysis.curves import Curve, Published, draw_curves, read_curve, read_published
+from mst_jax.analysis.degrees import draw_degrees, erdos_renyi_degrees
+from mst_jax.analysis.history import TopologyHistory, read_history
+from mst_jax.analysis.movement import movement
 from mst_jax.analysis.normalised import normalised, unit_of
+from mst_jax.analysis.panels import Lines, draw_panels
+from mst_jax.analysis.plasticity import plasticity
+from mst_jax.analysis.report import Report, layer_table, write_report
 from mst_jax.analysis.results_table import (
     Cost,
     Row,
@@ -32,24 +40,37 @@ __all__ = [
     "Curve",
     "Estimate",
     "Layer",
+    "Lines",
     "Paired",
     "Published",
+    "Report",
     "Row",
+    "TopologyHistory",
     "by_task",
     "cost_of",
+    "draw_covariances",
     "draw_curves",
+    "draw_degrees",
+    "draw_panels",
     "draw_topology",
+    "edges",
+    "erdos_renyi_degrees",
     "estimate",
     "iqm",
     "last_rows",
+    "layer_table",
     "mean",
     "median",
+    "movement",
     "normalised",
     "optimality_gap",
     "paired",
     "performance_profile",
+    "plasticity",
     "probability_of_improvement",
+    "read_covariances",
     "read_curve",
+    "read_history",
     "read_layers",
     "read_published",
     "read_results",
@@ -58,4 +79,5 @@ __all__ = [
     "unit_of",
     "updates_at",
     "write_csv",
+    "write_report",
 ]

@@ -3,12 +3,14 @@
 import csv
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mst_jax.analysis.statistics import estimate
+from mst_jax.analysis.statistics import mean as mean_over_runs
 from mst_jax.training import read_metrics, read_settings
 
 # Okabe and Ito's palette: distinguishable with colour-vision deficiency and in print.
@@ -35,13 +37,23 @@ class Curve(NamedTuple):
     seconds: float
 
 
+def read_rows(folder: Path) -> list[list[dict[str, Any]]]:
+    """The metric rows of every seed of a run, in the order of the seeds.
+
+    Raises:
+        ValueError: when the folder is not a run or a seed has no metric file yet.
+    """
+    folders = [folder / f"seed_{seed}" for seed in read_settings(folder).seed_list]
+    try:
+        return [read_metrics(seed) for seed in folders]
+    except FileNotFoundError as error:
+        raise ValueError(f"{folder} has no metrics yet; let it train to its first row") from error
+
+
 def read_curve(folder: Path) -> Curve:
     """Reads a run folder; raises ValueError when it is not one or holds no evaluation yet."""
     settings = read_settings(folder)
-    seeds = [
-        [row for row in read_metrics(folder / f"seed_{seed}") if row["kind"] == "eval"]
-        for seed in settings.seed_list
-    ]
+    seeds = [[row for row in rows if row["kind"] == "eval"] for rows in read_rows(folder)]
     steps = sorted({row["step"] for rows in seeds for row in rows})
     if not steps:
         raise ValueError(f"{folder} holds no evaluation yet")
@@ -82,7 +94,7 @@ def read_published(path: Path) -> list[Published]:
 
 
 def draw_curves(curves: Sequence[Curve], path: Path, published: Sequence[Published] = ()) -> None:
-    """Draws the mean of each run in bold over its seeds; one panel for each task.
+    """Draws each run's seeds, their mean in bold and its interval; one panel for each task.
 
     Published curves of the same tasks are drawn beside, as points with one standard deviation, up
     to where ours end.
@@ -106,9 +118,35 @@ def draw_curves(curves: Sequence[Curve], path: Path, published: Sequence[Publish
 
 def _draw(axis: Axes, curve: Curve, colour: str) -> None:
     axis.plot(curve.steps, curve.returns.T, color=colour, alpha=0.35, linewidth=0.9)
-    seen = np.isfinite(curve.returns)
-    total = np.where(seen, curve.returns, 0.0).sum(axis=0)
-    mean = np.where(seen.any(axis=0), total / np.maximum(seen.sum(axis=0), 1), np.nan)
+    mean = mean_over_seeds(curve.returns)
     count = len(curve.returns)
-    label = f"{curve.label} ({'1 seed' if count == 1 else f'mean of {count} seeds'})"
+    about = "1 seed" if count == 1 else f"mean of {count} seeds, 95 % interval"
+    low, high = interval_over_seeds(curve.returns)
+    axis.fill_between(curve.steps, low, high, color=colour, alpha=0.15, linewidth=0)
+    label = f"{curve.label} ({about})"
     axis.plot(curve.steps, mean, color=colour, linewidth=2.2, label=label)
+
+
+def mean_over_seeds(values: np.ndarray) -> np.ndarray:
+    """Mean of the finite entries over the first axis: (S, T) to (T,), NaN where there is none."""
+    seen = np.isfinite(values)
+    total = np.where(seen, values, 0.0).sum(axis=0)
+    return np.where(seen.any(axis=0), total / np.maximum(seen.sum(axis=0), 1), np.nan)
+
+
+def interval_over_seeds(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Bootstrap interval of the mean at each step, over the seeds that are finite there.
+
+    Args:
+        values: (S, T).
+
+    Returns:
+        Lower and upper ends (T,) each; NaN where fewer than two seeds are finite.
+    """
+    ends = np.full((2, values.shape[1]), np.nan)
+    for index, column in enumerate(values.T):
+        seen = column[np.isfinite(column)]
+        if len(seen) > 1:
+            found = estimate(mean_over_runs, [seen])
+            ends[:, index] = found.low, found.high
+    return ends[0], ends[1]

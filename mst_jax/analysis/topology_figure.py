@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mst_jax import topology
+from mst_jax.analysis.history import as_matrix, short_name
 from mst_jax.training import INITIAL_TOPOLOGY, Snapshot, load_snapshot
 
 WIDEST = 256  # more rows or columns are not visible in print; they are averaged into blocks
@@ -40,7 +41,7 @@ def read_layers(folder: Path, seed: int | None = None) -> tuple[list[Layer], Sna
         for path, leaf in jax.tree_util.tree_flatten_with_path(initial)[0]
     }
     layers = [
-        Layer(path.removesuffix("/kernel"), named[path][index], masks[index])
+        Layer(short_name(path), as_matrix(named[path][index]), as_matrix(masks[index]))
         for path, masks in sorted(snapshot.masks.items())
     ]
     return layers, snapshot

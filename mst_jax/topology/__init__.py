@@ -38,7 +38,7 @@ from mst_jax.topology.stats import LeafStatistics, degree_histogram, degrees, st
 from mst_jax.topology.storage import load_masks, save_masks
 from mst_jax.topology.structures import ensemble, fan_in, n_of_m, unstructured
 from mst_jax.topology.sweeps import sweep
-from mst_jax.topology.tables import Difference, LeafDifference, diff, summary
+from mst_jax.topology.tables import Difference, LeafDifference, TextTable, diff, summary
 from mst_jax.topology.targets import update_target
 from mst_jax.topology.transform import init, restart, sparse
 
@@ -57,6 +57,7 @@ __all__ = [
     "Regime",
     "SparseState",
     "Table",
+    "TextTable",
     "Timing",
     "allocation",
     "apply",

@@ -102,7 +102,7 @@ class Plan:
 
     def _repr_html_(self) -> str:
         """What Jupyter shows."""
-        return self._text()._repr_html_()
+        return self._text().html()
 
     def _text(self) -> TextTable:
         """Table of leaf, shape, regime, density and non-zeros (first -> last where they change)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
@@ -12,8 +13,9 @@ import numpy as np
 from mst_jax.topology.mask_tree import PyTree, is_sentinel, named_leaves
 
 
-class TextTable(str):
-    """A table as plain text, which a prompt shows as it is and a notebook as HTML.
+@dataclass(frozen=True, repr=False)
+class TextTable:
+    """A table that a prompt shows as plain text and a notebook as HTML.
 
     Attributes:
         header: names of the columns.
@@ -21,27 +23,26 @@ class TextTable(str):
         left: how many of the first columns are aligned left; the others are aligned right.
     """
 
-    def __new__(
-        cls, header: tuple[str, ...], rows: list[tuple[str, ...]], left: int = 2
-    ) -> TextTable:
-        """Lays out the text."""
-        widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-        lines = [
+    header: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+    left: int = 2
+
+    def __str__(self) -> str:
+        lines = [self.header, *self.rows]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        text = [
             "  ".join(
-                cell.ljust(width) if i < left else cell.rjust(width)
+                cell.ljust(width) if i < self.left else cell.rjust(width)
                 for i, (cell, width) in enumerate(zip(row, widths, strict=True))
             ).rstrip()
-            for row in [header, *rows]
+            for row in lines
         ]
-        made = super().__new__(cls, "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]]))
-        made.header, made.rows, made.left = header, rows, left
-        return made
+        return "\n".join([text[0], "-" * max(map(len, text)), *text[1:]])
 
-    def __repr__(self) -> str:
-        return str(self)
+    __repr__ = __str__
 
-    def _repr_html_(self) -> str:
-        """What Jupyter shows."""
+    def html(self) -> str:
+        """The table as an HTML element."""
 
         def line(cells: tuple[str, ...], tag: str) -> str:
             sides = ("left" if i < self.left else "right" for i in range(len(cells)))
@@ -51,9 +52,10 @@ class TextTable(str):
             )
 
         body = "".join(f"<tr>{line(row, 'td')}</tr>" for row in self.rows)
-        return (
-            f"<table><thead><tr>{line(self.header, 'th')}</tr></thead><tbody>{body}</tbody></table>"
-        )
+        head = f"<tr>{line(self.header, 'th')}</tr>"
+        return f"<table><thead>{head}</thead><tbody>{body}</tbody></table>"
+
+    _repr_html_ = html  # what Jupyter shows
 
 
 def summary(params: PyTree, masks: PyTree) -> TextTable:
@@ -64,7 +66,7 @@ def summary(params: PyTree, masks: PyTree) -> TextTable:
         masks: its mask tree, concrete.
 
     Returns:
-        Text of several lines; in a notebook, an HTML table.
+        The table; ``str`` or ``print`` gives text of several lines.
     """
     named_masks = named_leaves(masks, is_leaf=is_sentinel)
     rows, active, total = [], 0, 0
@@ -112,7 +114,7 @@ class Difference(dict[str, LeafDifference]):
 
     def _repr_html_(self) -> str:
         """What Jupyter shows."""
-        return self.table._repr_html_()
+        return self.table.html()
 
 
 def diff(before: PyTree, after: PyTree) -> Difference:

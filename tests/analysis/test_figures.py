@@ -9,10 +9,13 @@ from mst_jax.analysis import (
     Layer,
     draw_curves,
     draw_topology,
+    estimate,
+    mean,
     read_curve,
     read_layers,
     read_published,
 )
+from mst_jax.analysis.curves import interval_over_seeds
 from mst_jax.analysis.topology_figure import WIDEST, _shrink
 from mst_jax.training.settings import write_settings
 
@@ -105,3 +108,12 @@ def test_layers_of_a_run_are_those_masked(finished_run):
     assert critic.before.sum() == critic.after.sum()
     assert (critic.before != critic.after).any()
     assert snapshot.step == 120
+
+
+def test_intervals_of_curves_are_those_of_the_statistics():
+    values = np.array([[1.0, 1.0, np.nan], [3.0, np.nan, np.nan], [8.0, np.nan, np.nan]])
+    low, high = interval_over_seeds(values)
+    found = estimate(mean, [values[:, 0]])
+    assert (low[0], high[0]) == (found.low, found.high)
+    assert 1.0 <= low[0] < 4.0 < high[0] <= 8.0
+    assert np.isnan([*low[1:], *high[1:]]).all()

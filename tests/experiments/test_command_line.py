@@ -175,9 +175,12 @@ def test_evaluate_plot_and_inspect(finished_run):
     plotted = run("plot", finished)
     assert str(finished / "learning_curve.png") in plotted.stdout, plotted.stderr
     inspected = run("inspect", finished, "--seed=1", "--fingerprint")
-    assert "critic/q1/trunk/layer_2: density 0.39" in inspected.stdout, inspected.stderr
+    assert "critic/q1/trunk/layer_2  16 x 16" in inspected.stdout, inspected.stderr
+    assert "not drawn: Gradient covariance, early and late" in inspected.stdout
+    assert inspected.stdout.splitlines()[-2] == str(finished / "inspect.html")
     assert (finished / "fingerprint.txt").read_text().strip() in inspected.stdout
-    for name in ("learning_curve.png", "topology.png"):
+    assert (finished / "inspect.html").is_file()
+    for name in ("learning_curve.png", "pictures/masks.png", "pictures/survival.png"):
         assert (finished / name).read_bytes().startswith(b"\x89PNG")
 
 
