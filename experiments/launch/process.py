@@ -37,7 +37,10 @@ def start(
     What it prints is appended to its log. Programs are compiled once for all seed blocks: jax's
     compilation cache is in the study's folder unless the user has one.
     """
-    cache = {"JAX_COMPILATION_CACHE_DIR": str((folder.path / "programs").absolute())}
+    cache = {
+        "JAX_COMPILATION_CACHE_DIR": str((folder.path / "programs").absolute()),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
+    }
     with folder.log(cell).open("ab") as log:
         log.write(f"{ATTEMPT}\n".encode())
         return subprocess.Popen(

@@ -143,7 +143,7 @@ def _draw_published(axis: Axes, groups: Sequence[Group], x: Callable[[Group], fl
 
 def _draw_bars(axis: Axes, groups: Sequence[Group], x: str, colour: str | None) -> None:
     places = list(dict.fromkeys(group.labels[x] for group in groups))
-    colours = list(dict.fromkeys(group.labels[colour] if colour else "" for group in groups))
+    colours = list(dict.fromkeys(group.labels[colour] if colour else None for group in groups))
     width = 0.8 / len(colours)
     for index, value in enumerate(colours):
         own = [group for group in groups if not colour or group.labels[colour] == value]
@@ -155,8 +155,6 @@ def _draw_bars(axis: Axes, groups: Sequence[Group], x: str, colour: str | None) 
         for place, group in zip(at, own, strict=True):
             axis.plot(np.full(len(group.returns), place), group.returns, ".", ms=3, color="0.1")
     axis.set_xticks(range(len(places)), [str(place) for place in places], rotation=20)
-    if not colour:
-        axis.legend().remove()
 
 
 def _draw_curves(axis: Axes, groups: Sequence[Group], x: str) -> None:

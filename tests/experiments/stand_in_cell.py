@@ -1,6 +1,7 @@
 """A cell that takes no time: real lock, exit statuses and files, but instead of training it waits.
 
-What it does depends on the cell's variant: `fails`, `fails_once`, `dies` (SIGKILL), or it finishes.
+What it does depends on the variant: `fails`, `fails_once`, `dies` (SIGKILL), `preempted` (the first
+time it waits to be stopped), or it finishes.
 """
 
 import os
@@ -31,7 +32,8 @@ def work(run: Path, cell: str) -> int:
     attempts = len((run / "started").read_text().splitlines())
     stopped = []
     signal.signal(signal.SIGTERM, lambda *_: stopped.append(True))
-    end = time.monotonic() + SECONDS
+    waits_for_it = "-preempted-" in cell and attempts == 1
+    end = time.monotonic() + (120.0 if waits_for_it else SECONDS)
     while time.monotonic() < end:
         if stopped:
             return 75

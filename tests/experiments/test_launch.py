@@ -1,6 +1,7 @@
 """Locks, the pool and the study folder, on cells that take no time; real ones: test_sweep.py."""
 
 import dataclasses
+import errno
 import json
 import os
 import signal
@@ -12,8 +13,11 @@ import time
 from pathlib import Path
 
 import pytest
+from absl import flags
 from small_runs import small_settings
 
+from experiments import run_cell
+from experiments.launch.cluster import submit
 from experiments.launch.locks import HeldError, exclusive, held, holder
 from experiments.launch.pool import run_pool
 from experiments.launch.process import ATTEMPT, Command, explain
@@ -225,3 +229,74 @@ def test_the_reason_of_a_failure_is_that_of_its_last_process(tmp_path):
     assert explain(1, log) == f"MemoryError: new; {log}"
     log.write_text(f"{ATTEMPT}\n")
     assert explain(1, log).startswith("it printed nothing")
+
+
+def run_cell_main(folder, one):
+    """What `python -m experiments.run_cell` ends with, run here."""
+    flags.FLAGS(["run_cell"])
+    with pytest.raises(SystemExit) as ended:
+        run_cell.main(["run_cell", str(folder.path), one.id])
+    return ended.value.code
+
+
+def test_a_full_disk_is_told_in_one_line(tmp_path, monkeypatch):
+    folder, (one,) = make_folder(tmp_path, "a")
+
+    def full(job):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(job.folder / "metrics"))
+
+    monkeypatch.setattr(run_cell, "train", full)
+    message = run_cell_main(folder, one)
+    assert message.startswith("error: No space left on device: ")
+    assert message.endswith("metrics")
+    assert not folder.lock(one).exists()
+
+
+def test_a_corrupt_cell_is_told_in_one_line(tmp_path):
+    folder, (one,) = make_folder(tmp_path, "a")
+    run = folder.run(one)
+    run.mkdir(parents=True)
+    write_settings(run, one.settings)
+    broken = run / "checkpoints" / "full" / "000000000060"
+    broken.mkdir(parents=True)
+    (broken / "manifest.json").write_text("{")
+    with pytest.warns(UserWarning, match="cannot be read"):
+        message = run_cell_main(folder, one)
+    assert "error: no intact full checkpoint in" in message
+    (run / "config.json").write_text("{")
+    assert "cannot be read as a run's settings" in run_cell_main(folder, one)
+
+
+def test_a_cell_that_somebody_runs_is_left_alone(tmp_path):
+    folder, (one,) = make_folder(tmp_path, "a")
+    with held(folder.lock(one)):
+        assert run_cell_main(folder, one) == 76
+    assert "has no cell" in run_cell_main(folder, cell("b"))
+
+
+def test_jobs_of_submitit_finish_fail_and_are_requeued(tmp_path):
+    pytest.importorskip("submitit")
+    folder, cells = make_folder(tmp_path, "good", "fails", "preempted")
+    jobs = submit(folder, cells, "local", 3, {"timeout_min": 5}, STAND_IN)
+    good, fails, preempted = jobs
+    while not starts(folder, cells[2]):
+        time.sleep(0.01)
+    preempted._interrupt()  # submitit's stand-in for SLURM's signal
+    assert good.result() == "finished"
+    assert preempted.result() == "finished"
+    with pytest.raises(Exception, match="the disk is full"):
+        fails.result()
+    assert folder.failure(cells[1])["attempts"] == 2
+    assert [folder.status(one) for one in cells] == [
+        Status.FINISHED,
+        Status.FAILED,
+        Status.FINISHED,
+    ]
+    assert len(starts(folder, cells[2])) == 2
+
+
+def test_submitit_is_asked_for_only_when_it_is_used(tmp_path, monkeypatch):
+    folder, cells = make_folder(tmp_path, "a")
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    with pytest.raises(ValueError, match=r"pip install -e '.\[slurm\]'"):
+        submit(folder, cells, "slurm", 1, {})
