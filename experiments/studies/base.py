@@ -164,4 +164,5 @@ def _settings(
         log_every=evaluate,
         checkpoint_every=max(1, scale.steps // scale.checkpoints),
         resets=variant.resets,
+        history_every=0,
     )
