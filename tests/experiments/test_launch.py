@@ -280,7 +280,8 @@ def test_jobs_of_submitit_finish_fail_and_are_requeued(tmp_path):
     jobs = submit(folder, cells, "local", 3, {"timeout_min": 5}, STAND_IN)
     good, fails, preempted = jobs
     while not starts(folder, cells[2]):
-        time.sleep(0.01)
+        assert not preempted.done(), preempted.stderr()
+        time.sleep(0.05)
     preempted._interrupt()  # submitit's stand-in for SLURM's signal
     assert good.result() == "finished"
     assert preempted.result() == "finished"
