@@ -92,7 +92,7 @@ def print_plan(question: str, folder: StudyFolder, cells: list[Cell], on_gpu: bo
     )
     print(
         f"memory of the largest cell {human(plan.device_bytes)}; on disk about "
-        f"{human(plan.disk_bytes)} in the end, and up to {human(2 * plan.working_bytes)} "
+        f"{human(plan.disk_bytes)} in the end, and up to {human(2 * plan.device_bytes)} "
         "more for each running cell"
     )
 

@@ -1,6 +1,7 @@
 """What test_sharding.py runs on four virtual devices; prints a line of JSON."""
 
 import json
+import re
 import sys
 from pathlib import Path
 from unittest import mock
@@ -14,7 +15,10 @@ from mst_jax.agents import make_agent
 from mst_jax.training import arrays, drivers, plan_resume, plan_run, sharding, train, trainer
 from mst_jax.training.drivers import make_driver
 
-COLLECTIVES = ("all-reduce", "all-gather", "all-to-all", "collective", "reduce-scatter")
+COLLECTIVE = re.compile(
+    r"(all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute|collective-broadcast)"
+    r"(-start)?\("
+)
 
 
 def collectives():
@@ -29,7 +33,7 @@ def collectives():
             {leaf.addressable_shards[0].data.shape[0] for leaf in jax.tree.leaves(run.agent)}
         ),
         "on": sorted({len(leaf.sharding.device_set) for leaf in jax.tree.leaves(run)}),
-        "collectives": [name for name in COLLECTIVES if name in program.as_text()],
+        "collectives": sorted({found[0] for found in COLLECTIVE.findall(program.as_text())}),
         "meshes": [getattr(sharding.seed_mesh(n), "size", None) for n in (1, 2, 3, 6, 8)],
     }
 
