@@ -66,6 +66,7 @@ setup(
         "playground": ["playground==0.2.0", MUJOCO, "mujoco-mjx>=3.17,<4"],
         "video": ["imageio-ffmpeg>=0.6"],
         "peers": ["torch==2.13.0", "gymnasium==1.4.0"],
+        "slurm": ["submitit>=1.5"],
         "wandb": ["wandb>=0.19.10"],  # the first with several runs in one process
         "cuda": ["jax[cuda13]>=0.10,<0.13"],
     },

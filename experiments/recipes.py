@@ -63,7 +63,13 @@ ARCHITECTURES: dict[str, Overrides] = {
 }
 
 
-def make_config(agent: str, recipe: str, size: str = "", architecture: str = "") -> Any:
+def make_config(
+    agent: str,
+    recipe: str,
+    size: str = "",
+    architecture: str = "",
+    base: Overrides | None = None,
+) -> Any:
     """An agent's published configuration, resized, under a recipe, in another architecture.
 
     Args:
@@ -71,11 +77,12 @@ def make_config(agent: str, recipe: str, size: str = "", architecture: str = "")
         recipe: one of `RECIPES[agent]`.
         size: see `mst_jax.agents.size_factors`; empty for the published size.
         architecture: one of `ARCHITECTURES`, for every module; empty for the recipe's own.
+        base: settings to change in the published configuration before anything else.
 
     Raises:
         ValueError: for names that do not exist.
     """
-    config = default_config(agent)
+    config = override(default_config(agent), base or {})
     if size:
         if size in SIMBA_SIZES and RECIPES[agent] is not _SIMBA:
             raise ValueError(f"size {size!r} names a SimBa network; give {agent} WIDTHxDEPTH")

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mst_jax import topology
-from mst_jax.training import Settings, prepare, read_metrics, read_settings
+from mst_jax import envs, topology
+from mst_jax.agents import Agent, make_agent
+from mst_jax.training import Settings, read_metrics, read_settings
 
 Row = dict[str, Any]
 
@@ -43,6 +44,26 @@ def cost_of(settings: Settings) -> Cost:
     """
     config = json.dumps(dataclasses.asdict(settings.config), sort_keys=True)
     return _cost_of(_Key(settings, (settings.agent, settings.task, settings.steps, config)))
+
+
+def cost_of_agent(agent: Agent, settings: Settings) -> Cost:
+    """Parameters and operations of a run whose agent is there already."""
+    plans = agent.plans.values()
+    updates = updates_at(settings, settings.steps)
+    costs = [topology.costs(plan, updates) for plan in plans]
+    batch = settings.config.batch_size
+    return Cost(
+        parameters=sum(cost.dense_bytes for cost in costs) // 4,
+        active_parameters=sum(_active(plan) for plan in plans),
+        flops=batch * sum(cost.training for cost in costs),
+        dense_flops=batch * sum(cost.dense_training for cost in costs),
+    )
+
+
+@lru_cache
+def spec_of(task: str) -> envs.Spec:
+    """The sizes of a task; ValueError for an unknown one."""
+    return envs.make(task).spec
 
 
 def updates_at(settings: Settings, step: int) -> int:
@@ -137,16 +158,8 @@ class _Key:
 @lru_cache(maxsize=4096)
 def _cost_of(key: _Key) -> Cost:
     settings = key.settings
-    plans = prepare(settings)[1].plans.values()
-    updates = updates_at(settings, settings.steps)
-    costs = [topology.costs(plan, updates) for plan in plans]
-    batch = settings.config.batch_size
-    return Cost(
-        parameters=sum(cost.dense_bytes for cost in costs) // 4,
-        active_parameters=sum(_active(plan) for plan in plans),
-        flops=batch * sum(cost.training for cost in costs),
-        dense_flops=batch * sum(cost.dense_training for cost in costs),
-    )
+    agent = make_agent(settings.agent, settings.config, spec_of(settings.task), settings.steps)
+    return cost_of_agent(agent, settings)
 
 
 def _active(plan: topology.Plan) -> int:

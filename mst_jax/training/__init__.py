@@ -2,10 +2,18 @@
 
 from mst_jax.training.arrays import fingerprint
 from mst_jax.training.checkpoints import DamagedCheckpointError
+from mst_jax.training.memory import memory_bytes
 from mst_jax.training.policy import Policy, Snapshot, load_policy, load_snapshot
-from mst_jax.training.settings import WANDB_MODES, Settings, describe_machine, read_settings
+from mst_jax.training.settings import (
+    WANDB_MODES,
+    Settings,
+    describe_machine,
+    read_settings,
+    rebuild_settings,
+)
 from mst_jax.training.sinks import read_metrics
 from mst_jax.training.trainer import (
+    FINGERPRINT,
     INITIAL_TOPOLOGY,
     Job,
     Outcome,
@@ -17,6 +25,7 @@ from mst_jax.training.trainer import (
 )
 
 __all__ = [
+    "FINGERPRINT",
     "INITIAL_TOPOLOGY",
     "WANDB_MODES",
     "DamagedCheckpointError",
@@ -30,10 +39,12 @@ __all__ = [
     "fingerprint",
     "load_policy",
     "load_snapshot",
+    "memory_bytes",
     "plan_resume",
     "plan_run",
     "prepare",
     "read_metrics",
     "read_settings",
+    "rebuild_settings",
     "train",
 ]

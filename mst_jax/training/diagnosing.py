@@ -11,6 +11,7 @@ from mst_jax import replay
 from mst_jax.agents import Agent, Metrics
 from mst_jax.diagnostics import diagnose, gradient_covariance, interference, sample_gradients
 from mst_jax.training.run_state import Purpose, Run, keys_for, over_seeds
+from mst_jax.training.sharding import RUN, SEEDS, over_devices, seed_mesh, seeds_per_device
 
 COVARIANCE_FOLDER = "diagnostics"
 COVARIANCE_SAMPLES = 64  # the published matrix (specs/network-sparsity.md §4)
@@ -30,13 +31,16 @@ def make_diagnose(
     Returns:
         (run, step) -> {module/metric: (S,)}, on one fresh replay batch per seed.
     """
-    of_seed = over_seeds(partial(diagnose, agent), num_seeds)
+    mesh = seed_mesh(num_seeds)
+    of_seed = over_seeds(partial(diagnose, agent), seeds_per_device(num_seeds, mesh))
 
     def of_run(run: Run) -> Metrics:
         keys = keys_for(run.keys, Purpose.DIAGNOSE, run.clock.step)
         return of_seed(run.agent, replay.view(run.buffer), keys)
 
-    metrics_of, covariances_of = jax.jit(of_run), jax.jit(covariances(agent))
+    metrics_of, covariances_of = (
+        jax.jit(over_devices(fn, mesh, (RUN,), SEEDS)) for fn in (of_run, covariances(agent))
+    )
 
     def make_row(run: Run, step: int) -> Metrics:
         metrics = metrics_of(run)

@@ -11,6 +11,16 @@ import numpy as np
 from mst_jax.agents import Agent
 from mst_jax.envs import HostTask, JaxEnv
 from mst_jax.training.run_state import Purpose, Run, init_run, keys_for, over_seeds, seed_keys
+from mst_jax.training.sharding import (
+    RUN,
+    SEEDS,
+    SHARED,
+    over_devices,
+    place,
+    seed_mesh,
+    seeds_per_device,
+    shardings,
+)
 from mst_jax.training.step import make_advance, make_step
 
 STEPS_BETWEEN_STOP_CHECKS = 50  # on the device a stop request is seen after so many steps
@@ -78,6 +88,9 @@ class Driver(Protocol):
     ) -> Run:
         """Takes `count` steps, or fewer once `stop()` is true; `report(n)` hears of progress."""
 
+    def place(self, run: Run) -> Run:
+        """Puts a run that was read from a checkpoint on the devices that step it."""
+
     def snapshot(self) -> dict[str, np.ndarray]:
         """Environment state that is not in the run."""
 
@@ -91,23 +104,30 @@ class Driver(Protocol):
 def make_driver(
     agent: Agent, task: JaxEnv | HostTask, seeds: list[int], capacity: int, row_dtype: Any
 ) -> tuple[Driver, Run]:
-    """The driver for either kind of environment, and the run before its first step."""
-    start = partial(
-        init_run,
-        agent,
-        seeds,
-        capacity,
-        action_size=task.spec.action_size,
-        row_dtype=row_dtype,
+    """The driver for either kind of environment, and the run before its first step.
+
+    The seeds are spread over all local devices that can share them evenly.
+    """
+    mesh = seed_mesh(len(seeds))
+    start = jax.jit(
+        partial(
+            init_run,
+            agent,
+            seeds,
+            capacity,
+            action_size=task.spec.action_size,
+            row_dtype=row_dtype,
+        ),
+        out_shardings=None if mesh is None else shardings(mesh),
     )
     if isinstance(task, JaxEnv):
         keys = keys_for(seed_keys(seeds), Purpose.ENVIRONMENT)
         environment, observation = jax.jit(over_seeds(task.reset, len(seeds)))(keys)
-        return JaxDriver(agent, task, len(seeds)), jax.jit(start)(
+        return JaxDriver(agent, task, len(seeds)), start(
             observation=observation, environment=environment
         )
     driver = HostDriver(agent, task, seeds)
-    return driver, jax.jit(start)(observation=driver.reset())
+    return driver, start(observation=driver.reset())
 
 
 class HostDriver:
@@ -116,7 +136,12 @@ class HostDriver:
     def __init__(self, agent: Agent, task: HostTask, seeds: list[int]) -> None:
         self.clocks = Clocks()
         self._env = task.vector([(seed, 0) for seed in seeds])
-        steps = {learning: make_step(agent, len(seeds), learning) for learning in (False, True)}
+        self._mesh = seed_mesh(len(seeds))
+        own = seeds_per_device(len(seeds), self._mesh)
+        steps = {
+            learning: over_devices(make_step(agent, own, learning), self._mesh, (RUN, SEEDS), RUN)
+            for learning in (False, True)
+        }
         self._programs = Programs(steps, self.clocks)
 
     def reset(self) -> np.ndarray:
@@ -144,6 +169,10 @@ class HostDriver:
                 break
         return run
 
+    def place(self, run: Run) -> Run:
+        """See `Driver`."""
+        return place(run, self._mesh)
+
     def snapshot(self) -> dict[str, np.ndarray]:
         """Episode numbers and the actions of the current episodes; see `envs`."""
         return self._env.snapshot()
@@ -162,8 +191,15 @@ class JaxDriver:
 
     def __init__(self, agent: Agent, env: JaxEnv, num_seeds: int) -> None:
         self.clocks = Clocks()
+        self._mesh = seed_mesh(num_seeds)
+        own = seeds_per_device(num_seeds, self._mesh)
         chunks = {
-            learning: make_advance(make_step(agent, num_seeds, learning), env, num_seeds)
+            learning: over_devices(
+                make_advance(make_step(agent, own, learning), env, own),
+                self._mesh,
+                (RUN, SHARED),
+                RUN,
+            )
             for learning in (False, True)
         }
         self._programs = Programs(chunks, self.clocks)
@@ -186,6 +222,10 @@ class JaxDriver:
             if stop():
                 break
         return run
+
+    def place(self, run: Run) -> Run:
+        """See `Driver`."""
+        return place(run, self._mesh)
 
     def snapshot(self) -> dict[str, np.ndarray]:
         """Nothing: the environment states are in the run."""

@@ -10,6 +10,7 @@ import numpy as np
 from mst_jax.agents import Agent
 from mst_jax.envs import HostTask, JaxEnv
 from mst_jax.training.run_state import Purpose, keys_for, over_seeds, seed_keys
+from mst_jax.training.sharding import SEEDS, over_devices, seed_mesh, seeds_per_device
 
 MOST_ENVIRONMENTS = 32  # an environment of dm_control's dog takes 70 MB
 SEED_OFFSET = 100  # evaluation environments are seeded apart from the training ones (specs §6.8)
@@ -65,8 +66,8 @@ class HostEvaluator:
         self._rounds = episodes // together
         self._discount = agent.discount
         act = lambda state, observation: agent.act(state, observation, None)  # noqa: E731
-        self._act = jax.jit(over_seeds(jax.vmap(act, (None, 0)), len(seeds)))
-        self._value = jax.jit(over_seeds(jax.vmap(agent.value, (None, 0, 0)), len(seeds)))
+        self._act = _jitted(jax.vmap(act, (None, 0)), len(seeds), arguments=2)
+        self._value = _jitted(jax.vmap(agent.value, (None, 0, 0)), len(seeds), arguments=3)
 
     def __call__(self, agent_states: Any, index: int) -> Evaluation:
         """See `Evaluator`."""
@@ -105,7 +106,7 @@ class JaxEvaluator:
     def __init__(self, agent: Agent, env: JaxEnv, seeds: list[int], episodes: int) -> None:
         self._keys = seed_keys([seed + SEED_OFFSET for seed in seeds])
         play = jax.vmap(_episode(agent, env), (None, 0))
-        self._play = jax.jit(over_seeds(play, len(seeds)))
+        self._play = _jitted(play, len(seeds), arguments=2)
         self._episodes = episodes
 
     def __call__(self, agent_states: Any, index: int) -> Evaluation:
@@ -117,6 +118,13 @@ class JaxEvaluator:
 
     def close(self) -> None:
         """Nothing to stop."""
+
+
+def _jitted(fn: Callable, num_seeds: int, arguments: int) -> Callable:
+    """A function of one seed over all seeds, each on the device that has its policy."""
+    mesh = seed_mesh(num_seeds)
+    own = over_seeds(fn, seeds_per_device(num_seeds, mesh))
+    return jax.jit(over_devices(own, mesh, (SEEDS,) * arguments, SEEDS))
 
 
 class _Carry(NamedTuple):

@@ -21,25 +21,40 @@ def replay_slots(settings: Settings, buffer_size: int) -> int:
     return min(buffer_size, 2 * settings.steps + 2)
 
 
-def describe_memory(agent: Agent, spec: Spec, settings: Settings) -> str:
-    """One line: bytes of agent states, replay buffer and topology history, for all seeds."""
+def memory_bytes(agent: Agent, spec: Spec, settings: Settings) -> tuple[int, int]:
+    """Bytes of the agent states and of the replay buffer, for all seeds of a run."""
     states = jax.eval_shape(
         jax.vmap(agent.init), keys_for(seed_keys(settings.seed_list), Purpose.AGENT)
     )
-    slots = replay_slots(settings, agent.buffer_size)
     buffer_bytes = replay.nbytes(
         num_seeds=settings.seeds,
-        capacity=slots,
+        capacity=replay_slots(settings, agent.buffer_size),
         observation_size=spec.observation_size,
         action_size=spec.action_size,
         span=agent.span,
         row_dtype=np.dtype(settings.row_dtype),
     )
+    return _nbytes(states), buffer_bytes
+
+
+def describe_memory(agent: Agent, spec: Spec, settings: Settings) -> str:
+    """One line: bytes of agent states, replay buffer and topology history, for all seeds."""
+    agents, buffer = memory_bytes(agent, spec, settings)
+    slots = replay_slots(settings, agent.buffer_size)
     return (
-        f"memory: agents {_human(_nbytes(states))}, replay {_human(buffer_bytes)} "
+        f"memory: agents {human(agents)}, replay {human(buffer)} "
         f"({settings.seeds} seeds x {slots:,} slots); on disk: topology history "
-        f"{_human(history.total_bytes(agent, settings))}"
+        f"{human(history.total_bytes(agent, settings))}"
     )
+
+
+def human(count: float) -> str:
+    """Bytes in a unit that reads well."""
+    for unit in ("B", "KB", "MB", "GB"):
+        if count < 1000 or unit == "GB":
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    raise AssertionError("unreachable")
 
 
 def _nbytes(tree: Any) -> int:
@@ -48,11 +63,3 @@ def _nbytes(tree: Any) -> int:
         * (8 if jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf.dtype.itemsize)
         for leaf in jax.tree.leaves(tree)
     )
-
-
-def _human(count: float) -> str:
-    for unit in ("B", "KB", "MB", "GB"):
-        if count < 1000 or unit == "GB":
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    raise AssertionError("unreachable")

@@ -123,11 +123,14 @@ def read_settings(folder: Path) -> Settings:
     if not path.is_file():
         raise ValueError(f"{folder} is not a run folder: it has no {CONFIG}")
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        raw["config"] = _rebuild(default_config(raw["agent"]), raw["config"])
-        return Settings(**raw)
+        return rebuild_settings(json.loads(path.read_text(encoding="utf-8")))
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} cannot be read as a run's settings: {error}") from error
+
+
+def rebuild_settings(raw: dict[str, Any]) -> Settings:
+    """The settings that `dataclasses.asdict` made a dictionary of; other fields are a TypeError."""
+    return Settings(**{**raw, "config": _rebuild(default_config(raw["agent"]), raw["config"])})
 
 
 def describe_machine() -> dict[str, Any]:

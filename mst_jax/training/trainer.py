@@ -27,6 +27,14 @@ from mst_jax.training.light import from_light, to_light
 from mst_jax.training.memory import describe_memory, replay_slots
 from mst_jax.training.run_state import Run
 from mst_jax.training.settings import Settings, read_settings, write_settings
+from mst_jax.training.sharding import (
+    RUN,
+    SEEDS,
+    TOTALS,
+    over_devices,
+    seed_mesh,
+    seeds_per_device,
+)
 from mst_jax.training.sinks import JsonLines, Sink, TensorBoard, cut_back
 from mst_jax.training.step import finish_chunk, make_reset
 from mst_jax.training.wandb_sink import WandB, check_wandb
@@ -162,6 +170,7 @@ def train(job: Job) -> Outcome:
         for sink in sinks:
             stack.enter_context(closing(sink))
         stop = stack.enter_context(_stop_on_signal())
+        mesh = seed_mesh(settings.seeds)
         session = Session(
             settings=settings,
             folder=folder,
@@ -170,8 +179,16 @@ def train(job: Job) -> Outcome:
             evaluator=evaluator,
             sinks=sinks,
             best=best,
-            finish_chunk=jax.jit(partial(finish_chunk, agent), donate_argnums=0),
-            reset=jax.jit(make_reset(agent, settings.seeds), donate_argnums=0),
+            finish_chunk=jax.jit(
+                over_devices(partial(finish_chunk, agent), mesh, (RUN,), (RUN, TOTALS, SEEDS)),
+                donate_argnums=0,
+            ),
+            reset=jax.jit(
+                over_devices(
+                    make_reset(agent, seeds_per_device(settings.seeds, mesh)), mesh, (RUN,), RUN
+                ),
+                donate_argnums=0,
+            ),
             diagnose=make_diagnose(
                 agent, settings.seeds, folder if settings.gradient_covariance else None
             ),
@@ -343,7 +360,7 @@ def _save(session: Session, run: Run, step: int) -> None:
 
 def _restore(like: Run, arrays: Arrays, driver: Driver, best: BestPolicies) -> Run:
     """The run and the environments of a full checkpoint; `like` gives shapes only."""
-    run = run_from_arrays(_of_run(arrays), like)
+    run = driver.place(run_from_arrays(_of_run(arrays), like))
     driver.restore(_with_prefix(arrays, HOST))
     best.restore(_with_prefix(arrays, BEST))
     return run

@@ -164,7 +164,7 @@ def test_profiles_and_intervals_are_those_of_rliable():
     metrics = pytest.importorskip("rliable.metrics")
     matrix = np.random.default_rng(6).random((10, 3))
     thresholds = np.linspace(0.0, 1.0, 5)
-    theirs = library.run_score_deviation(matrix, thresholds)
+    theirs = [library.run_score_deviation(matrix, threshold) for threshold in thresholds]
     np.testing.assert_allclose(st.performance_profile(list(matrix.T), thresholds), theirs)
     _, intervals = library.get_interval_estimates(
         {"a": matrix}, lambda x: np.array([metrics.aggregate_iqm(x)]), reps=4_000

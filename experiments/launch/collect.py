@@ -1,0 +1,34 @@
+"""Reading what the cells of a study found."""
+
+from collections.abc import Sequence
+
+from experiments.launch.study_folder import StudyFolder, is_finished
+from experiments.studies import Cell
+from experiments.studies.results import Group, Results
+from mst_jax.analysis import Row, read_results
+
+
+def collect(folder: StudyFolder, cells: Sequence[Cell]) -> Results:
+    """Reads the results of all finished cells; what cannot be read is a problem, not an end."""
+    groups: dict[tuple[str, str, str], Group] = {}
+    problems: dict[str, str] = {}
+    for cell in cells:
+        group = groups.setdefault(cell.group, Group(*cell.group, cell.labels))
+        group.planned += cell.settings.seed_list
+        run = folder.run(cell)
+        if not is_finished(run):
+            continue
+        try:
+            rows = read_results(run)
+            _check_seeds(rows, cell)
+            group.rows += rows
+        except (ValueError, KeyError, OSError) as error:
+            problems[cell.id] = f"{type(error).__name__}: {error}"
+    return Results(list(groups.values()), problems)
+
+
+def _check_seeds(rows: Sequence[Row], cell: Cell) -> None:
+    found = {row["seed"] for row in rows if row["step"] == cell.settings.steps}
+    absent = [seed for seed in cell.settings.seed_list if seed not in found]
+    if absent:
+        raise ValueError(f"metrics of seeds {absent} lack the evaluation at the last step")

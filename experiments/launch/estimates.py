@@ -1,0 +1,84 @@
+"""What a plan will cost, before anything is started: device-hours and bytes, roughly."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from experiments.studies import Cell
+from mst_jax.agents import make_agent
+from mst_jax.analysis import Cost, cost_of_agent, spec_of, updates_at
+from mst_jax.training import Settings, memory_bytes
+
+COMPILE_SECONDS = 30.0  # a new process, its imports and its programs
+KEPT_POLICIES = 6  # light checkpoints that stay on disk, the best policies included
+
+
+class Device(NamedTuple):
+    """A linear model of speed: seconds per update = latency + operations / rate.
+
+    Attributes:
+        latency: seconds that an update takes however small the networks are.
+        rate: operations per second, in the units of `analysis.Cost.flops`.
+        source: where the numbers come from.
+    """
+
+    latency: float
+    rate: float
+    source: str
+
+
+CPU = Device(4e-3, 8e10, "MR.Q on 2 cores of an AMD EPYC, widths 64 and 512 (README)")
+GPU = Device(1e-3, 1e13, "assumed, not measured")
+
+
+class Estimate(NamedTuple):
+    """What cells will take; hours are of one device each.
+
+    Attributes:
+        runs: seeds, all cells together.
+        hours: device-hours of cells not finished.
+        device_bytes: memory of the largest cell, and of its full checkpoint on disk.
+        disk_bytes: what all cells leave on disk.
+    """
+
+    runs: int
+    hours: float
+    device_bytes: int
+    disk_bytes: int
+
+
+def estimate_cells(cells: Sequence[Cell], device: Device) -> Estimate:
+    """Adds up the cells; those that differ in their task only count as the first of them.
+
+    Raises:
+        ValueError: a cell whose task or settings cannot be made.
+    """
+    seconds, largest, disk = 0.0, 0, 0
+    known: dict[str, tuple[Cost, int]] = {}
+    for cell in cells:
+        settings = cell.settings
+        spec_of(settings.task)  # an unknown task is told now, not by its cell
+        key = _without_task(settings)
+        if key not in known:
+            known[key] = _measure(settings)
+        cost, in_memory = known[key]
+        work = settings.seeds * cost.dense_flops  # masks save no operations on today's devices
+        updates = updates_at(settings, settings.steps)
+        seconds += COMPILE_SECONDS + updates * (device.latency + work / device.rate)
+        largest = max(largest, in_memory)
+        disk += KEPT_POLICIES * 4 * cost.parameters * settings.seeds
+    runs = sum(cell.settings.seeds for cell in cells)
+    return Estimate(runs, seconds / 3600, largest, disk)
+
+
+def _measure(settings: Settings) -> tuple[Cost, int]:
+    """A cell's costs, and the bytes of its agents and replay buffers."""
+    spec = spec_of(settings.task)
+    agent = make_agent(settings.agent, settings.config, spec, settings.steps)
+    return cost_of_agent(agent, settings), sum(memory_bytes(agent, spec, settings))
+
+
+def _without_task(settings: Settings) -> str:
+    same = dataclasses.replace(settings, seed=0, recipe="", task="")
+    return json.dumps(dataclasses.asdict(same), sort_keys=True)

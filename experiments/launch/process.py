@@ -1,0 +1,66 @@
+"""One cell as one operating-system process."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from experiments.launch.study_folder import StudyFolder
+from experiments.studies import Cell
+
+STOPPED, HELD = 75, 76  # exit statuses of experiments.run_cell
+ATTEMPT = "--- a new process"  # between what the processes of a cell print to its log
+
+
+class Command(NamedTuple):
+    """How a cell is run: a program that takes the study folder and the cell's name."""
+
+    program: Sequence[str] = (sys.executable, "-m", "experiments.run_cell")
+
+    def line(self, folder: StudyFolder, cell: Cell, parent: int) -> list[str]:
+        """The whole command line."""
+        return [*self.program, str(folder.path), cell.id, f"--parent={parent}"]
+
+
+def start(
+    command: Command,
+    folder: StudyFolder,
+    cell: Cell,
+    environment: Mapping[str, str],
+    parent: int = 0,
+) -> subprocess.Popen:
+    """Starts a cell in a session of its own, so that Ctrl-C reaches it through the launcher only.
+
+    What it prints is appended to its log. Programs are compiled once for all seed blocks: jax's
+    compilation cache is in the study's folder unless the user has one.
+    """
+    cache = {
+        "JAX_COMPILATION_CACHE_DIR": str((folder.path / "programs").absolute()),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
+    }
+    with folder.log(cell).open("ab") as log:
+        log.write(f"{ATTEMPT}\n".encode())
+        return subprocess.Popen(
+            command.line(folder, cell, parent),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env={**cache, **os.environ, **environment},
+        )
+
+
+def explain(returncode: int, log: Path) -> str:
+    """Why a cell failed, in one line."""
+    if returncode < 0:
+        name = signal.Signals(-returncode).name
+        hint = " (out of memory?)" if name == "SIGKILL" else ""
+        return f"killed by {name}{hint}; {log}"
+    text = log.read_text(errors="replace") if log.exists() else ""
+    lines = text.rpartition(ATTEMPT)[2].splitlines()
+    told = [line.strip() for line in lines if line.strip()]
+    errors = [line for line in told if line.startswith("error: ")]
+    return f"{(errors or told or ['it printed nothing'])[-1]}; {log}"

@@ -1,0 +1,177 @@
+"""The report of a study as Markdown: what was run, what came of it, and what that supports."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from experiments.launch.comparisons import FEWEST_SEEDS, LEVEL, compare_all
+from experiments.launch.study_folder import Status, StudyFolder
+from experiments.studies import Cell, Study
+from experiments.studies.results import Results, common_units, scores
+from mst_jax.analysis import Estimate, estimate, iqm, mean, median, optimality_gap
+
+
+def write_report(
+    study: Study,
+    folder: StudyFolder,
+    manifest: Mapping[str, Any],
+    cells: Sequence[Cell],
+    results: Results,
+    pictures: Mapping[str, str],
+) -> str:
+    """The whole report; `pictures` are titles and file names of figures beside it."""
+    parts = [
+        f"# {study.name}, size {manifest['size']}\n\n{study.question}",
+        _what_was_run(folder, manifest, cells),
+        _what_is_missing(folder, cells, results),
+    ]
+    if results.rows:
+        parts += [_per_task(results), _over_tasks(results), _comparisons(study, results)]
+        parts += [f"## Figures\n\n{_pictures(pictures)}"]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _what_was_run(folder: StudyFolder, manifest: Mapping[str, Any], cells: Sequence[Cell]) -> str:
+    counts = Counter(folder.status(cell).value for cell in cells)
+    settings = cells[0].settings
+    commands = "\n".join(manifest["commands"])
+    lines = [
+        "## What was run",
+        f"```sh\n{commands}\n```",
+        f"{len(cells)} cells: {', '.join(f'{n} {name}' for name, n in counts.items())}. "
+        f"{settings.steps:,} agent steps a seed, {settings.eval_episodes} episodes an evaluation; "
+        "results are of the last evaluation.",
+        _machines(folder, cells),
+    ]
+    return "\n\n".join(line for line in lines if line)
+
+
+def _machines(folder: StudyFolder, cells: Sequence[Cell]) -> str:
+    """Versions and hardware, one line for each distinct set of them."""
+    found: Counter[str] = Counter()
+    for cell in cells:
+        path = folder.run(cell) / "versions.json"
+        if folder.status(cell) is not Status.FINISHED or not path.is_file():
+            continue
+        v = json.loads(path.read_text())
+        packages = ", ".join(f"{name} {number}" for name, number in v["packages"].items() if number)
+        found[
+            f"Python {v['python']}, {packages}; git {v['git']}; {v['platform']}; "
+            f"{v['backend']}: {', '.join(v['devices'])}"
+        ] += 1
+    return "\n".join(f"- {count} cells: {text}" for text, count in found.items())
+
+
+def _what_is_missing(folder: StudyFolder, cells: Sequence[Cell], results: Results) -> str:
+    if not results.missing and not results.problems:
+        return "## What is missing\n\nNothing: every planned seed is in the results."
+    lines = [f"- {line}" for line in results.missing]
+    lines += [f"- {name} cannot be read: {why}" for name, why in results.problems.items()]
+    for cell in cells:
+        failure = folder.failure(cell)
+        if failure is not None and folder.status(cell) is Status.FAILED:
+            lines.append(f"- {cell.id} failed {failure['attempts']} times: {failure['message']}")
+    return "## What is missing\n\n" + "\n".join(lines)
+
+
+def _per_task(results: Results) -> str:
+    """One row a group: mean, IQM and every seed's return."""
+    rows = []
+    for group in results.groups:
+        if not group.final:
+            continue
+        low_n = "" if len(group.final) >= FEWEST_SEEDS else " (few seeds)"
+        rows.append(
+            [
+                group.task,
+                group.agent,
+                group.variant,
+                f"{len(group.final)}/{len(group.planned)}{low_n}",
+                _show(estimate(mean, [group.returns])),
+                _show(estimate(iqm, [group.returns])),
+                ", ".join(f"{value:.4g}" for value in group.returns),
+                f"{group.column('parameters'):,}",
+                f"{group.column('active_parameters'):,}",
+                f"{max(row['flops'] for row in group.rows):.2e}",
+                f"{max(row['wall_seconds'] for row in group.rows):.0f}",
+            ]
+        )
+    head = ["task", "agent", "variant", "seeds", "mean [95 %]", "IQM [95 %]", "every seed"]
+    head += ["parameters", "active", "operations", "seconds"]
+    return (
+        "## Return on each task\n\n"
+        + _table(head, rows)
+        + "\n\nOperations are theoretical (masks on dense arrays save none); seconds are of the "
+        "longest block and all its seeds."
+    )
+
+
+def _over_tasks(results: Results) -> str:
+    """Aggregates of each variant over tasks, if there are several and all have a unit."""
+    rows = []
+    for agent, variant in dict.fromkeys((g.agent, g.variant) for g in results.groups):
+        groups = results.named(agent, variant)
+        units = common_units(group.task for group in groups)
+        if len(groups) < 2 or units is None or not all(group.final for group in groups):
+            continue
+        values = scores(groups, units)
+        estimators = (iqm, mean, median, optimality_gap)
+        rows.append([agent, variant, *(_show(estimate(e, values)) for e in estimators)])
+    if not rows:
+        return ""
+    head = ["agent", "variant", "IQM", "mean", "median", "optimality gap"]
+    return "## Normalised scores over all tasks, with 95 % intervals\n\n" + _table(head, rows)
+
+
+def _comparisons(study: Study, results: Results) -> str:
+    """Every variant against the study's baseline, and what that supports."""
+    found, impossible = compare_all(results, study.baseline)
+    head = ["agent", "variant", "tasks", "difference [95 %]", "pairs", "wins", "p"]
+    head += ["P(better) [95 %]", "seeds to resolve it"]
+    rows = [
+        [
+            c.agent,
+            c.variant,
+            str(c.tasks),
+            f"{_show(c.paired.difference)} ({c.unit})",
+            str(c.paired.pairs),
+            f"{c.paired.wins:.0%}",
+            f"{c.paired.p_value:.3g}",
+            _show(c.better),
+            "-" if c.needed is None else str(c.needed),
+        ]
+        for c in found
+    ]
+    explained = (
+        "Differences are paired by seed and averaged over tasks; p is of the sign-flip test over "
+        "pairs, before any correction. The last column is the seeds a side with which a t-test "
+        "finds the measured difference, were it true, with probability 0.8."
+    )
+    verdicts = [f"- {c.agent} {c.variant}: {c.verdict(len(found))}." for c in found]
+    verdicts += [f"- {line}." for line in impossible]
+    rule = (
+        f"A difference counts as supported with at least {FEWEST_SEEDS} seeds a task, an interval "
+        f"without zero, and p times the number of comparisons at most {LEVEL}. Sizes other than "
+        "`paper` say nothing about published claims."
+    )
+    parts = [f"## Against the baseline: {_name(study.baseline)}"]
+    parts += [_table(head, rows), explained] if rows else []
+    return "\n\n".join([*parts, "## What the data support", "\n".join(verdicts), rule])
+
+
+def _name(labels: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in labels.items())
+
+
+def _show(found: Estimate) -> str:
+    return f"{found.value:.4g} [{found.low:.4g}, {found.high:.4g}]"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _pictures(pictures: Mapping[str, str]) -> str:
+    return "\n\n".join(f"{title}\n\n![{title}]({name})" for title, name in pictures.items())

@@ -1,0 +1,191 @@
+"""A study on disk: which cells it has, where their runs are, and how far each has come."""
+
+import dataclasses
+import json
+import shutil
+import time
+from collections.abc import Sequence
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from experiments.launch.locks import exclusive, holder
+from experiments.recipes import settings_of
+from experiments.studies import Cell, check_distinct
+from mst_jax.training import FINGERPRINT, Settings, read_settings, rebuild_settings
+
+MANIFEST = "study.json"
+
+
+class Status(Enum):
+    """How far a cell has come."""
+
+    FINISHED = "finished"
+    RUNNING = "running"
+    FAILED = "failed"
+    STOPPED = "stopped"  # begun, not running: the next launch resumes it
+    MISSING = "not begun"
+
+
+class StudyFolder:
+    """The folder of a study: `study.json`, `runs/`, `state/` (locks, failures) and `logs/`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def state(self) -> Path:
+        """Locks and failures of cells."""
+        return self.path / "state"
+
+    def run(self, cell: Cell) -> Path:
+        """Where the run of a cell is."""
+        return self.path / "runs" / cell.settings.folder_name
+
+    def lock(self, cell: Cell) -> Path:
+        """Held by the process that runs a cell."""
+        return self.state / f"{cell.id}.lock"
+
+    def log(self, cell: Cell) -> Path:
+        """What the process of a cell printed."""
+        return self.path / "logs" / f"{cell.id}.txt"
+
+    def join(self, study: str, size: str, cells: Sequence[Cell], command: str) -> list[Cell]:
+        """Adds cells to the manifest, which is created first; cells that are there must be equal.
+
+        Returns:
+            All cells of the study.
+
+        Raises:
+            ValueError: another study's folder, or a cell that was set up otherwise before.
+        """
+        for folder in (self.state, self.path / "logs", self.path / "runs"):
+            folder.mkdir(parents=True, exist_ok=True)
+        with exclusive(self.state / ".guard"):
+            path = self.path / MANIFEST
+            old = self.manifest() if path.exists() else {"cells": [], "commands": []}
+            named = {"study": study, "size": size}
+            if path.exists() and {key: old[key] for key in named} != named:
+                raise ValueError(
+                    f"{self.path} holds {old['study']} at size {old['size']}, not {study} at "
+                    f"{size}; choose another logdir"
+                )
+            known = {cell.id: cell for cell in _cells(old)}
+            for cell in cells:
+                if cell.id in known:
+                    require_same(known[cell.id].settings, cell.settings, cell.id)
+            merged = list({**known, **{cell.id: cell for cell in cells}}.values())
+            check_distinct(merged)
+            commands = list(dict.fromkeys([*old["commands"], command]))
+            new = {**named, "commands": commands, "cells": [_plain(cell) for cell in merged]}
+            partial = path.with_suffix(".partial")
+            partial.write_text(json.dumps(new, indent=1) + "\n", encoding="utf-8")
+            partial.replace(path)
+        return merged
+
+    def manifest(self) -> dict[str, Any]:
+        """The manifest as written; ValueError when the folder has none or it is damaged."""
+        path = self.path / MANIFEST
+        if not path.is_file():
+            raise ValueError(f"{self.path} is not a study folder: it has no {MANIFEST}")
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path} is damaged: {error}") from error
+
+    def cells(self) -> list[Cell]:
+        """All cells of the study, in the order of the plan."""
+        return _cells(self.manifest())
+
+    def cell(self, cell_id: str) -> Cell:
+        """One cell by its name; ValueError when there is none."""
+        for cell in self.cells():
+            if cell.id == cell_id:
+                return cell
+        raise ValueError(f"{self.path} has no cell {cell_id!r}")
+
+    def status(self, cell: Cell) -> Status:
+        """How far a cell has come."""
+        if is_finished(self.run(cell)):
+            return Status.FINISHED
+        if holder(self.lock(cell)) is not None:
+            return Status.RUNNING
+        if self.failure(cell) is not None:
+            return Status.FAILED
+        return Status.STOPPED if self.run(cell).exists() else Status.MISSING
+
+    def failure(self, cell: Cell) -> dict[str, Any] | None:
+        """How a cell failed last: `message`, `attempts` and `time`; None if it did not."""
+        try:
+            return json.loads(self._failure(cell).read_text(encoding="utf-8"))
+        except (FileNotFoundError, json.JSONDecodeError):
+            return None
+
+    def record_failure(self, cell: Cell, message: str, attempts: int) -> None:
+        """Remembers a failure; on a full disk the launcher's own report has to do."""
+        found = {"message": message, "attempts": attempts, "time": time.time()}
+        try:
+            self._failure(cell).write_text(json.dumps(found), encoding="utf-8")
+        except OSError as error:
+            print(f"{cell.id}: the failure could not be recorded: {error.strerror}")
+
+    def forget_failure(self, cell: Cell) -> None:
+        """A cell that runs again has not failed."""
+        self._failure(cell).unlink(missing_ok=True)
+
+    def _failure(self, cell: Cell) -> Path:
+        return self.state / f"{cell.id}.failed.json"
+
+
+def is_finished(run: Path) -> bool:
+    """Whether a run wrote its fingerprint, which it does last."""
+    path = run / FINGERPRINT
+    return path.is_file() and len(path.read_text().strip()) == 64
+
+
+def drop_full_checkpoints(run: Path) -> None:
+    """Deletes what only resuming needs, the replay buffer above all; policies are kept."""
+    shutil.rmtree(run / "checkpoints" / "full", ignore_errors=True)
+
+
+def require_same(old: Settings, new: Settings, name: str) -> None:
+    """Raises ValueError naming the first setting in which two set-ups of a cell differ."""
+    before, after = settings_of(old), settings_of(new)
+    for key in before.keys() | after.keys():
+        if before.get(key) != after.get(key):
+            raise ValueError(
+                f"{name} is there with {key}={before.get(key)}, not {after.get(key)}; "
+                "choose another logdir"
+            )
+
+
+def prepare_run(run: Path, settings: Settings) -> bool:
+    """Whether there is a run to resume; what was killed before it wrote its settings is removed.
+
+    Raises:
+        ValueError: the run has other settings, or they are damaged though there are checkpoints.
+    """
+    if not run.exists():
+        return False
+    try:
+        require_same(read_settings(run), settings, str(run))
+    except ValueError:
+        if (run / "config.json").is_file() and (run / "config.json").stat().st_size > 0:
+            raise
+        if (run / "checkpoints").exists():
+            raise
+        shutil.rmtree(run)
+        return False
+    return True
+
+
+def _plain(cell: Cell) -> dict[str, Any]:
+    return {
+        "id": cell.id,
+        "labels": cell.labels,
+        "settings": dataclasses.asdict(cell.settings),
+    }
+
+
+def _cells(manifest: dict[str, Any]) -> list[Cell]:
+    return [Cell(raw["labels"], rebuild_settings(raw["settings"])) for raw in manifest["cells"]]

@@ -1,0 +1,51 @@
+"""Writes report.md, results.csv and figures of a study: python -m experiments.report FOLDER."""
+
+from pathlib import Path
+
+from absl import flags
+
+from experiments.cli import launch, one_line_errors, run_folders
+from experiments.launch.collect import collect
+from experiments.launch.report_text import write_report
+from experiments.launch.study_folder import StudyFolder
+from experiments.studies import STUDIES
+from experiments.studies.figures import learning_curves
+from mst_jax.analysis import write_csv
+
+OUTPUT = flags.DEFINE_string("output", None, "Folder for the report; by default FOLDER/report.")
+
+
+def main(argv: list[str]) -> None:
+    """Reads what is finished, and says what is not."""
+    with one_line_errors():
+        (path,) = run_folders(argv, at_most=1)
+        folder = StudyFolder(path)
+        manifest, cells = folder.manifest(), folder.cells()
+        study = STUDIES.get(manifest["study"])
+        if study is None:
+            raise ValueError(f"{path} is of study {manifest['study']!r}, which does not exist")
+        results = collect(folder, cells)
+    output = Path(OUTPUT.value) if OUTPUT.value else path / "report"
+    output.mkdir(parents=True, exist_ok=True)
+    pictures = {}
+    if results.rows:
+        write_csv(output / "results.csv", results.rows)
+        study.figure(results, output / f"{study.name}.png")
+        pictures[study.question] = f"{study.name}.png"
+        for column, label in (
+            ("step", "agent steps"),
+            ("flops", "theoretical sparse operations of training"),
+            ("wall_seconds", "seconds of the run, all its seeds together"),
+        ):
+            learning_curves(results, output / f"against_{column}.png", column, label)
+            pictures[f"Return against {label}"] = f"against_{column}.png"
+    (output / "report.md").write_text(
+        write_report(study, folder, manifest, cells, results, pictures), encoding="utf-8"
+    )
+    print(output / "report.md")
+    for line in [*results.missing, *(f"{k}: {v}" for k, v in results.problems.items())]:
+        print(f"missing: {line}")
+
+
+if __name__ == "__main__":
+    launch(main)

@@ -1,0 +1,20 @@
+"""Studies as data: which runs answer which question."""
+
+from experiments.studies.base import Cell, Labels, Scale, Study, Variant, check_distinct
+from experiments.studies.modules import MODULES, MST_VS_UNIFORM, RIGL_SETTINGS
+from experiments.studies.scaling import RESET, SCALING_DEPTH, SCALING_WIDTH, SPARSITY_SWEEP
+
+STUDIES: dict[str, Study] = {
+    study.name: study
+    for study in (
+        MODULES,
+        SCALING_WIDTH,
+        SCALING_DEPTH,
+        SPARSITY_SWEEP,
+        MST_VS_UNIFORM,
+        RIGL_SETTINGS,
+        RESET,
+    )
+}
+
+__all__ = ["STUDIES", "Cell", "Labels", "Scale", "Study", "Variant", "check_distinct"]

@@ -1,0 +1,177 @@
+"""The figures of studies: every panel is one task and agent, and says which variants it lacks."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from experiments.studies.published import STEPS, published_points
+from experiments.studies.results import Group, Results
+from mst_jax.analysis import Estimate, estimate, mean
+from mst_jax.analysis.curves import PALETTE
+
+Draw = Callable[[Axes, Sequence[Group]], None]
+StudyFigure = Callable[[Results, Path], None]
+
+
+def against_size(results: Results, path: Path) -> None:
+    """Return against the parameters, dense and sparse; a sparse network has its active ones too."""
+    _panels(results, path, _draw_size, "parameters (hollow: active ones)")
+
+
+def against_sparsity(results: Results, path: Path) -> None:
+    """Return against sparsity, one line for each network."""
+    _panels(results, path, _draw_sparsity, "sparsity of both networks")
+
+
+def bars(x: str, colour: str | None, panel: str | None = None) -> StudyFigure:
+    """A figure of bars: one place for each value of a label, one colour for each of another.
+
+    Args:
+        x: label along the axis.
+        colour: label of the bars side by side; None for one bar a place.
+        panel: label with a panel for each of its values.
+    """
+
+    def draw(results: Results, path: Path) -> None:
+        values = [group.labels[panel] for group in results.groups] if panel else [None]
+        _panels(
+            results,
+            path,
+            lambda axis, groups: _draw_bars(axis, groups, x, colour),
+            x,
+            [(panel, value) for value in dict.fromkeys(values)],
+        )
+
+    return draw
+
+
+def learning_curves(results: Results, path: Path, x: str = "step", label: str = "") -> None:
+    """Return against steps, operations or seconds: means over seeds with 95 % intervals."""
+    _panels(
+        results, path, lambda axis, groups: _draw_curves(axis, groups, x), label or "agent steps"
+    )
+
+
+def interval(values: np.ndarray) -> Estimate:
+    """Mean of runs (S,) with its bootstrap interval."""
+    return estimate(mean, [values])
+
+
+def _panels(
+    results: Results,
+    path: Path,
+    draw: Draw,
+    xlabel: str,
+    splits: Sequence[tuple[str | None, object]] = ((None, None),),
+) -> None:
+    """A row for each task and agent, a column for each value of the label that splits it."""
+    pairs = results.panels
+    figure = Figure(figsize=(5.6 * len(splits), 3.8 * len(pairs)), layout="constrained")
+    axes = figure.subplots(len(pairs), len(splits), squeeze=False)
+    for row, (task, agent) in zip(axes, pairs, strict=True):
+        for axis, (name, value) in zip(row, splits, strict=True):
+            groups = [
+                group
+                for group in results.panel(task, agent)
+                if name is None or group.labels[name] == value
+            ]
+            present = [group for group in groups if group.final]
+            if present:
+                draw(axis, present)
+            title = f"{task}, {agent}" + ("" if name is None else f", {name} {value}")
+            axis.set(title=title, xlabel=xlabel, ylabel="evaluation return")
+            axis.spines[["top", "right"]].set_visible(False)
+            if axis.get_legend_handles_labels()[0]:
+                axis.legend(frameon=False, fontsize=7)
+            _name_missing(axis, groups)
+    figure.savefig(path, dpi=130)
+
+
+def _name_missing(axis: Axes, groups: Sequence[Group]) -> None:
+    """Writes which variants have no, or not all, of their seeds."""
+    lines = [
+        f"{g.variant}: {len(g.planned) - len(g.missing)} of {len(g.planned)} seeds"
+        for g in groups
+        if g.missing
+    ]
+    if lines:
+        shown = lines[:8] + ([f"and {len(lines) - 8} more"] if len(lines) > 8 else [])
+        text = "MISSING\n" + "\n".join(shown)
+        axis.text(0.98, 0.02, text, transform=axis.transAxes, ha="right", fontsize=6, color="0.35")
+
+
+def _draw_size(axis: Axes, groups: Sequence[Group]) -> None:
+    for index, kind in enumerate(dict.fromkeys(group.labels["kind"] for group in groups)):
+        own = sorted(
+            (g for g in groups if g.labels["kind"] == kind), key=lambda g: g.column("parameters")
+        )
+        found = [interval(group.returns) for group in own]
+        style = {"color": PALETTE[index], "label": str(kind)}
+        for column, filled in (("parameters", True), ("active_parameters", False)):
+            xs = [group.column(column) for group in own]
+            if filled:
+                _errorbar(axis, xs, found, marker="o", **style)
+            elif kind != "dense":
+                axis.plot(xs, [f.value for f in found], "o", mfc="none", color=PALETTE[index])
+    axis.set_xscale("log")
+    _draw_published(axis, groups, lambda group: group.column("parameters"))
+
+
+def _draw_sparsity(axis: Axes, groups: Sequence[Group]) -> None:
+    for index, network in enumerate(dict.fromkeys(group.labels["network"] for group in groups)):
+        own = [group for group in groups if group.labels["network"] == network]
+        xs = [float(group.labels["sparsity"]) for group in own]
+        found = [interval(group.returns) for group in own]
+        _errorbar(axis, xs, found, marker="o", color=PALETTE[index], label=str(network))
+    _draw_published(axis, groups, lambda group: float(group.labels["sparsity"]))
+
+
+def _draw_published(axis: Axes, groups: Sequence[Group], x: Callable[[Group], float]) -> None:
+    """Crosses where the paper has a number for the same task, agent, variant and steps."""
+    points = [
+        (x(group), published_points(group.task, group.agent, group.labels))
+        for group in groups
+        if max(row["step"] for row in group.rows) == STEPS
+    ]
+    known = [(at, value) for at, value in points if value is not None]
+    if known:
+        axis.plot(*zip(*known, strict=True), "x", color="0.3", label="published mean")
+
+
+def _draw_bars(axis: Axes, groups: Sequence[Group], x: str, colour: str | None) -> None:
+    places = list(dict.fromkeys(group.labels[x] for group in groups))
+    colours = list(dict.fromkeys(group.labels[colour] if colour else None for group in groups))
+    width = 0.8 / len(colours)
+    for index, value in enumerate(colours):
+        own = [group for group in groups if not colour or group.labels[colour] == value]
+        at = [places.index(g.labels[x]) + (index - (len(colours) - 1) / 2) * width for g in own]
+        found = [interval(group.returns) for group in own]
+        paint = PALETTE[index % len(PALETTE)]
+        axis.bar(at, [f.value for f in found], width * 0.92, color=paint, alpha=0.6, label=value)
+        _errorbar(axis, at, found, fmt="none", color="0.2")
+        for place, group in zip(at, own, strict=True):
+            axis.plot(np.full(len(group.returns), place), group.returns, ".", ms=3, color="0.1")
+    axis.set_xticks(range(len(places)), [str(place) for place in places], rotation=20)
+
+
+def _draw_curves(axis: Axes, groups: Sequence[Group], x: str) -> None:
+    for index, group in enumerate(groups):
+        xs, returns = group.curve(x)
+        seen = np.isfinite(returns).all(axis=0)
+        found = [interval(column) for column in returns.T[seen]]
+        paint = PALETTE[index % len(PALETTE)]
+        label = f"{group.variant} ({len(returns)} seeds)"
+        style = ("-", "--", ":")[index // len(PALETTE) % 3]
+        axis.plot(xs[seen], [f.value for f in found], style, color=paint, label=label)
+        axis.fill_between(
+            xs[seen], [f.low for f in found], [f.high for f in found], color=paint, alpha=0.15
+        )
+
+
+def _errorbar(axis: Axes, xs: Sequence[float], found: Sequence[Estimate], **style: object) -> None:
+    values = np.array([f.value for f in found])
+    errors = np.abs(np.array([[f.low for f in found], [f.high for f in found]]) - values)
+    axis.errorbar(xs, values, errors, capsize=3, **style)

@@ -1,0 +1,119 @@
+"""The studies of MST: one module at a time, MST against its rivals, and RigL's settings."""
+
+from experiments.recipes import ARCHITECTURES, MR_MODULES, SPARSITY, Overrides
+from experiments.studies import figures, scales
+from experiments.studies.base import Study, Variant
+from mst_jax.topology import PRESETS
+
+REGIMES = {  # by the names of specs/mst-and-mrq.md §3
+    "dense": "dense",
+    "static": "static",
+    "rigl": "rigl",
+    "dense_to_sparse": "gradual_magnitude_pruning",
+    "sparse_to_dense": "gradual_growth",
+}
+RIVALS = ("mst", "dense", "all_static", "all_rigl", "swap")
+
+
+def _modules(_: str, size: str) -> list[Variant]:
+    """One module in every architecture and regime; the others are stock and dense (§7 row 11)."""
+    smoke = size == "smoke"
+    architectures = ("relu", "elu_ln") if smoke else tuple(ARCHITECTURES)
+    regimes = ("dense", "rigl") if smoke else tuple(REGIMES)
+    return [
+        Variant(
+            {"module": module, "architecture": architecture, "regime": regime},
+            "mrq_stock",
+            overrides=_module(module, architecture, regime),
+        )
+        for module in MR_MODULES
+        for architecture in architectures
+        for regime in regimes
+    ]
+
+
+def _module(module: str, architecture: str, regime: str) -> Overrides:
+    changes = {**ARCHITECTURES[architecture], "regime": REGIMES[regime]}
+    if regime != "dense":
+        changes["sparsity"] = SPARSITY
+    return {f"{module}.{name}": value for name, value in changes.items()}
+
+
+def _rivals(_: str, size: str) -> list[Variant]:
+    networks = ("1x1", "2x1", "4x1") if size == "paper" else ("1x1",)
+    return [
+        Variant({"recipe": recipe, "network": network}, recipe, network)
+        for network in networks
+        for recipe in RIVALS
+    ]
+
+
+def _rigl(_: str, size: str) -> list[Variant]:
+    """MST's critic under published presets, then one setting at a time away from `vision`.
+
+    Sparsity and allocation stay MST's, so that only when and how much is rewired differs.
+    """
+    if size == "smoke":
+        settings = {"vision": (20, 0.3, 0.75), "sac": (60, 0.5, 0.8)}  # in 300 updates, not 500,000
+    else:
+        vision = PRESETS["vision"]
+        settings = {
+            name: (PRESETS[name].interval, PRESETS[name].drop_fraction, PRESETS[name].end)
+            for name in ("vision", "ppo", "sac", "dqn", "rlx2")
+        }
+        settings |= {
+            f"vision_drop_{drop}": (vision.interval, drop, vision.end) for drop in (0.1, 0.5)
+        }
+        settings |= {
+            f"vision_end_{end}": (vision.interval, vision.drop_fraction, end) for end in (0.5, 1.0)
+        }
+    return [
+        Variant(
+            {"settings": name},
+            "mst",
+            overrides={
+                "critic.interval": interval,
+                "critic.drop_fraction": drop,
+                "critic.end_fraction": end,
+            },
+        )
+        for name, (interval, drop, end) in settings.items()
+    ]
+
+
+MODULES = Study(
+    "modules",
+    "Which architecture and training regime suits encoder, critic and actor?",
+    _modules,
+    {
+        "smoke": scales.smoke("mrq"),
+        "small": scales.small("mrq", steps=15_000, seeds=2),
+        "paper": scales.paper(scales.DMC_HARD, ("mrq",)),
+    },
+    figures.bars("architecture", "regime", panel="module"),
+    {"module": "critic", "architecture": "elu_ln", "regime": "dense"},
+)
+MST_VS_UNIFORM = Study(
+    "mst_vs_uniform",
+    "Is module-specific training better than one regime for all modules, or the reverse one?",
+    _rivals,
+    {
+        "smoke": scales.smoke("mrq"),
+        "small": scales.small("mrq", steps=60_000),
+        "paper": scales.paper(scales.DMC_HARD, ("mrq", "sac", "ddpg")),
+    },
+    figures.bars("network", "recipe"),
+    {"recipe": "mst", "network": "1x1"},
+)
+RIGL_SETTINGS = Study(
+    "rigl_settings",
+    "Do RigL's settings from supervised learning suit the critic?",
+    _rigl,
+    {
+        "smoke": scales.smoke("mrq"),
+        "small": scales.small("mrq", steps=40_000),
+        "paper": scales.paper(scales.HARDEST, ("mrq",)),
+    },
+    figures.bars("settings", None),
+    {"settings": "vision"},
+)

@@ -1,0 +1,120 @@
+"""What a study's runs found, grouped by variant, with what is missing."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from experiments.studies.base import Labels
+from mst_jax.analysis import Row, last_rows, unit_of
+
+
+@dataclass
+class Group:
+    """All seeds of one variant of one agent on one task.
+
+    Attributes:
+        task: full name.
+        agent: algorithm.
+        variant: name of the variant.
+        labels: the study's factors with this variant's values.
+        planned: seeds that the plan has.
+        rows: every evaluation of every finished seed.
+    """
+
+    task: str
+    agent: str
+    variant: str
+    labels: Labels
+    planned: list[int] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
+
+    @property
+    def final(self) -> dict[int, float]:
+        """Seed -> return of its last evaluation, finite ones only."""
+        last = {row["seed"]: float(row["return"]) for row in last_rows(self.rows)}
+        return {seed: value for seed, value in last.items() if np.isfinite(value)}
+
+    @property
+    def returns(self) -> np.ndarray:
+        """Final returns in the order of the seeds, (S,)."""
+        final = self.final
+        return np.array([final[seed] for seed in sorted(final)])
+
+    @property
+    def missing(self) -> list[int]:
+        """Planned seeds without a finite final return."""
+        return [seed for seed in self.planned if seed not in self.final]
+
+    def column(self, name: str) -> Any:
+        """A column that all rows share, such as `parameters`; None without rows."""
+        return self.rows[0][name] if self.rows else None
+
+    def curve(self, x: str) -> tuple[np.ndarray, np.ndarray]:
+        """(T,) mean of a column and (S, T) returns over the evaluations that all seeds have."""
+        by_step: dict[int, dict[int, Row]] = {}
+        for row in self.rows:
+            by_step.setdefault(row["step"], {})[row["seed"]] = row
+        seeds = {row["seed"] for row in self.rows}
+        steps = [step for step in sorted(by_step) if by_step[step].keys() == seeds]
+        xs = np.array([np.mean([row[x] for row in by_step[step].values()]) for step in steps])
+        values = [[by_step[step][seed]["return"] for step in steps] for seed in sorted(seeds)]
+        return xs, np.array(values, float).reshape(len(seeds), len(steps))
+
+
+@dataclass
+class Results:
+    """A study's groups in the order of its plan.
+
+    Attributes:
+        groups: one for each task, agent and variant.
+        problems: cell name -> why its results could not be read.
+    """
+
+    groups: list[Group]
+    problems: dict[str, str]
+
+    @property
+    def rows(self) -> list[Row]:
+        """The tidy table: every row, with the labels as columns `label.NAME`."""
+        return [
+            {**row, **{f"label.{name}": value for name, value in group.labels.items()}}
+            for group in self.groups
+            for row in group.rows
+        ]
+
+    @property
+    def panels(self) -> list[tuple[str, str]]:
+        """Pairs of task and agent, in order."""
+        return list(dict.fromkeys((group.task, group.agent) for group in self.groups))
+
+    def panel(self, task: str, agent: str) -> list[Group]:
+        """The groups of one task and agent."""
+        return [group for group in self.groups if (group.task, group.agent) == (task, agent)]
+
+    def named(self, agent: str, variant: str) -> list[Group]:
+        """One variant of an agent on all its tasks."""
+        return [group for group in self.groups if (group.agent, group.variant) == (agent, variant)]
+
+    @property
+    def missing(self) -> list[str]:
+        """One line for each group that lacks seeds."""
+        return [
+            f"{group.task} {group.agent} {group.variant}: seeds "
+            f"{', '.join(map(str, group.missing))}"
+            for group in self.groups
+            if group.missing
+        ]
+
+
+def scores(groups: Iterable[Group], units: Mapping[str, float] | None = None) -> list[np.ndarray]:
+    """Final returns of each group in units of its task (1 by default), as statistics take them."""
+    return [group.returns / (units or {}).get(group.task, 1.0) for group in groups]
+
+
+def common_units(tasks: Iterable[str]) -> dict[str, float] | None:
+    """Task -> unit, when all tasks have one; returns of others must not be averaged over tasks."""
+    units = {task: unit_of(task) for task in tasks}
+    known = {task: unit for task, unit in units.items() if unit is not None}
+    return known if len(known) == len(units) else None

@@ -1,0 +1,162 @@
+"""Runs a study: python -m experiments.sweep --study=mst_vs_uniform --size=smoke --logdir=studies.
+
+Start it again with the same flags and it goes on where it stopped; --dry_run prints the plan only.
+"""
+
+import dataclasses
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import jax
+from absl import flags
+
+from experiments.cli import command, launch, one_line_errors
+from experiments.launch.cluster import submit
+from experiments.launch.estimates import CPU, GPU, estimate_cells
+from experiments.launch.pool import Summary, run_pool
+from experiments.launch.study_folder import Status, StudyFolder
+from experiments.studies import STUDIES, Cell, Scale
+from mst_jax.agents import AGENTS
+from mst_jax.training.memory import human
+
+STUDY = flags.DEFINE_enum("study", None, sorted(STUDIES), "What to run.", required=True)
+SIZE = flags.DEFINE_string(
+    "size", "smoke", "smoke (minutes on two cores), small (one GPU-hour) or paper."
+)
+LOGDIR = flags.DEFINE_string("logdir", "studies", "The study gets the folder STUDY-SIZE in it.")
+DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print the plan and stop; nothing is written.")
+WORKERS = flags.DEFINE_integer(
+    "workers", None, "Processes at a time; default: one for each GPU, or one.", lower_bound=1
+)
+EXECUTOR = flags.DEFINE_enum(
+    "executor", "pool", ["pool", "slurm", "local"], "Local processes, or submitit's clusters."
+)
+SUBMITIT = flags.DEFINE_list(
+    "submitit", [], "Parameters of submitit, such as slurm_partition=gpu,timeout_min=600."
+)
+TASKS = flags.DEFINE_list("tasks", None, "Instead of the size's tasks.")
+AGENT_NAMES = flags.DEFINE_list(
+    "agents", None, f"Instead of the size's agents: {', '.join(sorted(AGENTS))}."
+)
+STEPS = flags.DEFINE_integer("steps", None, "Instead of the size's agent steps.", lower_bound=1)
+SEEDS = flags.DEFINE_integer("seeds", None, "Instead of the size's seeds.", lower_bound=1)
+BLOCK = flags.DEFINE_integer("block", None, "Seeds in one program.", lower_bound=1)
+
+
+def main(argv: list[str]) -> None:
+    """Prints the plan, runs what is not finished, and says how each cell ended."""
+    jax.config.update("jax_platforms", "cpu")  # this process only plans: devices are for cells
+    with one_line_errors():
+        if len(argv) > 1:
+            raise ValueError(f"{argv[1]!r} is not a flag; settings are given as --name=value")
+        study = STUDIES[STUDY.value]
+        cells = study.cells(SIZE.value, _scale())
+        folder = StudyFolder(Path(LOGDIR.value) / f"{study.name}-{SIZE.value}")
+        gpus = visible_gpus()
+        print_plan(study.question, folder, cells, bool(gpus))
+        if DRY_RUN.value:
+            return
+        said = " ".join([f"python -m experiments.{Path(sys.argv[0]).stem}", *sys.argv[1:]])
+        folder.join(study.name, SIZE.value, cells, said)
+        todo = [cell for cell in cells if folder.status(cell) is not Status.FINISHED]
+        if EXECUTOR.value != "pool":
+            _submit(folder, todo)
+            return
+    began = time.monotonic()
+    workers = WORKERS.value or max(1, len(gpus))
+    summary = run_pool(folder, todo, workers, gpus, lambda line: print(line, flush=True))
+    sys.exit(conclude(folder, summary, time.monotonic() - began))
+
+
+def print_plan(question: str, folder: StudyFolder, cells: list[Cell], on_gpu: bool) -> None:
+    """Prints what will be run and what it is estimated to take."""
+    counts = Counter(folder.status(cell) for cell in cells)
+    todo = [cell for cell in cells if folder.status(cell) is not Status.FINISHED]
+    print(f"{folder.path}: {question}")
+    for cell in cells:
+        print(f"  {cell.id}: {folder.status(cell).value}")
+    states = ", ".join(f"{count} {status.value}" for status, count in counts.items())
+    steps = sorted({f"{cell.settings.steps:,}" for cell in cells})
+    print(f"{len(cells)} cells ({states}) of {' or '.join(steps)} agent steps")
+    device = GPU if on_gpu else CPU
+    plan = estimate_cells(todo, device)
+    print(
+        f"to do: {plan.runs} runs, about {plan.hours:.2g} device-hours on "
+        f"{'a GPU' if on_gpu else 'a CPU'} (speed: {device.source})"
+    )
+    print(
+        f"memory of the largest cell {human(plan.device_bytes)}; on disk about "
+        f"{human(plan.disk_bytes)} in the end, and up to {human(2 * plan.device_bytes)} "
+        "more for each running cell"
+    )
+
+
+def conclude(folder: StudyFolder, summary: Summary, seconds: float) -> int:
+    """Prints how the launch ended; the exit status is 1 when a cell failed."""
+    print(
+        f"{len(summary.finished)} finished, {len(summary.failed)} failed, "
+        f"{len(summary.stopped)} stopped; {seconds:.0f} s"
+    )
+    for name, message in summary.failed.items():
+        print(f"FAILED {name}: {message}")
+    if summary.stopped:
+        print("start the same command again to go on")
+    print(command("report", folder.path))
+    return 1 if summary.failed else 0
+
+
+def visible_gpus() -> list[str]:
+    """Values for CUDA_VISIBLE_DEVICES, one for each GPU that this process may use."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if given is not None:
+        return [gpu for gpu in given.split(",") if gpu not in ("", "-1")]
+    if shutil.which("nvidia-smi") is None:
+        return []
+    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
+    lines = [line for line in listed.stdout.splitlines() if line.startswith("GPU ")]
+    return [str(number) for number in range(len(lines))]
+
+
+def _scale() -> Scale | None:
+    """The size's scale with the flags that were given; None lets the study report a bad size."""
+    scale = STUDIES[STUDY.value].scales.get(SIZE.value)
+    if scale is None:
+        return None
+    given: dict[str, Any] = {
+        "tasks": TASKS.value and tuple(TASKS.value),
+        "agents": AGENT_NAMES.value and tuple(AGENT_NAMES.value),
+        "steps": STEPS.value,
+        "seeds": SEEDS.value,
+        "block": BLOCK.value,
+    }
+    return dataclasses.replace(scale, **{k: v for k, v in given.items() if v is not None})
+
+
+def _submit(folder: StudyFolder, todo: list[Cell]) -> None:
+    if not todo:
+        print("everything is finished")
+        return
+    parameters = dict(_parameter(text) for text in SUBMITIT.value)
+    jobs = submit(folder, todo, EXECUTOR.value, WORKERS.value or len(todo), parameters)
+    print(f"submitted {len(jobs)} jobs: {jobs[0].job_id} to {jobs[-1].job_id}; logs in")
+    print(f"{folder.path / 'logs'}; the same command with --dry_run shows how far they are")
+    if EXECUTOR.value == "local":
+        for job in jobs:
+            job.wait()
+
+
+def _parameter(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"--submitit takes name=value, not {text!r}")
+    return name, int(value) if value.lstrip("-").isdigit() else value
+
+
+if __name__ == "__main__":
+    launch(main)

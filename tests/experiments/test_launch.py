@@ -1,0 +1,303 @@
+"""Locks, the pool and the study folder, on cells that take no time; real ones: test_sweep.py."""
+
+import dataclasses
+import errno
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from absl import flags
+from small_runs import small_settings
+
+from experiments import run_cell
+from experiments.launch.cluster import submit
+from experiments.launch.locks import HeldError, exclusive, held, holder
+from experiments.launch.pool import run_pool
+from experiments.launch.process import ATTEMPT, Command, explain
+from experiments.launch.study_folder import Status, StudyFolder, is_finished, prepare_run
+from experiments.studies import Cell
+from mst_jax.training.settings import write_settings
+
+STAND_IN = Command((sys.executable, str(Path(__file__).with_name("stand_in_cell.py"))))
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
+)
+
+
+def cell(variant, seed=0, **changes):
+    settings = small_settings(seed=seed, seeds=1, **changes)
+    return Cell({"variant": variant}, dataclasses.replace(settings, recipe=variant))
+
+
+def make_folder(tmp_path, *variants):
+    folder = StudyFolder(tmp_path / "study")
+    return folder, folder.join("s", "smoke", [cell(name) for name in variants], "command")
+
+
+def starts(folder, one):
+    """What each process that ran a cell said: its device."""
+    path = folder.run(one) / "started"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def test_finished_cells_are_skipped_and_failures_stop_nobody(tmp_path):
+    folder, cells = make_folder(tmp_path, "good", "fails", "fails_once", "dies", "other")
+    lines = []
+    summary = run_pool(folder, cells, 2, ("4", "7"), lines.append, STAND_IN)
+    done, fails, once, dies, other = cells
+    assert sorted(summary.finished) == sorted([done.id, once.id, other.id])
+    assert summary.failed.keys() == {fails.id, dies.id}
+    assert summary.failed[fails.id].startswith("error: the disk is full; ")
+    assert "SIGKILL (out of memory?)" in summary.failed[dies.id]
+    assert [len(starts(folder, one)) for one in cells] == [1, 2, 2, 2, 1]
+    assert {device for one in cells for device in starts(folder, one)} == {"4", "7"}
+    assert folder.status(fails) is Status.FAILED
+    assert folder.failure(fails)["attempts"] == 2
+    assert folder.status(once) is Status.FINISHED
+    assert folder.failure(once) is None
+
+    again = run_pool(folder, cells, 2, (), lines.append, STAND_IN)
+    assert again.failed.keys() == {fails.id, dies.id}
+    assert [len(starts(folder, one)) for one in cells] == [1, 4, 2, 4, 1]
+
+
+def test_two_launchers_on_one_folder_run_no_cell_twice(tmp_path):
+    folder, cells = make_folder(tmp_path, *(f"v{i}" for i in range(6)))
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from experiments.launch.pool import run_pool\n"
+        "from experiments.launch.process import Command\n"
+        "from experiments.launch.study_folder import StudyFolder\n"
+        "folder = StudyFolder(Path(sys.argv[1]))\n"
+        "summary = run_pool(folder, folder.cells(), 2, (), print, Command(sys.argv[2:]))\n"
+        "assert len(summary.finished) == 6, summary\n"
+    )
+    command = [sys.executable, "-c", script, str(folder.path), *STAND_IN.program]
+    launchers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    outputs = [launcher.communicate(timeout=300)[0] for launcher in launchers]
+    assert [launcher.returncode for launcher in launchers] == [0, 0], outputs
+    assert [len(starts(folder, one)) for one in cells] == [1] * 6
+
+
+def test_a_signal_stops_the_cells_and_the_next_launch_goes_on(tmp_path):
+    folder, cells = make_folder(tmp_path, "a", "b", "c")
+
+    def interrupt():
+        while not starts(folder, cells[0]):
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    summary = run_pool(folder, cells, 1, (), lambda _: None, STAND_IN)
+    thread.join()
+    assert (summary.finished, summary.failed) == ([], {})
+    assert sorted(summary.stopped) == sorted(one.id for one in cells)
+    assert [folder.status(one) for one in cells] == [Status.STOPPED, Status.MISSING, Status.MISSING]
+    again = run_pool(folder, cells, 2, (), lambda _: None, STAND_IN)
+    assert len(again.finished) == 3
+
+
+def test_a_lock_is_held_by_one_and_names_its_holder(tmp_path):
+    lock = tmp_path / "cell.lock"
+    with held(lock):
+        assert json.loads(lock.read_text())["pid"] == os.getpid()
+        assert holder(lock)["host"] == socket.gethostname()
+        with pytest.raises(HeldError, match=f"process {os.getpid()} on"), held(lock):
+            raise AssertionError("held twice")
+    assert not lock.exists()
+    with held(lock):
+        pass
+
+
+def test_a_lock_whose_holder_died_is_taken_over(tmp_path):
+    lock = tmp_path / "cell.lock"
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    dead = {"pid": gone.pid, "host": socket.gethostname(), "started": "1"}
+    reused = {"pid": os.getpid(), "host": socket.gethostname(), "started": "1"}
+    for content in (json.dumps(dead), json.dumps(reused), "", "{"):
+        lock.write_text(content)
+        assert holder(lock) is None
+        with held(lock):
+            assert json.loads(lock.read_text())["pid"] == os.getpid()
+
+
+def test_a_lock_of_another_machine_counts_until_it_falls_silent(tmp_path):
+    lock = tmp_path / "cell.lock"
+    lock.write_text(json.dumps({"pid": 1, "host": "elsewhere", "started": "1"}))
+    with pytest.raises(HeldError, match="process 1 on elsewhere"), held(lock):
+        pass
+    os.utime(lock, (time.time() - 3600,) * 2)
+    with held(lock):
+        pass
+
+
+def test_only_one_of_many_takes_over_a_stale_lock(tmp_path):
+    lock = tmp_path / "cell.lock"
+    lock.write_text(json.dumps({"pid": 2**22 + 1, "host": socket.gethostname(), "started": "1"}))
+    wins, barrier = [], threading.Barrier(8)
+
+    def compete():
+        barrier.wait()
+        try:
+            with held(lock):
+                wins.append(1)
+                time.sleep(0.3)
+        except HeldError:
+            pass
+
+    threads = [threading.Thread(target=compete) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(wins) == 1
+
+
+def test_exclusive_sections_exclude_each_other(tmp_path):
+    inside, most = [], []
+
+    def enter():
+        with exclusive(tmp_path / "guard"):
+            inside.append(1)
+            most.append(len(inside))
+            time.sleep(0.01)
+            inside.pop()
+
+    threads = [threading.Thread(target=enter) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1] * 6
+
+
+def test_a_folder_takes_more_seeds_but_no_other_settings(tmp_path):
+    folder, cells = make_folder(tmp_path, "a", "b")
+    merged = folder.join("s", "smoke", [cell("a"), cell("a", seed=1)], "another command")
+    assert [one.id for one in merged] == [cells[0].id, cells[1].id, cell("a", seed=1).id]
+    assert folder.manifest()["commands"] == ["command", "another command"]
+    assert folder.cells() == merged
+    with pytest.raises(ValueError, match="steps=240, not 999; choose another logdir"):
+        folder.join("s", "smoke", [cell("a", steps=999)], "")
+    with pytest.raises(ValueError, match="holds s at size smoke, not t at smoke"):
+        folder.join("t", "smoke", [cell("a")], "")
+    with pytest.raises(ValueError, match="no cell 'x'"):
+        folder.cell("x")
+    with pytest.raises(ValueError, match="not a study folder"):
+        StudyFolder(tmp_path).cells()
+    (folder.path / "study.json").write_text("{")
+    with pytest.raises(ValueError, match="is damaged"):
+        folder.cells()
+
+
+def test_a_run_that_was_killed_before_it_wrote_its_settings_begins_anew(tmp_path):
+    settings = cell("a").settings
+    run = tmp_path / "run"
+    assert not prepare_run(run, settings)
+    run.mkdir()
+    (run / "config.json").touch()
+    assert not prepare_run(run, settings)
+    assert not run.exists()
+    run.mkdir()
+    write_settings(run, settings)
+    assert prepare_run(run, settings)
+    with pytest.raises(ValueError, match="is there with recipe=a, not b"):
+        prepare_run(run, cell("b").settings)
+    (run / "config.json").write_text("")
+    (run / "checkpoints").mkdir()
+    with pytest.raises(ValueError, match="cannot be read"):
+        prepare_run(run, settings)
+
+
+def test_a_half_written_fingerprint_is_not_a_finished_run(tmp_path):
+    (tmp_path / "fingerprint.txt").write_text("abc")
+    assert not is_finished(tmp_path)
+
+
+def test_the_reason_of_a_failure_is_that_of_its_last_process(tmp_path):
+    log = tmp_path / "log.txt"
+    log.write_text(f"{ATTEMPT}\nerror: old\n{ATTEMPT}\nTraceback\nMemoryError: new\n\n")
+    assert explain(1, log) == f"MemoryError: new; {log}"
+    log.write_text(f"{ATTEMPT}\n")
+    assert explain(1, log).startswith("it printed nothing")
+
+
+def run_cell_main(folder, one):
+    """What `python -m experiments.run_cell` ends with, run here."""
+    flags.FLAGS(["run_cell"])
+    with pytest.raises(SystemExit) as ended:
+        run_cell.main(["run_cell", str(folder.path), one.id])
+    return ended.value.code
+
+
+def test_a_full_disk_is_told_in_one_line(tmp_path, monkeypatch):
+    folder, (one,) = make_folder(tmp_path, "a")
+
+    def full(job):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(job.folder / "metrics"))
+
+    monkeypatch.setattr(run_cell, "train", full)
+    message = run_cell_main(folder, one)
+    assert message.startswith("error: No space left on device: ")
+    assert message.endswith("metrics")
+    assert not folder.lock(one).exists()
+
+
+def test_a_corrupt_cell_is_told_in_one_line(tmp_path):
+    folder, (one,) = make_folder(tmp_path, "a")
+    run = folder.run(one)
+    run.mkdir(parents=True)
+    write_settings(run, one.settings)
+    broken = run / "checkpoints" / "full" / "000000000060"
+    broken.mkdir(parents=True)
+    (broken / "manifest.json").write_text("{")
+    with pytest.warns(UserWarning, match="cannot be read"):
+        message = run_cell_main(folder, one)
+    assert "error: no intact full checkpoint in" in message
+    (run / "config.json").write_text("{")
+    assert "cannot be read as a run's settings" in run_cell_main(folder, one)
+
+
+def test_a_cell_that_somebody_runs_is_left_alone(tmp_path):
+    folder, (one,) = make_folder(tmp_path, "a")
+    with held(folder.lock(one)):
+        assert run_cell_main(folder, one) == 76
+    assert "has no cell" in run_cell_main(folder, cell("b"))
+
+
+def test_jobs_of_submitit_finish_fail_and_are_requeued(tmp_path):
+    pytest.importorskip("submitit")
+    folder, cells = make_folder(tmp_path, "good", "fails", "preempted")
+    jobs = submit(folder, cells, "local", 3, {"timeout_min": 5}, STAND_IN)
+    good, fails, preempted = jobs
+    while not starts(folder, cells[2]):
+        assert not preempted.done(), preempted.stderr()
+        time.sleep(0.05)
+    preempted._interrupt()  # submitit's stand-in for SLURM's signal
+    assert good.result() == "finished"
+    assert preempted.result() == "finished"
+    with pytest.raises(Exception, match="the disk is full"):
+        fails.result()
+    assert folder.failure(cells[1])["attempts"] == 2
+    assert [folder.status(one) for one in cells] == [
+        Status.FINISHED,
+        Status.FAILED,
+        Status.FINISHED,
+    ]
+    assert len(starts(folder, cells[2])) == 2
+
+
+def test_submitit_is_asked_for_only_when_it_is_used(tmp_path, monkeypatch):
+    folder, cells = make_folder(tmp_path, "a")
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    with pytest.raises(ValueError, match=r"pip install -e '.\[slurm\]'"):
+        submit(folder, cells, "slurm", 1, {})

@@ -1,0 +1,169 @@
+"""Reports of studies whose run folders are written here, so that every number is known."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from experiments.launch.collect import collect
+from experiments.launch.comparisons import compare_all
+from experiments.launch.report_text import write_report
+from experiments.launch.study_folder import StudyFolder
+from experiments.studies import STUDIES, figures
+from mst_jax.training.settings import write_settings
+
+
+def fake_run(folder, cell, returns):
+    """A finished run with these final returns of its seeds; they begin at zero."""
+    run = folder.run(cell)
+    run.mkdir(parents=True)
+    write_settings(run, cell.settings)
+    for seed, value in zip(cell.settings.seed_list, returns, strict=True):
+        (run / f"seed_{seed}").mkdir()
+        rows = [
+            {"step": step, "kind": "eval", "seed": seed, "healthy": True, "return": reached}
+            for step, reached in ((0, 0.0), (cell.settings.steps, value))
+        ]
+        text = "".join(
+            json.dumps({**row, "wall/seconds": 1.0 + row["step"]}) + "\n" for row in rows
+        )
+        (run / f"seed_{seed}" / "metrics.jsonl").write_text(text)
+    (run / "fingerprint.txt").write_text("0" * 64 + "\n")
+
+
+def make_study(tmp_path, name, **changes):
+    study = STUDIES[name]
+    scale = dataclasses.replace(study.scales["smoke"], **changes)
+    folder = StudyFolder(tmp_path / f"{name}-smoke")
+    return study, folder, folder.join(name, "smoke", study.cells("smoke", scale), "a command")
+
+
+def report_of(study, folder, cells):
+    results = collect(folder, cells)
+    return write_report(study, folder, folder.manifest(), cells, results, {}), results
+
+
+def line_with(text, *parts):
+    lines = [line for line in text.splitlines() if all(part in line for part in parts)]
+    assert len(lines) == 1, (parts, lines)
+    return lines[0]
+
+
+def test_supported_and_unsupported_differences(tmp_path):
+    study, folder, cells = make_study(tmp_path, "mst_vs_uniform", seeds=8, block=8)
+    base = np.arange(8.0)
+    finals = {"mst": base, "dense": base - 100, "all_static": base[::-1], "swap": base + 0.01}
+    for cell in cells:
+        if cell.labels["recipe"] in finals:
+            fake_run(folder, cell, finals[cell.labels["recipe"]])
+    text, results = report_of(study, folder, cells)
+    assert "supported: worse" in line_with(text, "- mrq dense-1x1:")
+    assert "interval contains zero" in line_with(text, "- mrq all_static-1x1:")
+    assert "supported: better" in line_with(text, "- mrq swap-1x1:")
+    assert "no seed in common" in line_with(text, "- mrq all_rigl-1x1:")
+    assert line_with(text, "all_rigl-1x1: seeds") == (
+        "- probe:point mrq all_rigl-1x1: seeds 0, 1, 2, 3, 4, 5, 6, 7"
+    )
+    row = line_with(text, "| mrq | dense-1x1 | 1 |").split(" | ")
+    assert row[3] == "-100 [-100, -100] (return)"
+    assert (row[4], row[5], row[6]) == ("8", "0%", f"{2 / 2**8:.3g}")
+    per_task = line_with(text, "| probe:point | mrq | mst-1x1 |").split(" | ")
+    assert per_task[3] == "8/8"
+    assert per_task[4].startswith("3.5 [")
+    assert per_task[6] == "0, 1, 2, 3, 4, 5, 6, 7"
+    assert "4 finished, 1 not begun" in text
+    assert "a command" in text
+    assert "4 cells: Python" in text
+    assert len(results.rows) == 4 * 8 * 2
+    assert results.rows[0]["label.recipe"] == "mst"
+
+
+def test_few_seeds_decide_nothing(tmp_path):
+    study, folder, cells = make_study(tmp_path, "mst_vs_uniform")
+    for cell in cells:
+        fake_run(folder, cell, [0.0, 0.0] if cell.labels["recipe"] == "mst" else [5.0, 6.0])
+    text, _ = report_of(study, folder, cells)
+    assert "not decidable: 2 seeds a task are fewer than 5" in line_with(text, "- mrq dense-1x1:")
+    assert "Nothing: every planned seed is in the results" in text
+
+
+def test_scores_are_averaged_over_tasks_that_have_a_unit(tmp_path):
+    tasks = ("dmc:cartpole-swingup", "dmc:cartpole-balance")
+    study, folder, cells = make_study(tmp_path, "mst_vs_uniform", tasks=tasks, seeds=5, block=5)
+    for cell in cells:
+        level = 100.0 if cell.settings.task == tasks[0] else 300.0
+        fake_run(folder, cell, np.full(5, level + 50 * (cell.labels["recipe"] == "mst")))
+    text, results = report_of(study, folder, cells)
+    assert "| mrq | mst-1x1 | 0.25 [0.25, 0.25] | 0.25 [0.25, 0.25] |" in text
+    (dense,) = (c for c in compare_all(results, study.baseline)[0] if c.variant == "dense-1x1")
+    assert (dense.tasks, dense.unit) == (2, "score")
+    assert dense.paired.difference.value == pytest.approx(-0.05)
+
+
+def test_tasks_without_a_unit_are_not_averaged(tmp_path):
+    tasks = ("probe:point", "probe:constant_reward")
+    study, folder, cells = make_study(tmp_path, "mst_vs_uniform", tasks=tasks)
+    for cell in cells:
+        fake_run(folder, cell, [1.0, 2.0])
+    text, _ = report_of(study, folder, cells)
+    assert "Normalised scores" not in text
+    assert "its tasks have no common unit" in line_with(text, "- mrq dense-1x1:")
+
+
+def test_a_damaged_cell_and_a_missing_baseline_are_named(tmp_path):
+    study, folder, cells = make_study(tmp_path, "mst_vs_uniform")
+    mst, dense, static, *_ = cells
+    for cell in (mst, dense, static):
+        fake_run(folder, cell, [1.0, 2.0])
+    (folder.run(mst) / "config.json").write_text("{")
+    (folder.run(dense) / "seed_1" / "metrics.jsonl").write_text("")
+    folder.record_failure(cells[3], "error: the disk is full; log", 2)
+    text, results = report_of(study, folder, cells)
+    assert "cannot be read as a run's settings" in line_with(text, mst.id, "cannot be read:")
+    assert "seeds [1] lack the evaluation at the last step" in line_with(text, dense.id)
+    assert "failed 2 times: error: the disk is full" in text
+    assert "- mrq: the baseline has no results." in text
+    assert results.problems.keys() == {mst.id, dense.id}
+
+
+@pytest.mark.parametrize("name", sorted(STUDIES))
+def test_every_figure_draws_what_there_is_and_names_what_is_not(tmp_path, monkeypatch, name):
+    study, folder, cells = make_study(tmp_path, name)
+    for index, cell in enumerate(cells[1:]):
+        fake_run(folder, cell, [float(index), index + 1.0])
+    results = collect(folder, cells)
+    drawn = []
+    monkeypatch.setattr(
+        figures.Figure, "savefig", lambda self, *_, **__: drawn.append(self), raising=True
+    )
+    study.figure(results, tmp_path / "figure.png")
+    for column in ("step", "flops", "wall_seconds"):
+        figures.learning_curves(results, tmp_path / "curve.png", column, column)
+    for figure in drawn:
+        words = "\n".join(text.get_text() for axis in figure.axes for text in axis.texts)
+        assert f"MISSING\n{cells[0].settings.recipe}: 0 of 2 seeds" in words
+    assert sum(len(axis.lines) + len(axis.patches) for axis in drawn[0].axes) > 0
+
+
+def test_a_figure_without_results_is_only_a_list_of_what_is_missing(tmp_path):
+    study, folder, cells = make_study(tmp_path, "modules")
+    study.figure(collect(folder, cells), tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").stat().st_size > 1000
+
+
+def test_published_numbers_are_drawn_only_beside_runs_as_long(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(figures.Figure, "savefig", lambda self, *_, **__: drawn.append(self))
+    for steps in (400, 500_000):
+        study, folder, cells = make_study(
+            tmp_path / str(steps), "scaling_width", tasks=("dmc:dog-run",), steps=steps
+        )
+        for cell in cells:
+            fake_run(folder, cell, [500.0, 501.0])
+        study.figure(collect(folder, cells), tmp_path / "figure.png")
+    labels = [{line.get_label() for line in figure.axes[0].lines} for figure in drawn]
+    assert "published mean" not in labels[0]
+    assert "published mean" in labels[1]
+    (published,) = (line for line in drawn[1].axes[0].lines if line.get_label() == "published mean")
+    assert sorted(published.get_ydata()) == [396, 403, 474]

@@ -1,0 +1,128 @@
+"""Plans expand to the right cells, and no two cells are the same work."""
+
+import dataclasses
+import itertools
+
+import pytest
+
+from experiments.recipes import ARCHITECTURES, make_config, settings_of
+from experiments.studies import STUDIES, check_distinct
+from experiments.studies.modules import REGIMES
+from experiments.studies.published import published_points
+from mst_jax.agents import AGENTS
+from mst_jax.analysis import cost_of
+
+VARIANTS = {  # at the paper's size
+    "modules": 3 * 6 * 5,
+    "scaling_width": 6 + 3,
+    "scaling_depth": 4 + 3,
+    "sparsity_sweep": 2 * 10,
+    "mst_vs_uniform": 5 * 3,
+    "rigl_settings": 5 + 2 + 2,
+    "reset": 2 * 2,
+}
+
+
+def test_there_is_every_study_of_the_plan():
+    assert STUDIES.keys() == VARIANTS.keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), list(itertools.product(VARIANTS, ("smoke", "small", "paper")))
+)
+def test_cells_are_tasks_by_agents_by_variants_by_blocks(name, size):
+    study = STUDIES[name]
+    scale = study.scales[size]
+    cells = study.cells(size)
+    variants = {cell.settings.recipe for cell in cells}
+    blocks = -(-scale.seeds // scale.block)
+    assert len(cells) == len(scale.tasks) * len(scale.agents) * len(variants) * blocks
+    assert len({cell.id for cell in cells}) == len(cells)
+    assert len({cell.settings.folder_name for cell in cells}) == len(cells)
+    if size == "paper":
+        assert len(variants) == VARIANTS[name]
+        assert scale.steps == 500_000
+    assert any(cell.labels == study.baseline for cell in cells)
+    # Variants of one name are one configuration; of two names, two.
+    first = [c for c in cells if c.settings.task == scale.tasks[0] and c.settings.seed == 0]
+    made = [
+        (c.settings.agent, str(settings_of(c.settings.config)), c.settings.resets) for c in first
+    ]
+    assert len(set(made)) == len(made) or name in ("modules", "mst_vs_uniform")
+
+
+def test_a_modules_cell_changes_one_module_only():
+    (cell,) = (
+        cell
+        for cell in STUDIES["modules"].cells("paper")
+        if cell.labels
+        == {"module": "actor", "architecture": "relu_ln", "regime": "sparse_to_dense"}
+        and cell.settings.task == "dmc:dog-run"
+    )
+    stock, ours = settings_of(make_config("mrq", "mrq_stock")), settings_of(cell.settings.config)
+    changed = {name: value for name, value in ours.items() if value != stock[name]}
+    assert changed == {"actor.regime": "gradual_growth", "actor.sparsity": 0.6}
+    assert len(REGIMES) == 5
+    assert len(ARCHITECTURES) == 6
+
+
+def test_sparse_sizes_keep_the_weights_of_the_best_dense_one():
+    cells = {
+        (cell.labels["kind"], cell.labels["network"]): cell.settings
+        for name in ("scaling_width", "scaling_depth")
+        for cell in STUDIES[name].cells("paper")
+        if cell.settings.task == "dmc:humanoid-run" and cell.settings.agent == "sac"
+    }
+    kept = cost_of(cells["dense", "2x1"]).parameters
+    assert kept == 17_440_555  # specs/network-sparsity.md §1.3
+    for key in (("sparse", "5x1"), ("sparse", "2x4")):
+        assert cost_of(cells[key]).active_parameters == pytest.approx(kept, rel=0.01)
+
+
+def test_seed_blocks_cover_the_seeds_once():
+    study = STUDIES["reset"]
+    scale = dataclasses.replace(study.scales["smoke"], seeds=5, block=2)
+    assert scale.blocks() == [(0, 2), (2, 2), (4, 1)]
+    names = [cell.id for cell in study.cells("smoke", scale)]
+    assert "probe-point--ddpg-sparse-reset-seeds4-4" in names
+    assert len(set(names)) == 4 * 3
+
+
+def test_a_seed_in_two_blocks_would_count_twice():
+    study = STUDIES["reset"]
+    scale = study.scales["smoke"]
+    once = study.cells("smoke", scale)
+    again = study.cells("smoke", dataclasses.replace(scale, seeds=3, block=3))
+    with pytest.raises(ValueError, match="seed 0 is in two cells"):
+        check_distinct([*once, *again])
+
+
+def test_impossible_plans_are_refused():
+    study = STUDIES["reset"]
+    with pytest.raises(ValueError, match="choose from smoke, small, paper"):
+        study.cells("huge")
+    with pytest.raises(ValueError, match="must exceed learning_starts"):
+        study.cells("smoke", dataclasses.replace(study.scales["smoke"], steps=10))
+    with pytest.raises(ValueError, match="seeds=0"):
+        study.cells("smoke", dataclasses.replace(study.scales["smoke"], seeds=0))
+
+
+def test_a_reset_cell_resets_and_a_smoke_size_is_small():
+    cells = {cell.settings.recipe: cell.settings for cell in STUDIES["reset"].cells("smoke")}
+    assert cells["sparse-reset"].reset_steps == [200]
+    assert cells["dense-no_reset"].reset_steps == []
+    for study in STUDIES.values():
+        for cell in study.cells("smoke"):
+            assert cell.settings.steps <= 1_000
+            assert cell.settings.agent in AGENTS
+
+
+def test_published_numbers_are_those_of_the_tables():
+    at = published_points
+    assert at("dmc:dog-run", "sac", {"kind": "sparse", "network": "5x1"}) == 614
+    assert at("dmc:dog-run", "sac", {"kind": "dense", "network": "2x3"}) == 364
+    assert at("dmc:humanoid-run", "ddpg", {"network": "large", "sparsity": 0.7}) == 212
+    assert at("dmc:dog-trot", "sac", {"network": "default", "sparsity": 0.9}) is None
+    assert at("dmc:cheetah-run", "sac", {"kind": "dense", "network": "1x1"}) is None
+    assert at("brax:ant", "sac", {"kind": "dense", "network": "1x1"}) is None
+    assert at("dmc:dog-run", "sac", {"kind": "dense", "network": "4x3"}) is None

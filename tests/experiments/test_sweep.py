@@ -1,0 +1,96 @@
+"""A study from the command line: killed at random moments, resumed, reported."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from experiments.launch.locks import holder
+from experiments.launch.study_folder import Status, StudyFolder
+from experiments.studies import STUDIES
+from mst_jax.analysis import read_results
+from mst_jax.training import plan_run, train
+
+
+def start(module, *arguments):
+    command = [sys.executable, "-m", f"experiments.{module}", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def run(module, *arguments):
+    process = start(module, *arguments)
+    output = process.communicate(timeout=900)[0]
+    return process.returncode, output
+
+
+def rows_written(folder):
+    return sum(
+        path.read_text().count("\n") for path in folder.path.glob("runs/*/*/seed_*/metrics.jsonl")
+    )
+
+
+def kill_somewhere(process, folder, rows, rng):
+    """SIGKILL of the launcher, and of the cell as well or not, after so many rows and a moment."""
+    while rows_written(folder) < rows:
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.02)
+    time.sleep(rng.uniform(0.0, 0.5))
+    cells = [holder(lock) for lock in folder.state.glob("*.lock")]
+    process.kill()
+    process.communicate()
+    for cell in cells:
+        if cell is not None and rng.random() < 0.7:
+            os.kill(cell["pid"], signal.SIGKILL)
+
+
+def table(rows):
+    return [{k: v for k, v in row.items() if k != "wall_seconds"} for row in rows]
+
+
+@pytest.mark.parametrize(
+    "kills", [3, pytest.param(10, marks=pytest.mark.slow)], ids=["three", "ten"]
+)
+def test_a_sweep_killed_at_random_moments_ends_with_the_same_table(tmp_path, kills):
+    flags = ["--study=scaling_width", "--size=smoke", "--seeds=1", "--steps=240", "--workers=1"]
+    code, output = run("sweep", *flags, f"--logdir={tmp_path}", "--dry_run")
+    assert code == 0, output
+    assert "3 cells (3 not begun) of 240 agent steps" in output
+    assert not list(tmp_path.iterdir())
+
+    folder, rng = StudyFolder(tmp_path / "scaling_width-smoke"), random.Random(kills)
+    for rows in sorted(rng.randint(0, 10) for _ in range(kills)):
+        kill_somewhere(start("sweep", *flags, f"--logdir={tmp_path}"), folder, rows, rng)
+    code, output = run("sweep", *flags, f"--logdir={tmp_path}")
+    assert code == 0, output
+    assert "0 failed, 0 stopped" in output
+    for cell in folder.cells():
+        assert folder.status(cell) is Status.FINISHED
+        assert not (folder.run(cell) / "checkpoints" / "full").exists()
+        alone = train(plan_run(cell.settings, tmp_path / "alone")).folder
+        assert table(read_results(folder.run(cell))) == table(read_results(alone))
+
+    code, output = run("sweep", *flags, f"--logdir={tmp_path}")
+    assert code == 0, output
+    assert "0 finished, 0 failed, 0 stopped" in output  # nothing is run twice
+
+    code, output = run("report", folder.path)
+    assert code == 0, output
+    report = (folder.path / "report" / "report.md").read_text()
+    assert "Nothing: every planned seed is in the results" in report
+    assert "| probe:point | ddpg | sparse-3x1 | 1/1 (few seeds) |" in report
+    assert "not decidable: 1 seeds a task are fewer than 5" in report
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(STUDIES))
+def test_every_study_runs_at_smoke_size_and_is_reported(tmp_path, name):
+    code, output = run("sweep", f"--study={name}", "--size=smoke", f"--logdir={tmp_path}")
+    assert code == 0, output
+    code, output = run("report", tmp_path / f"{name}-smoke")
+    assert code == 0, output
+    assert "missing" not in output
+    assert (tmp_path / f"{name}-smoke" / "report" / f"{name}.png").stat().st_size > 1000

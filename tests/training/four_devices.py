@@ -1,0 +1,82 @@
+"""What test_sharding.py runs on four virtual devices; prints a line of JSON."""
+
+import json
+import re
+import sys
+from pathlib import Path
+from unittest import mock
+
+import jax
+import numpy as np
+from small_runs import advance, small_config, small_settings, stop_after
+
+from mst_jax import envs
+from mst_jax.agents import make_agent
+from mst_jax.training import arrays, drivers, plan_resume, plan_run, sharding, train, trainer
+from mst_jax.training.drivers import make_driver
+
+COLLECTIVE = re.compile(
+    r"(all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute|collective-broadcast)"
+    r"(-start)?\("
+)
+
+
+def collectives():
+    """Compiles the learning program of four seeds, one on each device."""
+    env, config = envs.make("probe:point"), small_config("mst", "ddpg")
+    agent = make_agent("ddpg", config, env.spec, 1_000)
+    driver, run = make_driver(agent, env, [0, 1, 2, 3], 500, np.float32)
+    program = driver._programs._jitted[True].lower(run, np.int32(1)).compile()
+    return {
+        "devices": len(jax.local_devices()),
+        "seeds_on_each": sorted(
+            {leaf.addressable_shards[0].data.shape[0] for leaf in jax.tree.leaves(run.agent)}
+        ),
+        "on": sorted({len(leaf.sharding.device_set) for leaf in jax.tree.leaves(run)}),
+        "collectives": sorted({found[0] for found in COLLECTIVE.findall(program.as_text())}),
+        "meshes": [getattr(sharding.seed_mesh(n), "size", None) for n in (1, 2, 3, 6, 8)],
+    }
+
+
+def same_as_one_device():
+    """Four seeds on four devices and on one, after 25 updates and one rewiring."""
+    ends = []
+    for mesh in (sharding.seed_mesh, lambda _: None):
+        with mock.patch.object(drivers, "seed_mesh", mesh):
+            env, config = envs.make("probe:point"), small_config("mst", "ddpg")
+            agent = make_agent("ddpg", config, env.spec, 1_000)
+            driver, run = make_driver(agent, env, [0, 1, 2, 3], 500, np.float32)
+            first = arrays.run_to_arrays(run)
+            run = advance(driver, agent, run, 64 + 25)
+            masks = arrays.flatten(agent.masks(run.agent))
+            params = arrays.flatten(run.agent.params)
+            ends.append((first, masks, params))
+    exact = [
+        all(np.array_equal(ends[0][i][name], value) for name, value in ends[1][i].items())
+        for i in (0, 1)
+    ]
+    worst = max(
+        float(np.abs(ends[0][2][name] - value).max() / (np.abs(value).max() + 1e-8))
+        for name, value in ends[1][2].items()
+    )
+    return {"initial_equal": exact[0], "masks_equal": exact[1], "worst": worst}
+
+
+def resumed(folder):
+    """A whole run on four devices, and the same stopped half-way and resumed."""
+    settings = small_settings(agent="ddpg", config=small_config("mst", "ddpg"), seeds=4, resets=1)
+    whole = train(plan_run(settings, folder / "whole"))
+    with mock.patch.object(trainer, "_stop_on_signal", stop_after(150)):
+        part = train(plan_run(settings, folder / "parts"))
+    end = train(plan_resume(part.folder))
+    return {"stopped": not part.finished, "same": end.fingerprint == whole.fingerprint}
+
+
+if __name__ == "__main__":
+    what = sys.argv[1]
+    found = collectives() if what == "collectives" else None
+    if what == "one_device":
+        found = same_as_one_device()
+    if what == "resumed":
+        found = resumed(Path(sys.argv[2]))
+    print(json.dumps(found))  # noqa: T201
