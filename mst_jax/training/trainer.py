@@ -15,17 +15,17 @@ import numpy as np
 from tqdm import tqdm
 
 from mst_jax import envs, topology
-from mst_jax.agents import Agent, Metrics, make_agent
+from mst_jax.agents import Agent, make_agent
 from mst_jax.training import checkpoints, history
 from mst_jax.training.arrays import Arrays, fingerprint, run_from_arrays, run_to_arrays
-from mst_jax.training.best import BestPolicies, evaluate_final
+from mst_jax.training.best import BestPolicies
 from mst_jax.training.checkpoints import Checkpoint
 from mst_jax.training.diagnosing import make_diagnose
 from mst_jax.training.drivers import Driver, make_driver
-from mst_jax.training.evaluation import Evaluator, make_evaluator
-from mst_jax.training.light import from_light, to_light
+from mst_jax.training.evaluation import make_evaluator
 from mst_jax.training.memory import describe_memory, replay_slots
 from mst_jax.training.run_state import Run
+from mst_jax.training.session import Session, diagnose, evaluate, evaluate_finally, log
 from mst_jax.training.settings import Settings, read_settings, write_settings
 from mst_jax.training.sharding import (
     RUN,
@@ -56,28 +56,6 @@ class Outcome(NamedTuple):
     def finished(self) -> bool:
         """Whether all steps were taken."""
         return self.fingerprint is not None
-
-
-class Session(NamedTuple):
-    """What a run works with on the host."""
-
-    settings: Settings
-    folder: Path
-    agent: Agent
-    driver: Driver
-    evaluator: Evaluator
-    sinks: list[Sink]
-    best: BestPolicies
-    finish_chunk: Callable[[Run], Any]
-    reset: Callable[[Run], Run]
-    diagnose: Callable[[Run, int], Metrics]
-    stop: Callable[[], bool]  # true once a signal asked to stop
-    began: float  # time.perf_counter() at the start of this process's part
-
-    @property
-    def checkpoint_folder(self) -> Path:
-        """Where both tiers of checkpoints go."""
-        return self.folder / "checkpoints"
 
 
 class Job(NamedTuple):
@@ -197,7 +175,7 @@ def train(job: Job) -> Outcome:
         )
         if checkpoint is None:
             topology.save_masks(folder / INITIAL_TOPOLOGY, agent.masks(run.agent))
-            _evaluate(session, run, 0)
+            evaluate(session, run, 0)
         run, step = _loop(session, run, 0 if checkpoint is None else checkpoint.step)
         final = settings.final_eval_episodes
         if step < settings.steps or (final and stop()):
@@ -208,7 +186,7 @@ def train(job: Job) -> Outcome:
             evaluator.close()
             evaluator = make_evaluator(agent, task, settings.seed_list, final)
             stack.enter_context(closing(evaluator))
-            _evaluate_finally(session, run, evaluator)
+            evaluate_finally(session, run, evaluator)
         digest = fingerprint(run_to_arrays(run))
         (folder / FINGERPRINT).write_text(digest + "\n")
         return Outcome(folder, step, digest)
@@ -234,12 +212,12 @@ def _loop(session: Session, run: Run, step: int) -> tuple[Run, int]:
             run = session.driver.advance(run, target - step, learning, session.stop, bar.update)
             step = int(run.clock.step)
             if step == target and _due(step, settings.log_every, settings):
-                run = _log(session, run, step)
+                run = log(session, run, step)
             if step == target and _due(step, settings.eval_every, settings):
-                returns = _evaluate(session, run, step)
+                returns = evaluate(session, run, step)
                 bar.set_postfix_str(f"return {returns.mean():.1f}")
             if step == target and learning and _wanted(step, settings.diagnose_every, settings):
-                _diagnose(session, run, step)
+                diagnose(session, run, step)
             if step == target and _wanted(step, settings.history_every, settings):
                 history.save(session.folder, session.agent, run.agent, step)
             if step == target and step in settings.reset_steps:
@@ -271,83 +249,6 @@ def _due(step: int, period: int, settings: Settings) -> bool:
 def _wanted(step: int, period: int, settings: Settings) -> bool:
     """As `_due`, but with a period of 0 never."""
     return period > 0 and _due(step, period, settings)
-
-
-def _log(session: Session, run: Run, step: int) -> Run:
-    """Fetches the chunk's metric sums in one transfer and writes one row per seed."""
-    run, totals, sparsities = session.finish_chunk(run)
-    totals, sparsities, healthy = jax.device_get((totals, sparsities, run.healthy))
-    clocks, updates = session.driver.clocks, max(int(totals.updates), 1)
-    for index in range(session.settings.seeds):
-        row: dict[str, Any] = {f"sparsity/{name}": s[index] for name, s in sparsities.items()}
-        if totals.updates:
-            row |= {name: value[index] / updates for name, value in totals.metrics.items()}
-        if totals.episodes[index]:
-            row["return"] = totals.returns[index] / totals.episodes[index]
-        _write(
-            session, index, step, "train", bool(healthy[index]), row | clocks.row(totals.updates)
-        )
-    clocks.clear()
-    for index in np.flatnonzero(~healthy):
-        seed = session.settings.seed_list[index]
-        tqdm.write(
-            f"seed {seed} has non-finite parameters since before step {step}: its actions are 0"
-        )
-    return run
-
-
-def _evaluate(session: Session, run: Run, step: int) -> np.ndarray:
-    """Evaluates, writes a row per seed and a light checkpoint; returns (S, episodes)."""
-    before = time.perf_counter()
-    every = session.settings.eval_every
-    returns, biases = session.evaluator(run.agent, -(-step // every))
-    seconds = time.perf_counter() - before
-    healthy = np.asarray(run.healthy)
-    for index, values in enumerate(returns):
-        row = {
-            "return": values.mean(),
-            "returns": values,
-            "value_bias": biases[index].mean(),
-            "wall/evaluation_seconds": seconds,
-        }
-        _write(session, index, step, "eval", bool(healthy[index]), row)
-    light = to_light(session.agent, run.agent)
-    checkpoints.save(session.checkpoint_folder, checkpoints.LIGHT, step, light)
-    session.best.update(light, returns.mean(axis=1), healthy, step)
-    return returns
-
-
-def _diagnose(session: Session, run: Run, step: int) -> None:
-    """Writes a row of kind `diagnostics` per seed."""
-    before = time.perf_counter()
-    metrics, healthy = jax.device_get((session.diagnose(run, step), run.healthy))
-    seconds = {"wall/diagnostics_seconds": time.perf_counter() - before}
-    for index in range(session.settings.seeds):
-        row = {name: values[index] for name, values in metrics.items()}
-        _write(session, index, step, "diagnostics", bool(healthy[index]), row | seconds)
-
-
-def _evaluate_finally(session: Session, run: Run, evaluator: Evaluator) -> None:
-    """Writes a row of kind `final` per seed: the last and the best policy on fresh episodes."""
-    best = from_light(session.agent, session.best.policies, run.agent)
-    healthy = np.asarray(run.healthy)
-    rows = evaluate_final(evaluator, run.agent, best, session.best)
-    for index, row in enumerate(rows):
-        _write(session, index, session.settings.steps, "final", bool(healthy[index]), row)
-        last, best_return, step = row["last/return"], row["best/return"], row["best/step"]
-        seed = session.settings.seed_list[index]
-        tqdm.write(f"final, seed {seed}: last {last:.1f}, best (step {step:,}) {best_return:.1f}")
-
-
-def _write(
-    session: Session, index: int, step: int, kind: str, healthy: bool, values: dict[str, Any]
-) -> None:
-    seed = session.settings.seed_list[index]
-    wall = {"wall/seconds": time.perf_counter() - session.began}
-    for sink in session.sinks:
-        sink.write(
-            index, {"step": step, "kind": kind, "seed": seed, "healthy": healthy, **values, **wall}
-        )
 
 
 def _save(session: Session, run: Run, step: int) -> None:
