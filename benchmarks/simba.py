@@ -3,7 +3,7 @@
 1. `sizes`: the fused program (insert, sampling, two updates, acting), dense and sparse, one seed,
    against a loop in the manner of the published code (one jitted update a call, sampling and
    normalisation in NumPy, every metric fetched) and against the machine's matrix products.
-2. `seeds`: seeds vmapped in one program at quarter width, dense and MST.
+2. `seeds`: seeds vmapped in one program, dense and MST.
 """
 
 import sys
@@ -26,8 +26,10 @@ from mst_jax.agents.sac import SAC, build_sac
 PARTS = ("sizes", "seeds")
 PART = flags.DEFINE_list("parts", list(PARTS), "Which parts to run.")
 SIZES = flags.DEFINE_list("sizes", ["0.25x1", "1x1", "2x1"], "Network sizes of part 1.")
+STEPS = flags.DEFINE_list("steps", ["100", "8", "3"], "Agent steps a repeat, for each of them.")
 SEEDS = flags.DEFINE_list("seeds", ["1", "2", "4", "8"], "Numbers of seeds of part 2.")
-STEPS = flags.DEFINE_list("steps", ["100", "8", "3"], "Agent steps a repeat, for each size.")
+SEED_SIZES = flags.DEFINE_list("seed_sizes", ["0.25x1"], "Network sizes of part 2.")
+SEED_STEPS = flags.DEFINE_integer("seed_steps", 50, "Agent steps a repeat in part 2.")
 REPEATS = flags.DEFINE_integer("repeats", 3, "Repeats of each measurement; medians are reported.")
 OUTPUT = flags.DEFINE_string("output", None, "JSON file to write.")
 
@@ -41,7 +43,8 @@ def main(_: list[str]) -> None:
         counts = zip(SIZES.value, STEPS.value, strict=True)
         results["sizes"] = [of_size(size, int(steps)) for size, steps in counts]
     if "seeds" in PART.value:
-        results["seeds"] = [of_seeds(int(count)) for count in SEEDS.value]
+        cases = [(size, int(count)) for size in SEED_SIZES.value for count in SEEDS.value]
+        results["seeds"] = [of_seeds(*case) for case in cases]
     write_results(OUTPUT.value, f"python -m benchmarks.simba {' '.join(sys.argv[1:])}", results)
 
 
@@ -72,16 +75,19 @@ def of_size(size: str, steps: int) -> dict[str, Any]:
     return show("sizes", result)
 
 
-def of_seeds(count: int) -> dict[str, Any]:
-    """Seed-updates per second of MST and dense at quarter width."""
+def of_seeds(size: str, count: int) -> dict[str, Any]:
+    """Seed-updates per second of MST and dense."""
+    steps = SEED_STEPS.value
     programs = {
-        recipe: fused_program(make_config("sac", recipe, "0.25x1"), count, 50, "sac")[0]
+        recipe: fused_program(make_config("sac", recipe, size), count, steps, "sac")[0]
         for recipe in ("mst", "dense")
     }
     seconds = interleave(programs, REPEATS.value)
+    updates = 2 * steps * count
     result = {
+        "size": size,
         "seeds": count,
-        **{f"{name}_seed_updates_per_second": count * 100 / s for name, s in seconds.items()},
+        **{f"{name}_seed_updates_per_second": updates / s for name, s in seconds.items()},
         "mst_over_dense_time": seconds["mst"] / seconds["dense"],
     }
     return show("seeds", result)

@@ -38,6 +38,13 @@ training() {
         --output="$OUT/training.json"
 }
 
+simba() {
+    "$PYTHON" -m benchmarks.simba --sizes=0.25x1,1x1,2x1,5x1 --steps=500,200,100,20 \
+        --seed_sizes=0.25x1,1x1 --output="$OUT/simba.json"
+}
+
+diagnostics() { "$PYTHON" -m benchmarks.diagnostics --output="$OUT/diagnostics.json"; }
+
 replay() { "$PYTHON" -m benchmarks.replay --output="$OUT/replay.json"; }
 
 peers() { "$PYTHON" -m benchmarks.peers --sizes=1x1,2x1 --seeds=1,8 --output="$OUT/peers.json"; }
@@ -88,7 +95,7 @@ resume() {
     echo "resume: exact" | tee -a "$OUT/resume.txt"
 }
 
-[[ $# -gt 0 ]] || set -- topology training replay peers seed_count resume learn
+[[ $# -gt 0 ]] || set -- topology training simba diagnostics replay peers seed_count resume learn
 failed=()
 for part in "$@"; do
     echo "== $part"
