@@ -35,7 +35,13 @@ Panels = Mapping[str, Mapping[str, Lines]]  # title of a panel -> name of a quan
 
 
 def draw_panels(
-    panels: Panels, path: Path, *, title: str, ylabel: str = "", shared: bool = True
+    panels: Panels,
+    path: Path,
+    *,
+    title: str,
+    ylabel: str = "",
+    xlabel: str = "agent steps",
+    shared: bool = True,
 ) -> None:
     """Draws one panel after the other, three a row, with one legend.
 
@@ -44,6 +50,7 @@ def draw_panels(
         path: picture to write.
         title: of the figure.
         ylabel: what the values are.
+        xlabel: what they are drawn over.
         shared: whether all panels have the same vertical range.
 
     Raises:
@@ -70,7 +77,7 @@ def draw_panels(
     for column in axes.T:  # where a column's last panel is missing, the one above has the numbers
         lowest = [axis for axis in column if axis.axison][-1]
         lowest.tick_params(labelbottom=True)
-        lowest.set_xlabel("agent steps", fontsize=7)
+        lowest.set_xlabel(xlabel, fontsize=7)
         lowest.xaxis.set_major_formatter(EngFormatter(sep=""))
     figure.suptitle(title, fontsize=9)
     figure.supylabel(ylabel, fontsize=8)

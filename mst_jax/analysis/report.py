@@ -158,9 +158,9 @@ def _degrees(sources: Sources, path: Path) -> None:
     draw_degrees(layers_of(snapshot.masks), path, f"{sources.title}, step {snapshot.step:,}")
 
 
-def _moves(name: str, ylabel: str) -> Callable[[Sources, Path], None]:
+def _moves(name: str, ylabel: str, xlabel: str = "agent steps") -> Callable[[Sources, Path], None]:
     return lambda sources, path: draw_panels(
-        sources.moves[name], path, title=sources.title, ylabel=ylabel
+        sources.moves[name], path, title=sources.title, ylabel=ylabel, xlabel=xlabel
     )
 
 
@@ -230,7 +230,7 @@ FAMILIES = {
         "Age of weights",
         "Share of the weights active now that have been active without a break for at least so "
         "many steps.",
-        _moves("age", "share at least as old"),
+        _moves("age", "share at least as old", "age in agent steps"),
     ),
     "plasticity": Family(
         "Signs of plasticity",
