@@ -20,7 +20,7 @@ from experiments.cli import command, launch, one_line_errors
 from experiments.launch.cluster import submit
 from experiments.launch.estimates import CPU, GPU, estimate_cells
 from experiments.launch.pool import Summary, run_pool
-from experiments.launch.study_folder import Status, StudyFolder
+from experiments.launch.study_folder import Status, StudyFolder, drop_full_checkpoints
 from experiments.studies import STUDIES, Cell, Scale
 from mst_jax.agents import AGENTS
 from mst_jax.training.memory import human
@@ -65,6 +65,9 @@ def main(argv: list[str]) -> None:
         said = " ".join([f"python -m experiments.{Path(sys.argv[0]).stem}", *sys.argv[1:]])
         folder.join(study.name, SIZE.value, cells, said)
         todo = [cell for cell in cells if folder.status(cell) is not Status.FINISHED]
+        for cell in cells:
+            if cell not in todo:  # a process may have been killed before it did this
+                drop_full_checkpoints(folder.run(cell))
         if EXECUTOR.value != "pool":
             _submit(folder, todo)
             return

@@ -1,8 +1,11 @@
 """Cells as a job array of SLURM, through submitit, surviving pre-emption."""
 
+import signal
+import subprocess
 import threading
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,8 @@ class CellJob:
     cell_id: str
     command: Command
     attempts: int = 2
+    _process: subprocess.Popen | None = field(default=None, repr=False)
+    _waiter: threading.Thread | None = field(default=None, repr=False)
 
     def __call__(self) -> str:
         """Runs the cell, once more if it fails; returns `finished`, `stopped` or `held`.
@@ -32,10 +37,11 @@ class CellJob:
         folder = StudyFolder(self.folder)
         cell = folder.cell(self.cell_id)
         for _ in range(self.attempts):
-            self._process = start(self.command, folder, cell, {})
-            # Waiting is a thread's work: the signal handler that calls `checkpoint` waits as well.
-            self._waiter = threading.Thread(target=self._process.wait, daemon=True)
-            self._waiter.start()
+            with _undisturbed():
+                self._process = start(self.command, folder, cell, {})
+                # A thread waits, because the signal handler that calls `checkpoint` waits as well.
+                self._waiter = threading.Thread(target=self._process.wait, daemon=True)
+                self._waiter.start()
             while self._waiter.is_alive():
                 self._waiter.join(1.0)
             code = self._process.returncode
@@ -50,10 +56,21 @@ class CellJob:
         """Called by submitit before pre-emption or a time limit: saves, and asks to be requeued."""
         import submitit
 
-        self._process.terminate()
-        self._waiter.join()
+        if self._process is not None and self._waiter is not None:
+            self._process.terminate()
+            self._waiter.join()
         fresh = CellJob(self.folder, self.cell_id, self.command, self.attempts)
         return submitit.helpers.DelayedSubmission(fresh)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Holds back the signals after which submitit calls `checkpoint`: it must know the process."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1, signal.SIGUSR2})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def submit(

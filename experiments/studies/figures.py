@@ -85,7 +85,7 @@ def _panels(
             axis.set(title=title, xlabel=xlabel, ylabel="evaluation return")
             axis.spines[["top", "right"]].set_visible(False)
             if axis.get_legend_handles_labels()[0]:
-                axis.legend(frameon=False, fontsize=7)
+                axis.legend(fontsize=7, framealpha=0.7, edgecolor="none")
             _name_missing(axis, groups)
     figure.savefig(path, dpi=130)
 
@@ -100,7 +100,9 @@ def _name_missing(axis: Axes, groups: Sequence[Group]) -> None:
     if lines:
         shown = lines[:8] + ([f"and {len(lines) - 8} more"] if len(lines) > 8 else [])
         text = "MISSING\n" + "\n".join(shown)
-        axis.text(0.98, 0.02, text, transform=axis.transAxes, ha="right", fontsize=6, color="0.35")
+        box = {"facecolor": "white", "alpha": 0.7, "edgecolor": "none"}
+        place = {"transform": axis.transAxes, "ha": "right", "bbox": box}
+        axis.text(0.98, 0.02, text, fontsize=6, color="0.25", **place)
 
 
 def _draw_size(axis: Axes, groups: Sequence[Group]) -> None:
@@ -116,8 +118,8 @@ def _draw_size(axis: Axes, groups: Sequence[Group]) -> None:
                 _errorbar(axis, xs, found, marker="o", **style)
             elif kind != "dense":
                 axis.plot(xs, [f.value for f in found], "o", mfc="none", color=PALETTE[index])
+        _draw_published(axis, own, lambda group: group.column("parameters"), PALETTE[index])
     axis.set_xscale("log")
-    _draw_published(axis, groups, lambda group: group.column("parameters"))
 
 
 def _draw_sparsity(axis: Axes, groups: Sequence[Group]) -> None:
@@ -126,10 +128,13 @@ def _draw_sparsity(axis: Axes, groups: Sequence[Group]) -> None:
         xs = [float(group.labels["sparsity"]) for group in own]
         found = [interval(group.returns) for group in own]
         _errorbar(axis, xs, found, marker="o", color=PALETTE[index], label=str(network))
-    _draw_published(axis, groups, lambda group: float(group.labels["sparsity"]))
+        sparsity = lambda group: float(group.labels["sparsity"])  # noqa: E731
+        _draw_published(axis, own, sparsity, PALETTE[index])
 
 
-def _draw_published(axis: Axes, groups: Sequence[Group], x: Callable[[Group], float]) -> None:
+def _draw_published(
+    axis: Axes, groups: Sequence[Group], x: Callable[[Group], float], colour: str
+) -> None:
     """Crosses where the paper has a number for the same task, agent, variant and steps."""
     points = [
         (x(group), published_points(group.task, group.agent, group.labels))
@@ -138,7 +143,7 @@ def _draw_published(axis: Axes, groups: Sequence[Group], x: Callable[[Group], fl
     ]
     known = [(at, value) for at, value in points if value is not None]
     if known:
-        axis.plot(*zip(*known, strict=True), "x", color="0.3", label="published mean")
+        axis.plot(*zip(*known, strict=True), "x", color=colour, label="published mean")
 
 
 def _draw_bars(axis: Axes, groups: Sequence[Group], x: str, colour: str | None) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mst_jax.training.run_state import Run, Totals
@@ -35,7 +36,7 @@ def seed_mesh(num_seeds: int) -> Mesh | None:
     """The most local devices that share the seeds evenly; None when that is one."""
     devices = jax.local_devices()
     count = max(n for n in range(1, len(devices) + 1) if num_seeds % n == 0)
-    return None if count == 1 else jax.make_mesh((count,), (SEED,), devices=devices[:count])
+    return None if count == 1 else Mesh(np.array(devices[:count]), (SEED,))
 
 
 def seeds_per_device(num_seeds: int, mesh: Mesh | None) -> int:

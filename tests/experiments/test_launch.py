@@ -282,7 +282,9 @@ def test_jobs_of_submitit_finish_fail_and_are_requeued(tmp_path):
     while not starts(folder, cells[2]):
         assert not preempted.done(), preempted.stderr()
         time.sleep(0.05)
-    preempted._interrupt()  # submitit's stand-in for SLURM's signal
+    controller = preempted._process.pid
+    (task,) = Path(f"/proc/{controller}/task/{controller}/children").read_text().split()
+    os.kill(int(task), signal.SIGUSR2)  # what SLURM sends before it takes a node away
     assert good.result() == "finished"
     assert preempted.result() == "finished"
     with pytest.raises(Exception, match="the disk is full"):
