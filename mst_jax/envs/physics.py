@@ -74,16 +74,18 @@ def simulation_of(physics: Physics, action_repeat: int) -> Simulation:
         world = jax.tree.map(_as_before, following, world)
         return world, jnp.asarray(world.reward, jnp.float32), world.done > 0.5
 
-    def advance(world: Any, action: jax.Array) -> tuple[Any, jax.Array, jax.Array]:
-        world, total, terminated = once(world, action)
-        for _ in range(action_repeat - 1):
+    def repeated(world: Any, action: jax.Array) -> tuple[Any, jax.Array, jax.Array]:
+        def again(carry: tuple, _: None) -> tuple[tuple, None]:
+            world, total, terminated = carry
             following, reward, ends = once(world, action)
-            kept = lambda new, old, over=terminated: jnp.where(over, old, new)  # noqa: E731
+            kept = lambda new, old: jnp.where(terminated, old, new)  # noqa: E731
             world = jax.tree.map(kept, following, world)
-            total = kept(total + reward, total)
-            terminated = terminated | ends
-        return world, total, terminated
+            return (world, kept(total + reward, total), terminated | ends), None
 
+        carry = (world, jnp.zeros(()), jnp.zeros((), bool))
+        return jax.lax.scan(again, carry, length=action_repeat)[0]
+
+    advance = once if action_repeat == 1 else repeated
     return Simulation(start, lambda world: world.obs, advance)
 
 

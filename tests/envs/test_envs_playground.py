@@ -75,6 +75,7 @@ def test_every_task_steps(name):
     np.testing.assert_array_equal(action_range, np.tile([-1.0, 1.0], (len(action_range), 1)))
 
 
+@pytest.mark.slow
 def test_importing_and_loading_is_silent_and_leaves_no_file(tmp_path):
     code = "from mst_jax import envs; envs.make('playground:PendulumSwingup')"
     done = subprocess.run(
