@@ -11,13 +11,12 @@ import jax
 from absl import flags
 
 from benchmarks.harness import interleave, write_results
-from benchmarks.programs import fused, sized
+from benchmarks.programs import UPDATES, fused, sized
 from experiments.cli import launch
 from experiments.recipes import make_config
 from mst_jax.training.diagnosing import make_diagnose
 
 EVERY = 5_000  # agent steps between rows, the launcher's default
-STEPS = flags.DEFINE_integer("steps", 50, "Agent steps timed; extrapolated to 5,000.")
 REPEATS = flags.DEFINE_integer("repeats", 3, "Repeats of each measurement; medians are reported.")
 OUTPUT = flags.DEFINE_string("output", None, "JSON file to write.")
 
@@ -25,9 +24,9 @@ OUTPUT = flags.DEFINE_string("output", None, "JSON file to write.")
 def main(_: list[str]) -> None:
     """Prints one line for each agent, size and number of seeds."""
     cases = [
-        ("sac", "0.25x1", make_config("sac", "mst", "0.25x1")),
-        ("sac", "1x1", make_config("sac", "mst")),
-        ("mrq", "width 128", sized("mst", 128)),
+        ("sac", "0.25x1", make_config("sac", "mst", "0.25x1"), 50),
+        ("sac", "1x1", make_config("sac", "mst"), 6),
+        ("mrq", "width 128", sized("mst", 128), UPDATES),  # a target period: one encoder burst
     ]
     results = [cost(*case, seeds) for case in cases for seeds in (1, 4)]
     write_results(
@@ -35,9 +34,9 @@ def main(_: list[str]) -> None:
     )
 
 
-def cost(name: str, size: str, config: Any, seeds: int) -> dict[str, Any]:
-    """Seconds of a row, and what share it is of the training that it follows."""
-    training = fused(config, seeds, STEPS.value, name)
+def cost(name: str, size: str, config: Any, steps: int, seeds: int) -> dict[str, Any]:
+    """Seconds of a row, and what share it is of the training between two, from `steps` steps."""
+    training = fused(config, seeds, steps, name)
     diagnose = make_diagnose(training.agent, seeds)
     seconds = interleave(
         {
@@ -46,7 +45,7 @@ def cost(name: str, size: str, config: Any, seeds: int) -> dict[str, Any]:
         },
         REPEATS.value,
     )
-    between = seconds["training"] * EVERY / STEPS.value
+    between = seconds["training"] * EVERY / steps
     result = {
         "agent": name,
         "size": size,
