@@ -73,7 +73,6 @@ def _settings(recipe: str) -> Settings:
         history_every=500,
         checkpoint_every=max(STEPS.value // 2, 1),
         diagnose_every=max(STEPS.value // 14, 1),
-        history_every=max(STEPS.value // 28, 1),
     )
 
 
