@@ -25,8 +25,10 @@ from mst_jax.agents.sac import SAC, build_sac
 
 PARTS = ("sizes", "seeds")
 PART = flags.DEFINE_list("parts", list(PARTS), "Which parts to run.")
-SIZES = flags.DEFINE_list("sizes", ["0.25x1", "1x1", "2x1"], "Network sizes of part 1.")
-STEPS = flags.DEFINE_list("steps", ["100", "8", "3"], "Agent steps a repeat, for each of them.")
+SIZES = flags.DEFINE_list("sizes", ["0.25x1", "1x1", "2x1", "5x1"], "Network sizes of part 1.")
+STEPS = flags.DEFINE_list(
+    "steps", ["100", "8", "3", "1"], "Agent steps a repeat, for each of them."
+)
 SEEDS = flags.DEFINE_list("seeds", ["1", "2", "4", "8"], "Numbers of seeds of part 2.")
 SEED_SIZES = flags.DEFINE_list("seed_sizes", ["0.25x1"], "Network sizes of part 2.")
 SEED_STEPS = flags.DEFINE_integer("seed_steps", 50, "Agent steps a repeat in part 2.")
