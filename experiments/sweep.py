@@ -18,8 +18,9 @@ from absl import flags
 
 from experiments.cli import command, launch, one_line_errors
 from experiments.launch.cluster import submit
-from experiments.launch.estimates import CPU, GPU, estimate_cells
+from experiments.launch.estimates import CPU, GPU, estimate_groups
 from experiments.launch.pool import Summary, run_pool
+from experiments.launch.programs import Group, programs
 from experiments.launch.study_folder import Status, StudyFolder, drop_full_checkpoints
 from experiments.studies import STUDIES, Cell, Scale
 from mst_jax.agents import AGENTS
@@ -46,6 +47,13 @@ AGENT_NAMES = flags.DEFINE_list(
 )
 STEPS = flags.DEFINE_integer("steps", None, "Instead of the size's agent steps.", lower_bound=1)
 SEEDS = flags.DEFINE_integer("seeds", None, "Instead of the size's seeds.", lower_bound=1)
+TOGETHER = flags.DEFINE_integer(
+    "together",
+    32,
+    "Most runs (seeds) in one program: cells that differ in sparsities, drop fractions or learning "
+    "rates only share one. Lower it when the memory does not suffice.",
+    lower_bound=1,
+)
 BLOCK = flags.DEFINE_integer("block", None, "Seeds in one program.", lower_bound=1)
 
 
@@ -59,28 +67,30 @@ def main(argv: list[str]) -> None:
         cells = study.cells(SIZE.value, _scale())
         folder = StudyFolder(Path(LOGDIR.value) / f"{study.name}-{SIZE.value}")
         gpus = visible_gpus()
-        print_plan(study.question, folder, cells, bool(gpus))
+        todo = [cell for cell in cells if folder.status(cell) is not Status.FINISHED]
+        groups = programs(todo, TOGETHER.value)
+        print_plan(study.question, folder, cells, groups, bool(gpus))
         if DRY_RUN.value:
             return
         said = " ".join([f"python -m experiments.{Path(sys.argv[0]).stem}", *sys.argv[1:]])
         folder.join(study.name, SIZE.value, cells, said)
-        todo = [cell for cell in cells if folder.status(cell) is not Status.FINISHED]
         for cell in cells:
             if cell not in todo:  # a process may have been killed before it did this
                 drop_full_checkpoints(folder.run(cell))
         if EXECUTOR.value != "pool":
-            _submit(folder, todo)
+            _submit(folder, groups)
             return
     began = time.monotonic()
     workers = WORKERS.value or max(1, len(gpus))
-    summary = run_pool(folder, todo, workers, gpus, lambda line: print(line, flush=True))
+    summary = run_pool(folder, groups, workers, gpus, lambda line: print(line, flush=True))
     sys.exit(conclude(folder, summary, time.monotonic() - began))
 
 
-def print_plan(question: str, folder: StudyFolder, cells: list[Cell], on_gpu: bool) -> None:
+def print_plan(
+    question: str, folder: StudyFolder, cells: list[Cell], groups: list[Group], on_gpu: bool
+) -> None:
     """Prints what will be run and what it is estimated to take."""
     counts = Counter(folder.status(cell) for cell in cells)
-    todo = [cell for cell in cells if folder.status(cell) is not Status.FINISHED]
     print(f"{folder.path}: {question}")
     for cell in cells:
         print(f"  {cell.id}: {folder.status(cell).value}")
@@ -88,15 +98,15 @@ def print_plan(question: str, folder: StudyFolder, cells: list[Cell], on_gpu: bo
     steps = sorted({f"{cell.settings.steps:,}" for cell in cells})
     print(f"{len(cells)} cells ({states}) of {' or '.join(steps)} agent steps")
     device = GPU if on_gpu else CPU
-    plan = estimate_cells(todo, device)
+    plan = estimate_groups(groups, device)
     print(
-        f"to do: {plan.runs} runs, about {plan.hours:.2g} device-hours on "
-        f"{'a GPU' if on_gpu else 'a CPU'} (speed: {device.source})"
+        f"to do: {plan.runs} runs in {len(groups)} programs, about {plan.hours:.2g} device-hours "
+        f"on {'a GPU' if on_gpu else 'a CPU'} (speed: {device.source})"
     )
     print(
-        f"memory of the largest cell {human(plan.device_bytes)}; on disk about "
+        f"memory of the largest program {human(plan.device_bytes)}; on disk about "
         f"{human(plan.disk_bytes)} in the end, and up to {human(2 * plan.device_bytes)} "
-        "more for each running cell"
+        "more for each running program"
     )
 
 
@@ -141,12 +151,12 @@ def _scale() -> Scale | None:
     return dataclasses.replace(scale, **{k: v for k, v in given.items() if v is not None})
 
 
-def _submit(folder: StudyFolder, todo: list[Cell]) -> None:
-    if not todo:
+def _submit(folder: StudyFolder, groups: list[Group]) -> None:
+    if not groups:
         print("everything is finished")
         return
     parameters = dict(_parameter(text) for text in SUBMITIT.value)
-    jobs = submit(folder, todo, EXECUTOR.value, WORKERS.value or len(todo), parameters)
+    jobs = submit(folder, groups, EXECUTOR.value, WORKERS.value or len(groups), parameters)
     print(f"submitted {len(jobs)} jobs: {jobs[0].job_id} to {jobs[-1].job_id}; logs in")
     print(f"{folder.path / 'logs'}; the same command with --dry_run shows how far they are")
     if EXECUTOR.value == "local":

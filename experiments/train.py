@@ -2,10 +2,13 @@
 
 A new run:       python -m experiments.train --task=dmc:dog-run --recipe=mst --seeds=8
 Any setting:     ... --config.critic.sparsity=0.8 --config.batch_size=128   (wins over the recipe)
-Continue a run:  python -m experiments.train --resume=RUN_FOLDER
+Several values:  ... --vary=critic.sparsity=0.5,0.7,0.9   (a run each, all in one program)
+Continue a run:  python -m experiments.train --resume=RUN_FOLDER   (with those of its program)
 """
 
+import dataclasses
 import difflib
+import itertools
 import sys
 from pathlib import Path
 
@@ -13,9 +16,19 @@ from absl import flags
 from ml_collections import config_flags
 
 from experiments.cli import command, launch, one_line_errors
-from experiments.recipes import ARCHITECTURES, RECIPES, label, make_config, settings_of
-from mst_jax.agents import AGENTS, SIMBA_SIZES
-from mst_jax.training import WANDB_MODES, Job, Settings, plan_resume, plan_run, train
+from experiments.recipes import ARCHITECTURES, RECIPES, label, make_config, override, settings_of
+from mst_jax.agents import AGENTS, SIMBA_SIZES, SWEPT
+from mst_jax.training import (
+    WANDB_MODES,
+    Job,
+    Settings,
+    is_finished,
+    make_program,
+    plan_run,
+    program_of,
+    resume_together,
+    train_together,
+)
 
 AGENT = flags.DEFINE_string("agent", "mrq", f"Algorithm: {', '.join(sorted(AGENTS))}.")
 TASK = flags.DEFINE_string("task", "dmc:cartpole-swingup", "Task, as suite:name.")
@@ -65,27 +78,35 @@ RESETS = flags.DEFINE_integer(
 WANDB = flags.DEFINE_enum(
     "wandb", "off", WANDB_MODES, "Send metrics to Weights & Biases too, a run for each seed."
 )
+VARY = flags.DEFINE_multi_string(
+    "vary",
+    [],
+    "SETTING=VALUE,VALUE,...: a run for each value, all in one program. For a module's sparsity, "
+    "drop_fraction or learning_rate; given again, for each combination.",
+)
 RESUME = flags.DEFINE_string("resume", None, "Run folder to continue; no other flag may be given.")
 DECIDED_BY_THE_RUN = (
     *(AGENT, TASK, RECIPE, SIZE, ARCHITECTURE, SEEDS, SEED, STEPS, LOGDIR, ROW_DTYPE, RESETS),
     *(DIAGNOSE_EVERY, GRADIENT_COVARIANCE),
     *(EVAL_EVERY, EVAL_EPISODES, FINAL_EVAL_EPISODES, LOG_EVERY, CHECKPOINT_EVERY, WANDB),
-    HISTORY_EVERY,
+    *(HISTORY_EVERY, VARY),
 )
 
 
 def main(argv: list[str]) -> None:
-    """Starts or continues a run and says where it is."""
+    """Starts or continues runs of one program and says where they are."""
     with one_line_errors():
-        job = _job(argv)
-    print(f"run folder: {job.folder}", flush=True)
-    outcome = train(job)
-    if not outcome.finished:
-        print(f"stopped at step {outcome.step:,}; continue with --resume={outcome.folder}")
+        program = make_program(_jobs(argv))
+    for job in program.jobs:
+        print(f"run folder: {job.folder}", flush=True)
+    outcomes = train_together(program)
+    if not outcomes[0].finished:
+        print(f"stopped at step {outcomes[0].step:,}; continue with --resume={outcomes[0].folder}")
         return
-    print(f"finished {outcome.step:,} steps; fingerprint {outcome.fingerprint}")
-    for module in ("evaluate", "plot", "inspect"):
-        print(command(module, outcome.folder))
+    for outcome in outcomes:
+        print(f"finished {outcome.step:,} steps; fingerprint {outcome.fingerprint}")
+        for module in ("evaluate", "plot", "inspect"):
+            print(command(module, outcome.folder))
 
 
 def parse(argv: list[str]) -> list[str]:
@@ -115,16 +136,46 @@ def _check_names(argv: list[str], known: list[str]) -> None:
             raise ValueError(f"there is no setting {name}{dot}{setting}: {hint}")
 
 
-def _job(argv: list[str]) -> Job:
+def _jobs(argv: list[str]) -> list[Job]:
     if len(argv) > 1:
         raise ValueError(f"{argv[1]!r} is not a flag; settings are given as --name=value")
     if not RESUME.value:
-        return plan_run(_settings(), Path(LOGDIR.value))
+        return [plan_run(settings, Path(LOGDIR.value)) for settings in varied(_settings())]
     given = [f"--{flag.name}" for flag in DECIDED_BY_THE_RUN if flag.present]
     given += [arg for arg in sys.argv if arg.startswith("--config.")]
     if given:
         raise ValueError(f"--resume continues a run as it was set up; leave out {', '.join(given)}")
-    return plan_resume(Path(RESUME.value))
+    folder = Path(RESUME.value)
+    begun = [other for other in program_of(folder) if not is_finished(other)]
+    return resume_together(begun or [folder])
+
+
+def varied(settings: Settings) -> list[Settings]:
+    """The settings with every combination of `--vary`'s values; only themselves without any."""
+    values = [_values(text) for text in VARY.value]
+    if not values:
+        return [settings]
+    return [
+        dataclasses.replace(
+            settings,
+            recipe="-".join([settings.recipe, *(f"{name}={value:g}" for name, value in chosen)]),
+            config=override(settings.config, dict(chosen)),
+        )
+        for chosen in itertools.product(*values)
+    ]
+
+
+def _values(text: str) -> list[tuple[str, float]]:
+    """(setting, value) for each value of one `--vary`."""
+    name, equals, values = text.partition("=")
+    try:
+        if not equals or name.rpartition(".")[2] not in SWEPT:
+            raise ValueError
+        return [(name, float(value)) for value in values.split(",")]
+    except ValueError:
+        raise ValueError(
+            f"--vary={text} is not MODULE.SETTING=NUMBER,NUMBER,... with one of {', '.join(SWEPT)}"
+        ) from None
 
 
 def _settings() -> Settings:

@@ -10,47 +10,60 @@ from pathlib import Path
 from typing import Any
 
 from experiments.launch.process import HELD, STOPPED, Command, explain, start
+from experiments.launch.programs import Group
 from experiments.launch.study_folder import StudyFolder
-from experiments.studies import Cell
 
+ENDS = {0: "finished", STOPPED: "stopped", HELD: "held"}  # exit status -> how a job ended
 REQUEUES = 1000  # a long cell may run into its time limit often
 INSTALL = "submitit is missing: pip install -e '.[slurm]'"
 
 
 @dataclass
-class CellJob:
-    """One cell as a submitit job: it is pickled, sent to a node and called there."""
+class GroupJob:
+    """Cells of one program as a submitit job: it is pickled, sent to a node and called there."""
 
     folder: Path
-    cell_id: str
+    cell_ids: tuple[str, ...]
     command: Command
-    attempts: int = 2
     _process: subprocess.Popen | None = field(default=None, repr=False)
     _waiter: threading.Thread | None = field(default=None, repr=False)
 
     def __call__(self) -> str:
-        """Runs the cell, once more if it fails; returns `finished`, `stopped` or `held`.
+        """Runs the cells, once more one by one if they fail; `finished`, `stopped` or `held`.
 
         Raises:
-            RuntimeError: when it failed every time; the failure is in the study's folder too.
+            RuntimeError: when cells failed again; the failures are in the study's folder too.
         """
         folder = StudyFolder(self.folder)
-        cell = folder.cell(self.cell_id)
-        for _ in range(self.attempts):
-            with _undisturbed():
-                self._process = start(self.command, folder, cell, {})
-                # A thread waits, because the signal handler that calls `checkpoint` waits as well.
-                self._waiter = threading.Thread(target=self._process.wait, daemon=True)
-                self._waiter.start()
-            while self._waiter.is_alive():
-                self._waiter.join(1.0)
-            code = self._process.returncode
-            if code in (0, STOPPED, HELD):
+        group = tuple(folder.cell(name) for name in self.cell_ids)
+        code = self._run(folder, group)
+        if code in ENDS:
+            return ENDS[code]
+        failed = []
+        for cell in group:
+            code = self._run(folder, (cell,))
+            if code in (STOPPED, HELD):
+                return ENDS[code]
+            if code:
+                failed.append(explain(code, folder.log(cell)))
+                folder.record_failure(cell, failed[-1], 2)
+        if failed:
+            raise RuntimeError("; ".join(failed))
+        return ENDS[0]
+
+    def _run(self, folder: StudyFolder, group: Group) -> int:
+        """The exit status of a process for these cells."""
+        with _undisturbed():
+            self._process = start(self.command, folder, group, {})
+            # A thread waits, because the signal handler that calls `checkpoint` waits as well.
+            self._waiter = threading.Thread(target=self._process.wait, daemon=True)
+            self._waiter.start()
+        while self._waiter.is_alive():
+            self._waiter.join(1.0)
+        if self._process.returncode == 0:
+            for cell in group:
                 folder.forget_failure(cell)
-                return {0: "finished", STOPPED: "stopped", HELD: "held"}[code]
-        message = explain(code, folder.log(cell))
-        folder.record_failure(cell, message, self.attempts)
-        raise RuntimeError(message)
+        return self._process.returncode
 
     def checkpoint(self) -> Any:
         """Called by submitit before pre-emption or a time limit: saves, and asks to be requeued."""
@@ -59,7 +72,7 @@ class CellJob:
         if self._process is not None and self._waiter is not None:
             self._process.terminate()
             self._waiter.join()
-        fresh = CellJob(self.folder, self.cell_id, self.command, self.attempts)
+        fresh = GroupJob(self.folder, self.cell_ids, self.command)
         return submitit.helpers.DelayedSubmission(fresh)
 
 
@@ -75,24 +88,24 @@ def _undisturbed() -> Iterator[None]:
 
 def submit(
     folder: StudyFolder,
-    cells: Sequence[Cell],
+    groups: Sequence[Group],
     cluster: str,
     at_a_time: int,
     parameters: Mapping[str, Any],
     command: Command | None = None,
 ) -> list[Any]:
-    """Submits cells as one job array.
+    """Submits cells as one job array, a job for each program.
 
     Args:
         folder: of the study, on a file system that the nodes share.
-        cells: those to run.
+        groups: the cells to run; those of a group share a program.
         cluster: `slurm`, or `local` for submitit's own processes.
         at_a_time: jobs of the array that may run together.
         parameters: of submitit, such as `slurm_partition`, `timeout_min`, `gpus_per_node`.
-        command: how to run a cell.
+        command: how to run cells.
 
     Returns:
-        The jobs, in the order of the cells.
+        The jobs, in the order of the groups.
 
     Raises:
         ValueError: submitit is missing, or does not know a parameter or the cluster.
@@ -111,5 +124,7 @@ def submit(
     except (RuntimeError, NameError, TypeError) as error:
         raise ValueError(f"submitit: {error}") from error
     where = folder.path.absolute()
-    jobs = [CellJob(where, cell.id, command or Command()) for cell in cells]
+    jobs = [
+        GroupJob(where, tuple(cell.id for cell in group), command or Command()) for group in groups
+    ]
     return executor.submit_array(jobs)

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 
-from experiments.launch.study_folder import StudyFolder, is_finished
+from experiments.launch.study_folder import StudyFolder
 from experiments.studies import Cell
 from experiments.studies.results import Group, Results
 from mst_jax.analysis import Row, read_results
+from mst_jax.training import is_finished
 
 
 def collect(folder: StudyFolder, cells: Sequence[Cell]) -> Results:

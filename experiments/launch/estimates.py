@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from experiments.studies import Cell
+from experiments.launch.programs import Group
 from mst_jax.agents import make_agent
 from mst_jax.analysis import Cost, cost_of_agent, spec_of, updates_at
 from mst_jax.training import Settings, memory_bytes
@@ -37,8 +37,8 @@ class Estimate(NamedTuple):
 
     Attributes:
         runs: seeds, all cells together.
-        hours: device-hours of cells not finished.
-        device_bytes: memory of the largest cell, and of its full checkpoint on disk.
+        hours: device-hours.
+        device_bytes: memory of the largest program, and of its full checkpoints on disk.
         disk_bytes: what all cells leave on disk.
     """
 
@@ -48,27 +48,30 @@ class Estimate(NamedTuple):
     disk_bytes: int
 
 
-def estimate_cells(cells: Sequence[Cell], device: Device) -> Estimate:
-    """Adds up the cells; those that differ in their task only count as the first of them.
+def estimate_groups(groups: Sequence[Group], device: Device) -> Estimate:
+    """Adds up cells; those that differ in their task only count as the first of them.
 
     Raises:
         ValueError: a cell whose task or settings cannot be made.
     """
     seconds, largest, disk = 0.0, 0, 0
     known: dict[str, tuple[Cost, int]] = {}
-    for cell in cells:
-        settings = cell.settings
-        spec_of(settings.task)  # an unknown task is told now, not by its cell
-        key = _without_task(settings)
-        if key not in known:
-            known[key] = _measure(settings)
-        cost, in_memory = known[key]
-        work = settings.seeds * cost.dense_flops  # masks save no operations on today's devices
+    for group in groups:
+        work, in_memory = 0.0, 0
+        for cell in group:
+            settings = cell.settings
+            spec_of(settings.task)  # an unknown task is told now, not by its cell
+            key = _without_task(settings)
+            if key not in known:
+                known[key] = _measure(settings)
+            cost, own_bytes = known[key]
+            work += settings.seeds * cost.dense_flops  # masks save nothing on today's devices
+            in_memory += own_bytes
+            disk += KEPT_POLICIES * 4 * cost.parameters * settings.seeds
         updates = updates_at(settings, settings.steps)
         seconds += COMPILE_SECONDS + updates * (device.latency + work / device.rate)
         largest = max(largest, in_memory)
-        disk += KEPT_POLICIES * 4 * cost.parameters * settings.seeds
-    runs = sum(cell.settings.seeds for cell in cells)
+    runs = sum(cell.settings.seeds for group in groups for cell in group)
     return Estimate(runs, seconds / 3600, largest, disk)
 
 

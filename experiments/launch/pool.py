@@ -9,11 +9,12 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from experiments.launch.process import HELD, STOPPED, Command, explain, start
+from experiments.launch.programs import Group, title
 from experiments.launch.study_folder import Status, StudyFolder
 from experiments.studies import Cell
 
-ATTEMPTS = 2  # a failed cell is tried once more
-PATIENCE = 2.0  # seconds before a cell that another process holds is looked at again
+ATTEMPTS = 2  # what failed is tried once more, every cell of a program by itself
+PATIENCE = 2.0  # seconds before cells that another process holds are looked at again
 
 
 class Summary(NamedTuple):
@@ -26,21 +27,21 @@ class Summary(NamedTuple):
 
 class _Running(NamedTuple):
     process: subprocess.Popen
-    cell: Cell
+    group: Group
     attempt: int
     device: str | None
     began: float
 
 
 class _Waiting(NamedTuple):
-    cell: Cell
+    group: Group
     attempt: int = 1
     not_before: float = 0.0
 
 
 def run_pool(
     folder: StudyFolder,
-    cells: Sequence[Cell],
+    groups: Sequence[Group],
     workers: int,
     devices: Sequence[str] = (),
     report: Callable[[str], None] = print,
@@ -52,17 +53,17 @@ def run_pool(
 
     Args:
         folder: of the study.
-        cells: those to run, in order.
+        groups: the cells to run, in order; those of a group share a program.
         workers: processes at a time.
         devices: values of CUDA_VISIBLE_DEVICES, given out in turn; empty where there is no GPU.
         report: takes progress lines.
-        command: how to run a cell.
+        command: how to run cells.
 
     Returns:
         How every cell ended.
     """
-    pool = _Pool(folder, command or Command(), devices, report, len(cells))
-    waiting = deque(_Waiting(cell) for cell in cells)
+    pool = _Pool(folder, command or Command(), devices, report, sum(map(len, groups)))
+    waiting = deque(_Waiting(group) for group in groups)
     signals: list[int] = []
     previous = {
         number: signal.signal(number, lambda number, _: signals.append(number))
@@ -73,7 +74,7 @@ def run_pool(
         while waiting or pool.running:
             if len(signals) > heard:  # a second signal ends the cells at once
                 heard = len(signals)
-                pool.stop([task.cell for task in waiting])
+                pool.stop([cell for task in waiting for cell in task.group])
                 waiting.clear()
             for _ in range(len(waiting)):
                 if len(pool.running) >= workers:
@@ -105,45 +106,42 @@ class _Pool:
         self._stopping = False
 
     def begin(self, task: _Waiting, waiting: deque[_Waiting]) -> None:
-        """Starts a cell, or puts it back when another process is at it."""
-        cell = task.cell
-        status = self._folder.status(cell)
-        if status is Status.FINISHED:
-            self._finish(cell, "was finished already")
+        """Starts the cells of a group that need it, or puts them back when others are at them."""
+        group = tuple(cell for cell in task.group if self._needed(cell, task.attempt))
+        if not group:
             return
-        failure = self._folder.failure(cell)
-        if failure and failure["time"] > self._launched and task.attempt == 1:
-            self._fail(cell, failure["message"])  # another launcher tried it meanwhile
-            return
-        if status is Status.RUNNING or time.monotonic() < task.not_before:
+        states = [self._folder.status(cell) for cell in group]
+        if Status.RUNNING in states or time.monotonic() < task.not_before:
             later = max(task.not_before, time.monotonic() + PATIENCE)
-            waiting.append(task._replace(not_before=later))
+            waiting.append(_Waiting(group, task.attempt, later))
             return
         device = self._free_device()
         environment = {} if device is None else {"CUDA_VISIBLE_DEVICES": device}
-        process = start(self._command, self._folder, cell, environment, os.getpid())
-        self.running.append(_Running(process, cell, task.attempt, device, time.monotonic()))
+        process = start(self._command, self._folder, group, environment, os.getpid())
+        self.running.append(_Running(process, group, task.attempt, device, time.monotonic()))
         again = f" (attempt {task.attempt})" if task.attempt > 1 else ""
-        resumed = " resumed" if status is Status.STOPPED else ""
-        self._report(f"{cell.id}:{resumed or ' started'}{again}")
+        resumed = " resumed" if Status.STOPPED in states else ""
+        self._report(f"{title(group)}:{resumed or ' started'}{again}")
 
     def collect(self, waiting: deque[_Waiting]) -> None:
-        """Looks which cells have ended, and why."""
+        """Looks which processes have ended, and why."""
         for run in [run for run in self.running if run.process.poll() is not None]:
             self.running.remove(run)
-            code, cell = run.process.returncode, run.cell
+            code, name = run.process.returncode, title(run.group)
             if code == 0:
-                self._folder.forget_failure(cell)
-                self._finish(cell, f"finished in {time.monotonic() - run.began:.0f} s")
+                for cell in run.group:
+                    self._folder.forget_failure(cell)
+                    self._finish(cell, f"finished in {time.monotonic() - run.began:.0f} s")
             elif code == STOPPED or self._stopping:
-                self.summary.stopped.append(cell.id)
-                self._report(f"{cell.id}: stopped")
+                self.summary.stopped.extend(cell.id for cell in run.group)
+                self._report(f"{name}: stopped")
             elif code == HELD:
-                waiting.append(_Waiting(cell, run.attempt, time.monotonic() + PATIENCE))
+                waiting.append(_Waiting(run.group, run.attempt, time.monotonic() + PATIENCE))
             elif run.attempt < ATTEMPTS:
-                self._report(f"{cell.id}: failed, trying again: {self._why(run)}")
-                waiting.append(_Waiting(cell, run.attempt + 1))
+                self._report(f"{name}: failed, trying again: {self._why(run)}")
+                waiting.extend(_Waiting((cell,), run.attempt + 1) for cell in run.group)
             else:
+                (cell,) = run.group  # a second attempt has one cell
                 self._folder.record_failure(cell, self._why(run), run.attempt)
                 self._fail(cell, self._why(run))
 
@@ -156,7 +154,18 @@ class _Pool:
             run.process.terminate()
 
     def _why(self, run: _Running) -> str:
-        return explain(run.process.returncode, self._folder.log(run.cell))
+        return explain(run.process.returncode, self._folder.log(run.group[0]))
+
+    def _needed(self, cell: Cell, attempt: int) -> bool:
+        """Whether a cell is still to be run; one that others finished or failed is told so."""
+        if self._folder.status(cell) is Status.FINISHED:
+            self._finish(cell, "was finished already")
+            return False
+        failure = self._folder.failure(cell)
+        if failure and failure["time"] > self._launched and attempt == 1:
+            self._fail(cell, failure["message"])  # another launcher tried it meanwhile
+            return False
+        return True
 
     def _free_device(self) -> str | None:
         if not self._devices:

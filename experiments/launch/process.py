@@ -1,4 +1,4 @@
-"""One cell as one operating-system process."""
+"""Cells that share a program as one operating-system process."""
 
 import os
 import signal
@@ -16,35 +16,36 @@ ATTEMPT = "--- a new process"  # between what the processes of a cell print to i
 
 
 class Command(NamedTuple):
-    """How a cell is run: a program that takes the study folder and the cell's name."""
+    """How cells are run: a command that takes the study folder and the cells' names."""
 
     program: Sequence[str] = (sys.executable, "-m", "experiments.run_cell")
 
-    def line(self, folder: StudyFolder, cell: Cell, parent: int) -> list[str]:
+    def line(self, folder: StudyFolder, cells: Sequence[Cell], parent: int) -> list[str]:
         """The whole command line."""
-        return [*self.program, str(folder.path), cell.id, f"--parent={parent}"]
+        names = [cell.id for cell in cells]
+        return [*self.program, str(folder.path), *names, f"--parent={parent}"]
 
 
 def start(
     command: Command,
     folder: StudyFolder,
-    cell: Cell,
+    cells: Sequence[Cell],
     environment: Mapping[str, str],
     parent: int = 0,
 ) -> subprocess.Popen:
-    """Starts a cell in a session of its own, so that Ctrl-C reaches it through the launcher only.
+    """Starts cells in a session of their own: Ctrl-C reaches them through the launcher only.
 
-    What it prints is appended to its log. Programs are compiled once for all seed blocks: jax's
-    compilation cache is in the study's folder unless the user has one.
+    What they print is appended to the first one's log. Programs are compiled once for all seed
+    blocks: jax's compilation cache is in the study's folder unless the user has one.
     """
     cache = {
         "JAX_COMPILATION_CACHE_DIR": str((folder.path / "programs").absolute()),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
     }
-    with folder.log(cell).open("ab") as log:
+    with folder.log(cells[0]).open("ab") as log:
         log.write(f"{ATTEMPT}\n".encode())
         return subprocess.Popen(
-            command.line(folder, cell, parent),
+            command.line(folder, cells, parent),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -54,7 +55,7 @@ def start(
 
 
 def explain(returncode: int, log: Path) -> str:
-    """Why a cell failed, in one line."""
+    """Why a process failed, in one line."""
     if returncode < 0:
         name = signal.Signals(-returncode).name
         hint = " (out of memory?)" if name == "SIGKILL" else ""

@@ -12,7 +12,7 @@ from typing import Any
 from experiments.launch.locks import exclusive, holder
 from experiments.recipes import settings_of
 from experiments.studies import Cell, check_distinct
-from mst_jax.training import FINGERPRINT, Settings, read_settings, rebuild_settings
+from mst_jax.training import Settings, is_finished, read_settings, rebuild_settings
 
 MANIFEST = "study.json"
 
@@ -135,12 +135,6 @@ class StudyFolder:
 
     def _failure(self, cell: Cell) -> Path:
         return self.state / f"{cell.id}.failed.json"
-
-
-def is_finished(run: Path) -> bool:
-    """Whether a run wrote its fingerprint, which it does last."""
-    path = run / FINGERPRINT
-    return path.is_file() and len(path.read_text().strip()) == 64
 
 
 def drop_full_checkpoints(run: Path) -> None:

@@ -6,7 +6,7 @@ from mst_jax.agents.modules import REGIMES, ModuleConfig
 from mst_jax.agents.mrq_config import MRQConfig, MRSACConfig
 from mst_jax.agents.registry import AGENTS, default_config, make_agent
 from mst_jax.agents.scaling import SIMBA_SIZES, scaled, size_factors
-from mst_jax.agents.sweeps import SWEPT, sweep
+from mst_jax.agents.sweeps import SWEPT, shared_settings, sweep
 
 __all__ = [
     "AGENTS",
@@ -29,6 +29,7 @@ __all__ = [
     "default_config",
     "make_agent",
     "scaled",
+    "shared_settings",
     "size_factors",
     "sweep",
 ]

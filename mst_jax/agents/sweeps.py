@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from mst_jax import topology
 from mst_jax.agents.base import Agent, Numbers, Sizes
+from mst_jax.agents.modules import ModuleConfig
 from mst_jax.agents.registry import make_agent
 
 SWEPT = ("sparsity", "drop_fraction", "learning_rate")  # settings of a module that are arrays
@@ -33,7 +34,7 @@ def sweep(
     if not configs:
         raise ValueError("a sweep needs at least one configuration")
     agents = [make_agent(name, config, sizes, total_steps) for config in configs]
-    _check_alike(configs, list(agents[0].plans))
+    _check_alike(configs)
     plans, tables = {}, {}
     for module in agents[0].plans:
         plans[module], stacked = topology.sweep([agent.plans[module] for agent in agents])
@@ -45,23 +46,25 @@ def sweep(
     return make_agent(name, configs[0], sizes, total_steps, plans), Numbers(tables, rates)
 
 
-def _check_alike(configs: Sequence[Any], modules: list[str]) -> None:
-    first = _fixed(configs[0], modules)
+def shared_settings(config: Any) -> dict[str, Any]:
+    """The settings, by dotted name, in which all configurations of one program agree."""
+    fixed = {}
+    for key, value in dataclasses.asdict(config).items():
+        if isinstance(getattr(config, key), ModuleConfig):
+            own = value.items()
+            fixed |= {f"{key}.{name}": setting for name, setting in own if name not in SWEPT}
+        else:
+            fixed[key] = value
+    return fixed
+
+
+def _check_alike(configs: Sequence[Any]) -> None:
+    first = shared_settings(configs[0])
     for config in configs[1:]:
-        other = _fixed(config, modules)
+        other = shared_settings(config)
         different = [key for key in first if first[key] != other[key]]
         if different:
             raise ValueError(
                 f"runs of one program may differ in a module's {', '.join(SWEPT)} only; "
                 f"these differ in {different[0]}"
             )
-
-
-def _fixed(config: Any, modules: list[str]) -> dict[str, Any]:
-    """The settings, by dotted name, that all runs must share."""
-    flat = dataclasses.asdict(config)
-    fixed = {key: value for key, value in flat.items() if key not in modules}
-    for module in modules:
-        own = flat[module].items()
-        fixed |= {f"{module}.{key}": value for key, value in own if key not in SWEPT}
-    return fixed

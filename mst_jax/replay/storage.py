@@ -16,7 +16,7 @@ from mst_jax.replay.ring import Buffer
 
 SLOTS = ("rows", "reward", "terminated", "priority")
 SCALARS = ("cursor", "filled", "steps", "max_priority", "terminal_seen")
-LAYOUT = ("num_seeds", "capacity", "observation_size", "action_size", "span")
+LAYOUT = ("capacity", "observation_size", "action_size", "span")
 
 
 def pack(buffer: Buffer) -> dict[str, np.ndarray]:
@@ -28,7 +28,7 @@ def pack(buffer: Buffer) -> dict[str, np.ndarray]:
     Returns:
       `rows`, `reward`, `terminated` and `priority` as [S, K, ...], K the slots written so far by
       the fullest seed; `cursor`, `filled`, `steps`, `max_priority`, `terminal_seen` as [S]; and
-      `layout`, int64[5], the sizes that `unpack` checks. bfloat16 rows are given as their uint16
+      `layout`, int64[4], the sizes that `unpack` checks. bfloat16 rows are given as their uint16
       bits, because NumPy's own files cannot hold that dtype.
     """
     written = _written(np.asarray(buffer.filled), capacity=buffer.reward.shape[1])
@@ -48,7 +48,7 @@ def unpack(arrays: Mapping[str, np.ndarray], like: Buffer) -> Buffer:
     """Restores a buffer from `pack`'s arrays, bit for bit.
 
     Args:
-      arrays: what `pack` returned.
+      arrays: what `pack` returned; the slots may be padded with zeros.
       like: a buffer of the same layout, or its shapes (`jax.eval_shape` of `create`); its values
         are not used. If its leaves have shardings, the restored ones get the same.
 
@@ -78,7 +78,8 @@ def _check(arrays: Mapping[str, np.ndarray], like: Buffer) -> None:
         raise ValueError(
             f"packed buffer: arrays {sorted(set(arrays) ^ expected)} are missing or unknown"
         )
-    for name, found, wanted in zip(LAYOUT, arrays["layout"], _layout(like), strict=True):
+    sizes = (len(arrays["filled"]), *arrays["layout"]), (len(like.filled), *_layout(like))
+    for name, found, wanted in zip(("num_seeds", *LAYOUT), *sizes, strict=True):
         if found != wanted:
             raise ValueError(
                 f"packed buffer has {name} {found}, this one {wanted}; "
@@ -87,7 +88,7 @@ def _check(arrays: Mapping[str, np.ndarray], like: Buffer) -> None:
     for name in SCALARS:
         leaf = getattr(like, name)
         _check_array(name, arrays[name], leaf.shape, leaf.dtype)
-    written = _written(arrays["filled"], capacity=like.reward.shape[1])
+    written = _slots(arrays, capacity=like.reward.shape[1])
     shapes = {
         "rows": (like.rows, _host_dtype(like.rows.dtype)),
         "reward": (like.reward, like.reward.dtype),
@@ -111,10 +112,16 @@ def _written(filled: np.ndarray, capacity: int) -> int:
     return min(int(filled.max()) + 1, capacity)
 
 
+def _slots(arrays: Mapping[str, np.ndarray], capacity: int) -> int:
+    """Slots that are there: those written, or more, up to the capacity, when padded."""
+    least = _written(arrays["filled"], capacity)
+    return min(max(least, arrays["rows"].shape[1]), capacity)
+
+
 def _layout(buffer: Buffer) -> np.ndarray:
-    seeds, capacity, width = buffer.rows.shape
+    _, capacity, width = buffer.rows.shape
     size = buffer.observation_size
-    return np.array([seeds, capacity, size, width - size, buffer.span], np.int64)
+    return np.array([capacity, size, width - size, buffer.span], np.int64)
 
 
 def _host_dtype(dtype: np.dtype) -> np.dtype:

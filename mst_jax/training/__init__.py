@@ -2,6 +2,16 @@
 
 from mst_jax.training.arrays import fingerprint
 from mst_jax.training.checkpoints import DamagedCheckpointError
+from mst_jax.training.jobs import (
+    Job,
+    Program,
+    make_program,
+    plan_resume,
+    plan_run,
+    prepare,
+    program_of,
+    resume_together,
+)
 from mst_jax.training.memory import memory_bytes
 from mst_jax.training.policy import Policy, Snapshot, load_policy, load_snapshot
 from mst_jax.training.settings import (
@@ -15,13 +25,11 @@ from mst_jax.training.sinks import read_metrics
 from mst_jax.training.trainer import (
     FINGERPRINT,
     INITIAL_TOPOLOGY,
-    Job,
     Outcome,
     checkpoint_fingerprint,
-    plan_resume,
-    plan_run,
-    prepare,
+    is_finished,
     train,
+    train_together,
 )
 
 __all__ = [
@@ -32,19 +40,25 @@ __all__ = [
     "Job",
     "Outcome",
     "Policy",
+    "Program",
     "Settings",
     "Snapshot",
     "checkpoint_fingerprint",
     "describe_machine",
     "fingerprint",
+    "is_finished",
     "load_policy",
     "load_snapshot",
+    "make_program",
     "memory_bytes",
     "plan_resume",
     "plan_run",
     "prepare",
+    "program_of",
     "read_metrics",
     "read_settings",
     "rebuild_settings",
+    "resume_together",
     "train",
+    "train_together",
 ]

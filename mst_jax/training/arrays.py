@@ -1,6 +1,8 @@
 """A run as a flat dictionary of named arrays, as checkpoints and fingerprints see it."""
 
 import hashlib
+import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -55,6 +57,38 @@ def run_from_arrays(arrays: Arrays, like: Run) -> Run:
     return run.replace(buffer=replay.unpack(packed, like=like.buffer))
 
 
+def split(arrays: Arrays, counts: Sequence[int]) -> list[Arrays]:
+    """Arrays of several runs as each run alone would have them, but for padding of replay slots.
+
+    Args:
+        arrays: with a leading axis of all seeds, run by run, or of what every seed has equally many
+            of, such as environments; scalars and the buffer's layout belong to every run.
+        counts: seeds of each run.
+    """
+    total = sum(counts)
+
+    def rows(name: str, array: np.ndarray, start: int, stop: int) -> np.ndarray:
+        if _is_shared(name, array):
+            return array
+        each = array.shape[0] // total
+        return array[start * each : stop * each]
+
+    bounds = itertools.pairwise([0, *np.cumsum(counts).tolist()])
+    return [{name: rows(name, a, *bound) for name, a in arrays.items()} for bound in bounds]
+
+
+def join(parts: Sequence[Arrays]) -> Arrays:
+    """The inverse of `split`; ValueError when the parts do not have the same names."""
+    names = parts[0].keys()
+    different = sorted(set().union(*(part.keys() ^ names for part in parts)))
+    if different:
+        raise ValueError(f"the runs' checkpoints differ in {different[0]}")
+    return {
+        name: array if _is_shared(name, array) else _stacked([part[name] for part in parts])
+        for name, array in parts[0].items()
+    }
+
+
 def fingerprint(arrays: Arrays) -> str:
     """One hash over a run's arrays: parameters, masks, optimizer states, buffer and the rest."""
     digest = hashlib.sha256()
@@ -81,6 +115,20 @@ def compare(found: Any, expected: dict[str, jax.ShapeDtypeStruct]) -> None:
         raise ValueError(
             "the arrays do not fit this run: " + "; ".join(sorted(problems)[:3]) + more
         )
+
+
+def _is_shared(name: str, array: np.ndarray) -> bool:
+    return array.ndim == 0 or name == f"{BUFFER}layout"
+
+
+def _stacked(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """Joined along the first axis, the second padded with zeros to the longest."""
+    if arrays[0].ndim > 1:
+        longest = max(array.shape[1] for array in arrays)
+        arrays = [
+            np.pad(a, [(0, 0), (0, longest - a.shape[1]), *[(0, 0)] * (a.ndim - 2)]) for a in arrays
+        ]
+    return np.concatenate(arrays)
 
 
 def _named_leaves(tree: Any) -> list[tuple[str, Any]]:

@@ -10,6 +10,7 @@ import logging
 import shutil
 import warnings
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,33 +35,33 @@ class DamagedCheckpointError(Exception):
     """A checkpoint whose files are missing, unreadable or not what was written."""
 
 
-def save(folder: Path, tier: str, step: int, arrays: Arrays) -> Path:
+def save(folder: Path, tier: str, step: int, arrays: Arrays) -> None:
     """Writes a checkpoint and then deletes the older ones of its tier beyond those kept.
 
     Args:
         folder: the run's checkpoint folder.
         tier: `full`, `light` or `best`.
-        step: environment step, its name.
+        step: environment step, its name; an existing one of the same step is replaced.
         arrays: named arrays.
-
-    Returns:
-        The folder written. An existing one of the same step is replaced.
     """
-    final = folder / tier / f"{step:012d}"
-    partial = final.with_suffix(".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    with ocp.PyTreeCheckpointer() as checkpointer:
-        # orbax refuses arrays without elements; the manifest is enough to make them again.
-        stored = {name: array for name, array in arrays.items() if array.size}
-        checkpointer.save((partial / "arrays").absolute(), stored)
-    manifest = {name: [str(a.dtype), list(a.shape), _checksum(a)] for name, a in arrays.items()}
-    (partial / MANIFEST).write_text(json.dumps({"step": step, "arrays": manifest}))
-    shutil.rmtree(final, ignore_errors=True)
-    partial.rename(final)
-    for old in _steps(folder, tier)[: -KEPT[tier]]:
-        shutil.rmtree(old)
-    return final
+    save_together([folder], tier, step, [arrays])
+
+
+def save_together(folders: Sequence[Path], tier: str, step: int, parts: Sequence[Arrays]) -> None:
+    """Writes a checkpoint in each folder, and only when all are there deletes the older ones.
+
+    So there is a step that all folders have, whenever the process is killed.
+    """
+    for folder, arrays in zip(folders, parts, strict=True):
+        _write(_path(folder, tier, step), step, arrays)
+    for folder in folders:
+        for old in _steps(folder, tier)[: -KEPT[tier]]:
+            shutil.rmtree(old)
+
+
+def saved_steps(folder: Path, tier: str) -> list[int]:
+    """Steps of the finished checkpoints of a tier, oldest first."""
+    return [int(path.name) for path in _steps(folder, tier)]
 
 
 def load_newest(folder: Path, tier: str) -> Checkpoint | None:
@@ -72,15 +73,39 @@ def load_newest(folder: Path, tier: str) -> Checkpoint | None:
     Raises:
         DamagedCheckpointError: when there are checkpoints and none is intact.
     """
-    paths = _steps(folder, tier)
-    for path in reversed(paths):
+    if not _steps(folder, tier):
+        return None
+    return load_together([folder], tier)[0]
+
+
+def load_together(folders: Sequence[Path], tier: str) -> list[Checkpoint]:
+    """Reads the newest checkpoints of one step that are intact in all of several folders.
+
+    Raises:
+        DamagedCheckpointError: when there is no such step.
+    """
+    common = set.intersection(*(set(saved_steps(folder, tier)) for folder in folders))
+    for step in sorted(common, reverse=True):
         try:
-            return _load(path)
+            return [_load(_path(folder, tier, step)) for folder in folders]
         except DamagedCheckpointError as error:
-            warnings.warn(f"{error}; trying the one before", stacklevel=2)
-    if paths:
-        raise DamagedCheckpointError(f"no intact {tier} checkpoint in {folder}; start the run anew")
-    return None
+            warnings.warn(f"{error}; trying the one before", stacklevel=3)
+    where = ", ".join(str(folder) for folder in folders)
+    raise DamagedCheckpointError(f"no intact {tier} checkpoint in {where}; start the run anew")
+
+
+def _write(final: Path, step: int, arrays: Arrays) -> None:
+    partial = final.with_suffix(".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        # orbax refuses arrays without elements; the manifest is enough to make them again.
+        stored = {name: array for name, array in arrays.items() if array.size}
+        checkpointer.save((partial / "arrays").absolute(), stored)
+    manifest = {name: [str(a.dtype), list(a.shape), _checksum(a)] for name, a in arrays.items()}
+    (partial / MANIFEST).write_text(json.dumps({"step": step, "arrays": manifest}))
+    shutil.rmtree(final, ignore_errors=True)
+    partial.rename(final)
 
 
 def _load(path: Path) -> Checkpoint:
@@ -101,6 +126,10 @@ def _load(path: Path) -> Checkpoint:
     if found != manifest["arrays"]:
         raise DamagedCheckpointError(f"checkpoint {path} is not what was written")
     return Checkpoint(manifest["step"], arrays)
+
+
+def _path(folder: Path, tier: str, step: int) -> Path:
+    return folder / tier / f"{step:012d}"
 
 
 def _steps(folder: Path, tier: str) -> list[Path]:

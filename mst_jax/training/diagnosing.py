@@ -1,6 +1,6 @@
 """Diagnostics between chunks: the default metrics, and gradient covariances on request."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -19,14 +19,15 @@ COVARIANCE_MODULES = ("critic", "actor")
 
 
 def make_diagnose(
-    agent: Agent, num_seeds: int, covariances_to: Path | None = None
+    agent: Agent, num_seeds: int, covariances_to: Mapping[Path, slice] | None = None
 ) -> Callable[[Run, int], Metrics]:
     """What makes a row of diagnostics of a run at a step.
 
     Args:
         agent: one-seed functions.
         num_seeds: S.
-        covariances_to: run folder in which to save gradient covariances too; None for none.
+        covariances_to: run folders in which to save gradient covariances too, and which seeds are
+            theirs; None for none.
 
     Returns:
         (run, step) -> {module/metric: (S,)}, on one fresh replay batch per seed.
@@ -45,7 +46,10 @@ def make_diagnose(
     def make_row(run: Run, step: int) -> Metrics:
         metrics = metrics_of(run)
         if covariances_to is not None:
-            metrics |= save_covariances(covariances_to, step, covariances_of(run))
+            matrices = covariances_of(run)
+            metrics |= summary(matrices)
+            for folder, rows in covariances_to.items():
+                save_covariances(folder, step, {name: m[rows] for name, m in matrices.items()})
         return metrics
 
     return make_row
@@ -71,13 +75,17 @@ def covariances(agent: Agent) -> Callable[[Run], dict[str, jax.Array]]:
     return of_run
 
 
-def save_covariances(folder: Path, step: int, matrices: dict[str, jax.Array]) -> Metrics:
-    """Writes RUN/diagnostics/covariance_STEP.npz; returns {module/metric: (S,)} that sum it up."""
+def save_covariances(folder: Path, step: int, matrices: Mapping[str, jax.Array]) -> None:
+    """Writes RUN/diagnostics/covariance_STEP.npz."""
     arrays = {name: np.asarray(matrix) for name, matrix in matrices.items()}
     (folder / COVARIANCE_FOLDER).mkdir(exist_ok=True)
     np.savez(folder / COVARIANCE_FOLDER / f"covariance_{step}.npz", **arrays)
-    summary: Metrics = {}
+
+
+def summary(matrices: Mapping[str, jax.Array]) -> Metrics:
+    """{module/metric: (S,)} that sums up gradient covariances."""
+    metrics: Metrics = {}
     for name, matrix in matrices.items():
         mean, opposed = jax.vmap(interference)(matrix)
-        summary |= {f"{name}/gradient_cosine": mean, f"{name}/opposed_gradients": opposed}
-    return summary
+        metrics |= {f"{name}/gradient_cosine": mean, f"{name}/opposed_gradients": opposed}
+    return metrics

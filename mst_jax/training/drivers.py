@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from mst_jax.agents import Agent
+from mst_jax.agents import Agent, Numbers
 from mst_jax.envs import HostTask, JaxEnv
 from mst_jax.training.run_state import Purpose, Run, init_run, keys_for, over_seeds, seed_keys
 from mst_jax.training.sharding import (
@@ -102,11 +102,17 @@ class Driver(Protocol):
 
 
 def make_driver(
-    agent: Agent, task: JaxEnv | HostTask, seeds: list[int], capacity: int, row_dtype: Any
+    agent: Agent,
+    task: JaxEnv | HostTask,
+    seeds: list[int],
+    capacity: int,
+    row_dtype: Any,
+    numbers: Numbers | None = None,
 ) -> tuple[Driver, Run]:
     """The driver for either kind of environment, and the run before its first step.
 
-    The seeds are spread over all local devices that can share them evenly.
+    The seeds are spread over all local devices that can share them evenly. With `numbers`, arrays
+    (S, ...), they differ in more than their random numbers.
     """
     mesh = seed_mesh(len(seeds))
     start = jax.jit(
@@ -117,6 +123,7 @@ def make_driver(
             capacity,
             action_size=task.spec.action_size,
             row_dtype=row_dtype,
+            numbers=numbers,
         ),
         out_shardings=None if mesh is None else shardings(mesh),
     )

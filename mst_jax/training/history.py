@@ -5,6 +5,7 @@ which NumPy alone reads. Masks that never move are in the run's topology_initial
 """
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,13 @@ def moving_leaves(agent: Agent) -> dict[str, tuple[int, ...]]:
     }
 
 
-def save(folder: Path, agent: Agent, states: Any, step: int) -> None:
-    """Writes the masks after `step`; the file appears whole or not at all.
+def save(folders: Mapping[Path, slice], agent: Agent, states: Any, step: int) -> None:
+    """Writes the masks after `step`; each file appears whole or not at all.
 
     Nothing is written for an agent whose masks never move.
 
     Args:
-        folder: run folder.
+        folders: run folders, and which seeds are theirs.
         agent: one-seed functions.
         states: agent states of all seeds.
         step: agent steps taken.
@@ -41,9 +42,11 @@ def save(folder: Path, agent: Agent, states: Any, step: int) -> None:
     moving = moving_leaves(agent)
     if not moving:
         return
-    (folder / FOLDER).mkdir(exist_ok=True)
     masks = {path: m for path, m in named_leaves(agent.masks(states)).items() if path in moving}
-    topology.save_masks(folder / FOLDER / f"{step:012d}.npz", masks)
+    for folder, rows in folders.items():
+        (folder / FOLDER).mkdir(exist_ok=True)
+        own = {path: mask[rows] for path, mask in masks.items()}
+        topology.save_masks(folder / FOLDER / f"{step:012d}.npz", own)
 
 
 def saved(folder: Path) -> dict[int, Path]:

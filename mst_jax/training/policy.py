@@ -9,10 +9,10 @@ import numpy as np
 
 from mst_jax.agents import Agent
 from mst_jax.training import checkpoints
+from mst_jax.training.jobs import prepare
 from mst_jax.training.light import from_light, masks_in
 from mst_jax.training.run_state import Purpose, keys_for, seed_keys
 from mst_jax.training.settings import Settings, read_settings
-from mst_jax.training.trainer import prepare
 
 
 class Snapshot(NamedTuple):

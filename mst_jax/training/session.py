@@ -1,4 +1,4 @@
-"""What a run works with on the host, and the rows of metrics it writes between chunks."""
+"""What runs work with on the host, and the rows of metrics they write between chunks."""
 
 import time
 from collections.abc import Callable
@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from mst_jax.agents import Agent, Metrics
 from mst_jax.training import checkpoints
+from mst_jax.training.arrays import Arrays, split
 from mst_jax.training.best import BestPolicies, evaluate_final
 from mst_jax.training.drivers import Driver
 from mst_jax.training.evaluation import Evaluator
@@ -20,15 +21,30 @@ from mst_jax.training.settings import Settings
 from mst_jax.training.sinks import Sink
 
 
-class Session(NamedTuple):
-    """What a run works with on the host."""
+class Member(NamedTuple):
+    """One run of a program: where its rows and files go.
+
+    Attributes:
+        settings: its settings.
+        folder: its run folder.
+        rows: which of the program's seeds are its own.
+        sinks: take its rows, by the position of a seed in the run.
+    """
 
     settings: Settings
     folder: Path
+    rows: slice
+    sinks: list[Sink]
+
+
+class Session(NamedTuple):
+    """What a program of runs works with on the host; arrays hold the seeds of all members."""
+
+    settings: Settings  # what the members share, with all their seeds
+    members: list[Member]
     agent: Agent
     driver: Driver
     evaluator: Evaluator
-    sinks: list[Sink]
     best: BestPolicies
     finish_chunk: Callable[[Run], Any]
     reset: Callable[[Run], Run]
@@ -37,9 +53,26 @@ class Session(NamedTuple):
     began: float  # time.perf_counter() at the start of this process's part
 
     @property
-    def checkpoint_folder(self) -> Path:
-        """Where both tiers of checkpoints go."""
-        return self.folder / "checkpoints"
+    def folders(self) -> dict[Path, slice]:
+        """Run folders, and which seeds are theirs."""
+        return {member.folder: member.rows for member in self.members}
+
+    def save(self, tier: str, step: int, arrays: Arrays) -> None:
+        """Writes each member's part of the arrays into its folder, as a checkpoint."""
+        stores = [member.folder / "checkpoints" for member in self.members]
+        parts = split(arrays, [member.settings.seeds for member in self.members])
+        checkpoints.save_together(stores, tier, step, parts)
+
+    def write(self, index: int, step: int, kind: str, healthy: bool, values: dict[str, Any]) -> str:
+        """Writes one row of one seed of the program; returns what to call the seed."""
+        member = next(member for member in self.members if index < member.rows.stop)
+        position = index - member.rows.start
+        seed = member.settings.seed_list[position]
+        wall = {"wall/seconds": time.perf_counter() - self.began}
+        row = {"step": step, "kind": kind, "seed": seed, "healthy": healthy, **values, **wall}
+        for sink in member.sinks:
+            sink.write(position, row)
+        return f"seed {seed}" if len(self.members) == 1 else f"{member.folder.name}, seed {seed}"
 
 
 def log(session: Session, run: Run, step: int) -> Run:
@@ -53,15 +86,13 @@ def log(session: Session, run: Run, step: int) -> Run:
             row |= {name: value[index] / updates for name, value in totals.metrics.items()}
         if totals.episodes[index]:
             row["return"] = totals.returns[index] / totals.episodes[index]
-        _write(
-            session, index, step, "train", bool(healthy[index]), row | clocks.row(totals.updates)
-        )
+        row |= clocks.row(totals.updates)
+        name = session.write(index, step, "train", bool(healthy[index]), row)
+        if not healthy[index]:
+            tqdm.write(
+                f"{name} has non-finite parameters since before step {step}: its actions are 0"
+            )
     clocks.clear()
-    for index in np.flatnonzero(~healthy):
-        seed = session.settings.seed_list[index]
-        tqdm.write(
-            f"seed {seed} has non-finite parameters since before step {step}: its actions are 0"
-        )
     return run
 
 
@@ -79,9 +110,9 @@ def evaluate(session: Session, run: Run, step: int) -> np.ndarray:
             "value_bias": biases[index].mean(),
             "wall/evaluation_seconds": seconds,
         }
-        _write(session, index, step, "eval", bool(healthy[index]), row)
+        session.write(index, step, "eval", bool(healthy[index]), row)
     light = to_light(session.agent, run.agent)
-    checkpoints.save(session.checkpoint_folder, checkpoints.LIGHT, step, light)
+    session.save(checkpoints.LIGHT, step, light)
     session.best.update(light, returns.mean(axis=1), healthy, step)
     return returns
 
@@ -93,7 +124,7 @@ def diagnose(session: Session, run: Run, step: int) -> None:
     seconds = {"wall/diagnostics_seconds": time.perf_counter() - before}
     for index in range(session.settings.seeds):
         row = {name: values[index] for name, values in metrics.items()}
-        _write(session, index, step, "diagnostics", bool(healthy[index]), row | seconds)
+        session.write(index, step, "diagnostics", bool(healthy[index]), row | seconds)
 
 
 def evaluate_finally(session: Session, run: Run, evaluator: Evaluator) -> None:
@@ -102,18 +133,7 @@ def evaluate_finally(session: Session, run: Run, evaluator: Evaluator) -> None:
     healthy = np.asarray(run.healthy)
     rows = evaluate_final(evaluator, run.agent, best, session.best)
     for index, row in enumerate(rows):
-        _write(session, index, session.settings.steps, "final", bool(healthy[index]), row)
-        last, best_return, step = row["last/return"], row["best/return"], row["best/step"]
-        seed = session.settings.seed_list[index]
-        tqdm.write(f"final, seed {seed}: last {last:.1f}, best (step {step:,}) {best_return:.1f}")
-
-
-def _write(
-    session: Session, index: int, step: int, kind: str, healthy: bool, values: dict[str, Any]
-) -> None:
-    seed = session.settings.seed_list[index]
-    wall = {"wall/seconds": time.perf_counter() - session.began}
-    for sink in session.sinks:
-        sink.write(
-            index, {"step": step, "kind": kind, "seed": seed, "healthy": healthy, **values, **wall}
-        )
+        step = session.settings.steps
+        name = session.write(index, step, "final", bool(healthy[index]), row)
+        last, best_return, chosen = row["last/return"], row["best/return"], row["best/step"]
+        tqdm.write(f"final, {name}: last {last:.1f}, best (step {chosen:,}) {best_return:.1f}")

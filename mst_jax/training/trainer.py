@@ -1,5 +1,6 @@
 """The training loop: chunks of steps, and between them metrics, evaluation and checkpoints."""
 
+import itertools
 import signal
 import sys
 import threading
@@ -14,18 +15,24 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from mst_jax import envs, topology
-from mst_jax.agents import Agent, make_agent
+from mst_jax import topology
 from mst_jax.training import checkpoints, history
-from mst_jax.training.arrays import Arrays, fingerprint, run_from_arrays, run_to_arrays
+from mst_jax.training.arrays import Arrays, fingerprint, run_from_arrays, run_to_arrays, split
 from mst_jax.training.best import BestPolicies
-from mst_jax.training.checkpoints import Checkpoint
 from mst_jax.training.diagnosing import make_diagnose
 from mst_jax.training.drivers import Driver, make_driver
-from mst_jax.training.evaluation import make_evaluator
+from mst_jax.training.evaluation import Evaluator, make_evaluator
+from mst_jax.training.jobs import Job, Program, make_program, write_program
 from mst_jax.training.memory import describe_memory, replay_slots
 from mst_jax.training.run_state import Run
-from mst_jax.training.session import Session, diagnose, evaluate, evaluate_finally, log
+from mst_jax.training.session import (
+    Member,
+    Session,
+    diagnose,
+    evaluate,
+    evaluate_finally,
+    log,
+)
 from mst_jax.training.settings import Settings, read_settings, write_settings
 from mst_jax.training.sharding import (
     RUN,
@@ -37,7 +44,7 @@ from mst_jax.training.sharding import (
 )
 from mst_jax.training.sinks import JsonLines, Sink, TensorBoard, cut_back
 from mst_jax.training.step import finish_chunk, make_reset
-from mst_jax.training.wandb_sink import WandB, check_wandb
+from mst_jax.training.wandb_sink import WandB
 
 # Prefixes of array names in full checkpoints; the other arrays are the run's.
 HOST, BEST = "host/", "best/"
@@ -46,7 +53,7 @@ FINGERPRINT = "fingerprint.txt"
 
 
 class Outcome(NamedTuple):
-    """How a call of `train` ended."""
+    """How the training of a run ended."""
 
     folder: Path
     step: int
@@ -58,44 +65,10 @@ class Outcome(NamedTuple):
         return self.fingerprint is not None
 
 
-class Job(NamedTuple):
-    """A run that was checked and can be trained; nothing was written or allocated yet."""
-
-    settings: Settings
-    folder: Path
-    task: envs.JaxEnv | envs.HostTask
-    agent: Agent
-    checkpoint: Checkpoint | None  # what to continue from
-
-
-def plan_run(settings: Settings, logdir: Path) -> Job:
-    """Checks a new run, which will live in `logdir` / `settings.folder_name`.
-
-    Raises:
-        ValueError: when a setting is impossible, the task is unknown, the folder exists, or wandb
-            is asked for and cannot be used.
-    """
-    settings.validate()
-    check_wandb(settings.wandb)
-    folder = logdir / settings.folder_name
-    if folder.exists():
-        raise ValueError(
-            f"{folder} exists; continue it with --resume={folder} or choose another logdir"
-        )
-    return Job(settings, folder, *prepare(settings), checkpoint=None)
-
-
-def plan_resume(folder: Path) -> Job:
-    """Checks a run to continue from its newest full checkpoint, or from its start if it has none.
-
-    Raises:
-        ValueError: when the folder is not a run, or wandb is asked for and cannot be used.
-        DamagedCheckpointError: when there are checkpoints and none is intact.
-    """
-    settings = read_settings(folder)
-    check_wandb(settings.wandb)
-    checkpoint = checkpoints.load_newest(folder / "checkpoints", checkpoints.FULL)
-    return Job(settings, folder, *prepare(settings), checkpoint=checkpoint)
+def is_finished(folder: Path) -> bool:
+    """Whether a run wrote its fingerprint, which it does last."""
+    path = folder / FINGERPRINT
+    return path.is_file() and len(path.read_text().strip()) == 64
 
 
 def checkpoint_fingerprint(folder: Path) -> str:
@@ -104,16 +77,7 @@ def checkpoint_fingerprint(folder: Path) -> str:
     checkpoint = checkpoints.load_newest(folder / "checkpoints", checkpoints.FULL)
     if checkpoint is None:
         raise ValueError(f"{folder} has no full checkpoint yet")
-    digest = fingerprint(_of_run(checkpoint.arrays))
-    (folder / FINGERPRINT).write_text(digest + "\n")
-    return digest
-
-
-def prepare(settings: Settings) -> tuple[envs.JaxEnv | envs.HostTask, Agent]:
-    """Task and agent of a run; raises ValueError for unknown names and impossible settings."""
-    task = envs.make(settings.task)
-    agent = make_agent(settings.agent, settings.config, task.spec, settings.steps)
-    return task, agent
+    return _write_fingerprint(folder, _of_run(checkpoint.arrays))
 
 
 def train(job: Job) -> Outcome:
@@ -122,74 +86,110 @@ def train(job: Job) -> Outcome:
     Raises:
         ValueError: when the checkpoint is of another run; nothing is changed then.
     """
-    settings, folder, task, agent, checkpoint = job
+    return train_together(make_program([job]))[0]
+
+
+def train_together(program: Program) -> list[Outcome]:
+    """Trains runs in one program to their end, or until SIGTERM or SIGINT asks them to stop.
+
+    Raises:
+        ValueError: when a checkpoint is of another run; nothing is changed then.
+    """
     began = time.perf_counter()
-    for name, plan in agent.plans.items():
-        tqdm.write(f"{name}\n{plan}")
+    settings, agent, task = program.shared, program.agent, program.jobs[0].task
+    folders, since = [job.folder for job in program.jobs], program.step
+    for job in program.jobs:
+        for name, plan in job.agent.plans.items():
+            tqdm.write(f"{job.settings.recipe} {name}\n{plan}")
     tqdm.write(describe_memory(agent, task.spec, settings))
-    slots = replay_slots(settings, agent.buffer_size)
-    row_dtype = np.dtype(settings.row_dtype)
     with ExitStack() as stack:
         best = BestPolicies(settings.seeds)
-        driver, run = make_driver(agent, task, settings.seed_list, slots, row_dtype)
+        slots = replay_slots(settings, agent.buffer_size)
+        row_dtype = np.dtype(settings.row_dtype)
+        driver, run = make_driver(agent, task, program.seeds, slots, row_dtype, program.numbers)
         stack.enter_context(closing(driver))
-        if checkpoint is not None:
+        if since is not None:
             like = jax.eval_shape(lambda: run)
             del run  # or there would be two replay buffers
-            run = _restore(like, checkpoint.arrays, driver, best)
-            tqdm.write(f"resumed {folder} at step {checkpoint.step:,}")
+            run = _restore(like, program.arrays, driver, best)
+            tqdm.write(f"resumed {', '.join(map(str, folders))} at step {since:,}")
         else:
-            folder.mkdir(parents=True, exist_ok=True)
-            write_settings(folder, settings)
-        evaluator = make_evaluator(agent, task, settings.seed_list, settings.eval_episodes)
+            for job in program.jobs:
+                job.folder.mkdir(parents=True, exist_ok=True)
+                write_settings(job.folder, job.settings)
+            write_program(folders)
+        evaluator = make_evaluator(agent, task, program.seeds, settings.eval_episodes)
         stack.enter_context(closing(evaluator))
-        history.cut_back(folder, -1 if checkpoint is None else checkpoint.step)
-        sinks = _open_sinks(settings, folder, None if checkpoint is None else checkpoint.step)
-        for sink in sinks:
-            stack.enter_context(closing(sink))
+        members = _members(program)
+        for member in members:
+            for sink in member.sinks:
+                stack.enter_context(closing(sink))
         stop = stack.enter_context(_stop_on_signal())
-        mesh = seed_mesh(settings.seeds)
-        session = Session(
-            settings=settings,
-            folder=folder,
-            agent=agent,
-            driver=driver,
-            evaluator=evaluator,
-            sinks=sinks,
-            best=best,
-            finish_chunk=jax.jit(
-                over_devices(partial(finish_chunk, agent), mesh, (RUN,), (RUN, TOTALS, SEEDS)),
-                donate_argnums=0,
-            ),
-            reset=jax.jit(
-                over_devices(
-                    make_reset(agent, seeds_per_device(settings.seeds, mesh)), mesh, (RUN,), RUN
-                ),
-                donate_argnums=0,
-            ),
-            diagnose=make_diagnose(
-                agent, settings.seeds, folder if settings.gradient_covariance else None
-            ),
-            stop=stop,
-            began=began,
-        )
-        if checkpoint is None:
-            topology.save_masks(folder / INITIAL_TOPOLOGY, agent.masks(run.agent))
+        session = _session(program, members, driver, evaluator, best, stop, began)
+        if since is None:
+            for folder, rows in session.folders.items():
+                masks = jax.tree.map(lambda mask, rows=rows: mask[rows], agent.masks(run.agent))
+                topology.save_masks(folder / INITIAL_TOPOLOGY, masks)
             evaluate(session, run, 0)
-        run, step = _loop(session, run, 0 if checkpoint is None else checkpoint.step)
+        run, step = _loop(session, run, since or 0)
         final = settings.final_eval_episodes
         if step < settings.steps or (final and stop()):
-            return Outcome(folder, step, None)
+            return [Outcome(folder, step, None) for folder in folders]
         if final:
             # The environments of training and its evaluations are not needed any more.
             driver.close()
             evaluator.close()
-            evaluator = make_evaluator(agent, task, settings.seed_list, final)
+            evaluator = make_evaluator(agent, task, program.seeds, final)
             stack.enter_context(closing(evaluator))
             evaluate_finally(session, run, evaluator)
-        digest = fingerprint(run_to_arrays(run))
-        (folder / FINGERPRINT).write_text(digest + "\n")
-        return Outcome(folder, step, digest)
+        parts = split(run_to_arrays(run), program.counts)
+        return [
+            Outcome(folder, step, _write_fingerprint(folder, part))
+            for folder, part in zip(folders, parts, strict=True)
+        ]
+
+
+def _members(program: Program) -> list[Member]:
+    """The runs of a program with their files opened; what comes after the step is cut off."""
+    bounds = itertools.pairwise([0, *itertools.accumulate(program.counts)])
+    members = []
+    for job, bound in zip(program.jobs, bounds, strict=True):
+        history.cut_back(job.folder, -1 if program.step is None else program.step)
+        sinks = _open_sinks(job.settings, job.folder, program.step)
+        members.append(Member(job.settings, job.folder, slice(*bound), sinks))
+    return members
+
+
+def _session(
+    program: Program,
+    members: list[Member],
+    driver: Driver,
+    evaluator: Evaluator,
+    best: BestPolicies,
+    stop: Callable[[], bool],
+    began: float,
+) -> Session:
+    """The session with its programs between chunks, which are compiled at their first use."""
+    agent, count = program.agent, program.shared.seeds
+    mesh = seed_mesh(count)
+    finish = over_devices(partial(finish_chunk, agent), mesh, (RUN,), (RUN, TOTALS, SEEDS))
+    reset = over_devices(make_reset(agent, seeds_per_device(count, mesh)), mesh, (RUN,), RUN)
+    covariances_to = {member.folder: member.rows for member in members}
+    return Session(
+        settings=program.shared,
+        members=members,
+        agent=agent,
+        driver=driver,
+        evaluator=evaluator,
+        best=best,
+        finish_chunk=jax.jit(finish, donate_argnums=0),
+        reset=jax.jit(reset, donate_argnums=0),
+        diagnose=make_diagnose(
+            agent, count, covariances_to if program.shared.gradient_covariance else None
+        ),
+        stop=stop,
+        began=began,
+    )
 
 
 def _loop(session: Session, run: Run, step: int) -> tuple[Run, int]:
@@ -199,7 +199,7 @@ def _loop(session: Session, run: Run, step: int) -> tuple[Run, int]:
         total=total,
         initial=step,
         unit="step",
-        desc=settings.recipe,
+        desc=" ".join(member.settings.recipe for member in session.members),
         file=sys.stdout,
         mininterval=0.5 if sys.stdout.isatty() else 20.0,
         dynamic_ncols=True,
@@ -219,7 +219,7 @@ def _loop(session: Session, run: Run, step: int) -> tuple[Run, int]:
             if step == target and learning and _wanted(step, settings.diagnose_every, settings):
                 diagnose(session, run, step)
             if step == target and _wanted(step, settings.history_every, settings):
-                history.save(session.folder, session.agent, run.agent, step)
+                history.save(session.folders, session.agent, run.agent, step)
             if step == target and step in settings.reset_steps:
                 run = session.reset(run)
             stopping = session.stop()
@@ -254,9 +254,8 @@ def _wanted(step: int, period: int, settings: Settings) -> bool:
 def _save(session: Session, run: Run, step: int) -> None:
     snapshot = {f"{HOST}{k}": v for k, v in session.driver.snapshot().items()}
     best = {f"{BEST}{k}": v for k, v in session.best.to_arrays().items()}
-    arrays = {**run_to_arrays(run), **snapshot, **best}
-    checkpoints.save(session.checkpoint_folder, checkpoints.FULL, step, arrays)
-    checkpoints.save(session.checkpoint_folder, checkpoints.BEST, step, session.best.policies)
+    session.save(checkpoints.FULL, step, {**run_to_arrays(run), **snapshot, **best})
+    session.save(checkpoints.BEST, step, session.best.policies)
 
 
 def _restore(like: Run, arrays: Arrays, driver: Driver, best: BestPolicies) -> Run:
@@ -265,6 +264,12 @@ def _restore(like: Run, arrays: Arrays, driver: Driver, best: BestPolicies) -> R
     driver.restore(_with_prefix(arrays, HOST))
     best.restore(_with_prefix(arrays, BEST))
     return run
+
+
+def _write_fingerprint(folder: Path, arrays: Arrays) -> str:
+    digest = fingerprint(arrays)
+    (folder / FINGERPRINT).write_text(digest + "\n")
+    return digest
 
 
 def _of_run(arrays: Arrays) -> Arrays:

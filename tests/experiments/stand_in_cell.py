@@ -1,4 +1,4 @@
-"""A cell that takes no time: real lock, exit statuses and files, but instead of training it waits.
+"""Cells that take no time: real lock, exit statuses and files, but instead of training it waits.
 
 What it does depends on the variant: `fails`, `fails_once`, `dies` (SIGKILL), `preempted` (the first
 time it waits to be stopped), or it finishes.
@@ -47,4 +47,5 @@ def work(run: Path, cell: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), sys.argv[2]))
+    names = [name for name in sys.argv[2:] if not name.startswith("--")]
+    sys.exit(max(main(Path(sys.argv[1]), name) for name in names))

@@ -21,8 +21,9 @@ from experiments.launch.cluster import submit
 from experiments.launch.locks import HeldError, exclusive, held, holder
 from experiments.launch.pool import run_pool
 from experiments.launch.process import ATTEMPT, Command, explain
-from experiments.launch.study_folder import Status, StudyFolder, is_finished, prepare_run
+from experiments.launch.study_folder import Status, StudyFolder, prepare_run
 from experiments.studies import Cell
+from mst_jax.training import is_finished
 from mst_jax.training.settings import write_settings
 
 STAND_IN = Command((sys.executable, str(Path(__file__).with_name("stand_in_cell.py"))))
@@ -41,6 +42,11 @@ def make_folder(tmp_path, *variants):
     return folder, folder.join("s", "smoke", [cell(name) for name in variants], "command")
 
 
+def alone(cells):
+    """Each cell as a program of its own."""
+    return [(one,) for one in cells]
+
+
 def starts(folder, one):
     """What each process that ran a cell said: its device."""
     path = folder.run(one) / "started"
@@ -50,7 +56,7 @@ def starts(folder, one):
 def test_finished_cells_are_skipped_and_failures_stop_nobody(tmp_path):
     folder, cells = make_folder(tmp_path, "good", "fails", "fails_once", "dies", "other")
     lines = []
-    summary = run_pool(folder, cells, 2, ("4", "7"), lines.append, STAND_IN)
+    summary = run_pool(folder, alone(cells), 2, ("4", "7"), lines.append, STAND_IN)
     done, fails, once, dies, other = cells
     assert sorted(summary.finished) == sorted([done.id, once.id, other.id])
     assert summary.failed.keys() == {fails.id, dies.id}
@@ -63,9 +69,21 @@ def test_finished_cells_are_skipped_and_failures_stop_nobody(tmp_path):
     assert folder.status(once) is Status.FINISHED
     assert folder.failure(once) is None
 
-    again = run_pool(folder, cells, 2, (), lines.append, STAND_IN)
+    again = run_pool(folder, alone(cells), 2, (), lines.append, STAND_IN)
     assert again.failed.keys() == {fails.id, dies.id}
     assert [len(starts(folder, one)) for one in cells] == [1, 4, 2, 4, 1]
+
+
+def test_cells_of_a_program_that_fails_are_tried_by_themselves(tmp_path):
+    folder, cells = make_folder(tmp_path, "good", "fails", "other")
+    lines = []
+    summary = run_pool(folder, [tuple(cells)], 1, (), lines.append, STAND_IN)
+    good, fails, other = cells
+    assert sorted(summary.finished) == sorted([good.id, other.id])
+    assert summary.failed.keys() == {fails.id}
+    assert lines[0] == f"{good.id} and 2 more: started"
+    assert lines[1].startswith(f"{good.id} and 2 more: failed, trying again: error: the disk is")
+    assert [folder.status(one).value for one in cells] == ["finished", "failed", "finished"]
 
 
 def test_two_launchers_on_one_folder_run_no_cell_twice(tmp_path):
@@ -76,7 +94,8 @@ def test_two_launchers_on_one_folder_run_no_cell_twice(tmp_path):
         "from experiments.launch.process import Command\n"
         "from experiments.launch.study_folder import StudyFolder\n"
         "folder = StudyFolder(Path(sys.argv[1]))\n"
-        "summary = run_pool(folder, folder.cells(), 2, (), print, Command(sys.argv[2:]))\n"
+        "groups = [(cell,) for cell in folder.cells()]\n"
+        "summary = run_pool(folder, groups, 2, (), print, Command(sys.argv[2:]))\n"
         "assert len(summary.finished) == 6, summary\n"
     )
     command = [sys.executable, "-c", script, str(folder.path), *STAND_IN.program]
@@ -96,12 +115,12 @@ def test_a_signal_stops_the_cells_and_the_next_launch_goes_on(tmp_path):
 
     thread = threading.Thread(target=interrupt)
     thread.start()
-    summary = run_pool(folder, cells, 1, (), lambda _: None, STAND_IN)
+    summary = run_pool(folder, alone(cells), 1, (), lambda _: None, STAND_IN)
     thread.join()
     assert (summary.finished, summary.failed) == ([], {})
     assert sorted(summary.stopped) == sorted(one.id for one in cells)
     assert [folder.status(one) for one in cells] == [Status.STOPPED, Status.MISSING, Status.MISSING]
-    again = run_pool(folder, cells, 2, (), lambda _: None, STAND_IN)
+    again = run_pool(folder, alone(cells), 2, (), lambda _: None, STAND_IN)
     assert len(again.finished) == 3
 
 
@@ -242,10 +261,11 @@ def run_cell_main(folder, one):
 def test_a_full_disk_is_told_in_one_line(tmp_path, monkeypatch):
     folder, (one,) = make_folder(tmp_path, "a")
 
-    def full(job):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(job.folder / "metrics"))
+    def full(program):
+        folder = program.jobs[0].folder
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder / "metrics"))
 
-    monkeypatch.setattr(run_cell, "train", full)
+    monkeypatch.setattr(run_cell, "train_together", full)
     message = run_cell_main(folder, one)
     assert message.startswith("error: No space left on device: ")
     assert message.endswith("metrics")
@@ -277,7 +297,7 @@ def test_a_cell_that_somebody_runs_is_left_alone(tmp_path):
 def test_jobs_of_submitit_finish_fail_and_are_requeued(tmp_path):
     pytest.importorskip("submitit")
     folder, cells = make_folder(tmp_path, "good", "fails", "preempted")
-    jobs = submit(folder, cells, "local", 3, {"timeout_min": 5}, STAND_IN)
+    jobs = submit(folder, alone(cells), "local", 3, {"timeout_min": 5}, STAND_IN)
     good, fails, preempted = jobs
     while not starts(folder, cells[2]):
         assert not preempted.done(), preempted.stderr()

@@ -63,8 +63,8 @@ def test_one_in_flight_does_not_count(tmp_path):
 
 def test_damaged_newest_falls_back_with_a_warning(tmp_path):
     checkpoints.save(tmp_path, LIGHT, 1, arrays(1.0))
-    newest = checkpoints.save(tmp_path, LIGHT, 2, arrays(2.0))
-    damage(newest)
+    checkpoints.save(tmp_path, LIGHT, 2, arrays(2.0))
+    damage(tmp_path / LIGHT / "000000000002")
     with pytest.warns(UserWarning, match="000000000002.*trying the one before"):
         loaded = checkpoints.load_newest(tmp_path, LIGHT)
     assert loaded.step == 1
@@ -73,7 +73,8 @@ def test_damaged_newest_falls_back_with_a_warning(tmp_path):
 
 @pytest.mark.parametrize("lost", ["manifest.json", "arrays"])
 def test_missing_files_are_damage(tmp_path, lost):
-    path = checkpoints.save(tmp_path, FULL, 1, arrays())
+    checkpoints.save(tmp_path, FULL, 1, arrays())
+    path = tmp_path / FULL / "000000000001"
     victim = path / lost
     shutil.rmtree(victim) if victim.is_dir() else victim.unlink()
     with (
@@ -84,7 +85,8 @@ def test_missing_files_are_damage(tmp_path, lost):
 
 
 def test_arrays_that_are_not_those_written_are_damage(tmp_path):
-    path = checkpoints.save(tmp_path, FULL, 1, arrays())
+    checkpoints.save(tmp_path, FULL, 1, arrays())
+    path = tmp_path / FULL / "000000000001"
     manifest = json.loads((path / "manifest.json").read_text())
     manifest["arrays"]["half"][0] = "float32"
     (path / "manifest.json").write_text(json.dumps(manifest))

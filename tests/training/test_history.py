@@ -8,7 +8,7 @@ from small_runs import small_config, small_settings, stop_after
 from experiments.recipes import make_config
 from mst_jax import envs
 from mst_jax.agents import make_agent
-from mst_jax.training import history, load_snapshot, plan_resume, plan_run, train, trainer
+from mst_jax.training import history, load_snapshot, plan_resume, plan_run, prepare, train, trainer
 from mst_jax.training.settings import read_settings
 
 
@@ -70,7 +70,7 @@ def test_nothing_is_written_where_nothing_moves(tmp_path):
     agent, settings = make("all_static")
     assert history.moving_leaves(agent) == {}
     assert history.total_bytes(agent, settings) == 0
-    history.save(tmp_path, agent, None, 10)
+    history.save({tmp_path: slice(None)}, agent, None, 10)
     assert list(tmp_path.iterdir()) == []
     history.cut_back(tmp_path, 0)
 
@@ -81,7 +81,7 @@ def test_a_full_size_run_takes_tens_of_megabytes(finished_run):
     assert settings.history_every == 10_000
     assert history.total_bytes(agent, settings) == 50 * 196_608
     tiny = read_settings(finished_run)
-    agent = trainer.prepare(tiny)[1]
+    agent = prepare(tiny)[1]
     written = sum(path.stat().st_size for path in history.saved(finished_run).values())
     leaves = len(history.moving_leaves(agent))
     assert written - history.total_bytes(agent, tiny) < 6 * (leaves + 1) * 1000

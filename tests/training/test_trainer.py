@@ -25,6 +25,7 @@ from mst_jax.training import (
     load_snapshot,
     plan_resume,
     plan_run,
+    prepare,
     train,
     trainer,
 )
@@ -90,7 +91,7 @@ def test_the_final_evaluation_judges_the_last_and_the_best_policy_anew(finished)
     rows = metrics_without_wall_clock(finished.folder)
     settings, agent, last, _, _ = load_snapshot(finished.folder)
     best = load_snapshot(finished.folder, "best").states
-    task, _ = trainer.prepare(settings)
+    task, _ = prepare(settings)
     evaluate = make_evaluator(agent, task, settings.seed_list, 3)
     policies = {"last": last, "best": best}
     by_hand = {name: evaluate(states, FINAL_INDEX).returns for name, states in policies.items()}
@@ -150,7 +151,7 @@ def test_a_checkpoint_of_another_configuration_is_refused(finished):
     job = plan_resume(finished.folder)
     config = small_config(critic__hidden=24)
     settings = small_settings(config=config)
-    other = job._replace(settings=settings, agent=trainer.prepare(settings)[1])
+    other = job._replace(settings=settings, agent=prepare(settings)[1])
     before = metrics_without_wall_clock(finished.folder)
     with pytest.raises(ValueError, match="do not fit this run"):
         train(other)
@@ -161,7 +162,7 @@ def test_evaluation_has_no_noise_and_depends_on_its_index_only(finished):
     from mst_jax.training.evaluation import make_evaluator
 
     settings, agent, states, _, _ = load_snapshot(finished.folder)
-    task, _ = trainer.prepare(settings)
+    task, _ = prepare(settings)
     evaluate = make_evaluator(agent, task, settings.seed_list, 3)
     first, again, other = (evaluate(states, index).returns for index in (1, 1, 2))
     assert first.shape == (2, 3)

@@ -1,0 +1,192 @@
+"""What is to be trained, checked before anything is written: runs, and programs of several runs.
+
+Runs whose settings differ only in seeds and in a module's sparsity, drop fraction or learning rate
+can be trained in one compiled program. Each keeps its own run folder, which looks as if it had been
+trained alone; `program.json` in it says which runs shared its program.
+"""
+
+import dataclasses
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from mst_jax import envs
+from mst_jax.agents import Agent, Numbers, make_agent, sweep
+from mst_jax.training import checkpoints
+from mst_jax.training.arrays import Arrays, join
+from mst_jax.training.checkpoints import Checkpoint
+from mst_jax.training.settings import Settings, read_settings
+from mst_jax.training.wandb_sink import check_wandb
+
+PROGRAM = "program.json"
+
+
+class Job(NamedTuple):
+    """A run that was checked and can be trained; nothing was written or allocated yet."""
+
+    settings: Settings
+    folder: Path
+    task: envs.JaxEnv | envs.HostTask
+    agent: Agent
+    checkpoint: Checkpoint | None  # what to continue from
+
+
+class Program(NamedTuple):
+    """Runs that are trained together, seeds run by run.
+
+    Attributes:
+        jobs: the runs.
+        agent: the one-seed functions that all share.
+        numbers: (S, ...) arrays in which the runs differ; None if they do not.
+    """
+
+    jobs: tuple[Job, ...]
+    agent: Agent
+    numbers: Numbers | None
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seed of each row of the program's arrays; runs may have the same seeds."""
+        return [seed for job in self.jobs for seed in job.settings.seed_list]
+
+    @property
+    def counts(self) -> list[int]:
+        """Seeds of each run."""
+        return [job.settings.seeds for job in self.jobs]
+
+    @property
+    def shared(self) -> Settings:
+        """Settings of the first run with all runs' seeds counted: what is the same for all."""
+        return dataclasses.replace(self.jobs[0].settings, seeds=sum(self.counts))
+
+    @property
+    def arrays(self) -> Arrays | None:
+        """The checkpoints to continue from as one; None for new runs."""
+        found = [job.checkpoint for job in self.jobs if job.checkpoint]
+        return join([checkpoint.arrays for checkpoint in found]) if found else None
+
+    @property
+    def step(self) -> int | None:
+        """Agent steps of those checkpoints; None for new runs."""
+        checkpoint = self.jobs[0].checkpoint
+        return None if checkpoint is None else checkpoint.step
+
+
+def plan_run(settings: Settings, logdir: Path) -> Job:
+    """Checks a new run, which will live in `logdir` / `settings.folder_name`.
+
+    Raises:
+        ValueError: when a setting is impossible, the task is unknown, the folder exists, or wandb
+            is asked for and cannot be used.
+    """
+    settings.validate()
+    check_wandb(settings.wandb)
+    folder = logdir / settings.folder_name
+    if folder.exists():
+        raise ValueError(
+            f"{folder} exists; continue it with --resume={folder} or choose another logdir"
+        )
+    return Job(settings, folder, *prepare(settings), checkpoint=None)
+
+
+def plan_resume(folder: Path) -> Job:
+    """Checks a run to continue from its newest full checkpoint, or from its start if it has none.
+
+    Raises:
+        ValueError: when the folder is not a run, or wandb is asked for and cannot be used.
+        DamagedCheckpointError: when there are checkpoints and none is intact.
+    """
+    return resume_together([folder])[0]
+
+
+def resume_together(folders: Sequence[Path]) -> list[Job]:
+    """Checks runs to continue from the newest full checkpoints of one step that all have.
+
+    Without such a step, runs that began in one program begin anew: they were killed while they
+    wrote their first checkpoints.
+
+    Raises:
+        ValueError: as `plan_resume`, or the runs have no step in common.
+        DamagedCheckpointError: when there are checkpoints and none is intact.
+    """
+    settings = [read_settings(folder) for folder in folders]
+    for one in settings:
+        check_wandb(one.wandb)
+    stores = [folder / "checkpoints" for folder in folders]
+    have = [bool(checkpoints.saved_steps(store, checkpoints.FULL)) for store in stores]
+    if any(have) and not all(have) and not _began_together(folders):
+        raise ValueError(
+            f"{folders[have.index(False)]} has no checkpoint and {folders[have.index(True)]} has "
+            "one: continue them one by one"
+        )
+    found = checkpoints.load_together(stores, checkpoints.FULL) if all(have) else None
+    return [
+        Job(one, folder, *prepare(one), checkpoint=checkpoint)
+        for one, folder, checkpoint in zip(
+            settings, folders, found or [None] * len(folders), strict=True
+        )
+    ]
+
+
+def make_program(jobs: Sequence[Job]) -> Program:
+    """Puts runs into one program; nothing is compiled yet.
+
+    Raises:
+        ValueError: when the runs differ in more than seeds, sparsity, drop fraction and learning
+            rate, or are at different steps.
+    """
+    first = jobs[0]
+    shared = [_shared(job.settings) for job in jobs]
+    for other in shared[1:]:
+        different = [name for name in other if other[name] != shared[0][name]]
+        if different:
+            raise ValueError(f"runs of one program must agree in {different[0]}")
+    if len({job.checkpoint.step if job.checkpoint else 0 for job in jobs}) > 1:
+        raise ValueError("runs of one program must continue from the same step")
+    configs = [job.settings.config for job in jobs]
+    if all(config == configs[0] for config in configs):
+        return Program(tuple(jobs), first.agent, None)
+    agent, numbers = sweep(first.settings.agent, configs, first.task.spec, first.settings.steps)
+    rows = jnp.repeat(jnp.arange(len(jobs)), jnp.array([job.settings.seeds for job in jobs]))
+    return Program(tuple(jobs), agent, jax.tree.map(lambda leaf: jnp.asarray(leaf)[rows], numbers))
+
+
+def write_program(folders: Sequence[Path]) -> None:
+    """Records in each run folder which runs are trained in its program, if others are."""
+    for folder in folders if len(folders) > 1 else ():
+        names = [os.path.relpath(other, folder) for other in folders]
+        (folder / PROGRAM).write_text(json.dumps(names, indent=1) + "\n", encoding="utf-8")
+
+
+def program_of(folder: Path) -> list[Path]:
+    """The runs of a run's program that are still there, itself included."""
+    path = folder / PROGRAM
+    if not path.is_file():
+        return [folder]
+    names = json.loads(path.read_text(encoding="utf-8"))
+    there = [Path(os.path.normpath(folder / name)) for name in names]
+    return [other for other in there if other.is_dir()]
+
+
+def prepare(settings: Settings) -> tuple[envs.JaxEnv | envs.HostTask, Agent]:
+    """Task and agent of a run; raises ValueError for unknown names and impossible settings."""
+    task = envs.make(settings.task)
+    agent = make_agent(settings.agent, settings.config, task.spec, settings.steps)
+    return task, agent
+
+
+def _began_together(folders: Sequence[Path]) -> bool:
+    wanted = {os.path.normpath(folder) for folder in folders}
+    return all({str(other) for other in program_of(folder)} == wanted for folder in folders)
+
+
+def _shared(settings: Settings) -> dict[str, object]:
+    """What runs of one program must agree in, configurations apart."""
+    own = ("recipe", "config", "seed", "seeds")
+    fields = [field.name for field in dataclasses.fields(settings) if field.name not in own]
+    return {name: getattr(settings, name) for name in fields}
