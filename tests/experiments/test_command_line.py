@@ -130,6 +130,9 @@ def test_help_is_readable_and_lists_settings_with_the_recipes_values():
         (["--config.critic.sparcity=0.5"], "sparcity"),
         (["--config.batch_size=many"], "batch_size"),
         (["stray"], "stray"),
+        (["--vary=critic.sparsity=0.5,x"], "--vary=critic.sparsity=0.5,x is not MODULE.SETTING="),
+        (["--vary=critic.interval=50,100"], "with one of sparsity, drop_fraction, learning_rate"),
+        (["--vary=critic.sparsity=0.5,1.5"], "critic.sparsity=1.5"),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else "",
 )
@@ -163,6 +166,28 @@ def test_settings_win_over_the_recipe(tmp_path):
     assert (config.critic.sparsity, config.critic.regime) == (0.8, "rigl")
     assert (config.actor.sparsity, config.actor.regime) == (0.0, "dense")
     assert config.encoder.residual == "pre"
+
+
+def test_varied_settings_are_runs_of_one_program(tmp_path):
+    small = ["--task=probe:point", "--steps=100", "--eval_episodes=1", f"--logdir={tmp_path}", *CLI]
+    varied = ["--vary=critic.sparsity=0.5,0.8", "--vary=actor.learning_rate=0.001"]
+    result = run("train", *small, *varied)
+    assert result.returncode == 0, result.stderr
+    names = [f"mrq-mst-critic.sparsity={s}-actor.learning_rate=0.001-seeds0-0" for s in (0.5, 0.8)]
+    folders = [tmp_path / "probe-point" / name for name in names]
+    assert sorted(tmp_path.glob("*/*")) == folders
+    for folder, sparsity in zip(folders, (0.5, 0.8), strict=True):
+        config = read_settings(folder).config
+        assert (config.critic.sparsity, config.actor.learning_rate) == (sparsity, 0.001)
+        assert f"experiments.plot {folder}\n" in result.stdout
+    told = [line for line in result.stdout.splitlines() if line.startswith("finished 100 steps")]
+    assert len(set(told)) == 2
+
+    (folders[1] / "fingerprint.txt").unlink()  # as if it had been killed before the end
+    result = run("train", f"--resume={folders[1]}")
+    assert result.returncode == 0, result.stderr
+    assert told[1] in result.stdout
+    assert told[0] not in result.stdout
 
 
 def test_evaluate_plot_and_inspect(finished_run):

@@ -5,11 +5,13 @@ import itertools
 
 import pytest
 
+from experiments.launch.programs import programs
 from experiments.recipes import ARCHITECTURES, make_config, settings_of
 from experiments.studies import STUDIES, check_distinct
 from experiments.studies.modules import REGIMES
 from experiments.studies.published import published_points
-from mst_jax.agents import AGENTS
+from mst_jax import envs
+from mst_jax.agents import AGENTS, sweep
 from mst_jax.analysis import cost_of
 
 VARIANTS = {  # at the paper's size
@@ -126,3 +128,30 @@ def test_published_numbers_are_those_of_the_tables():
     assert at("dmc:cheetah-run", "sac", {"kind": "dense", "network": "1x1"}) is None
     assert at("brax:ant", "sac", {"kind": "dense", "network": "1x1"}) is None
     assert at("dmc:dog-run", "sac", {"kind": "dense", "network": "4x3"}) is None
+
+
+def test_cells_that_differ_in_numbers_share_programs():
+    groups = programs(STUDIES["sparsity_sweep"].cells("small"), most=36)
+    names = [{cell.labels["network"] for cell in group} for group in groups]
+    assert all(len(own) == 1 for own in names)
+    # Sparsity 0 is dense, another structure; the other sparsities of a network share one.
+    assert sorted(len(group) for group in groups) == [1, 1, 9, 9]
+    narrow = programs(STUDIES["sparsity_sweep"].cells("small"), most=10)
+    assert max(sum(cell.settings.seeds for cell in group) for group in narrow) == 8
+    assert [c.id for g in programs(STUDIES["reset"].cells("smoke"), 32) for c in g] == [
+        cell.id for cell in STUDIES["reset"].cells("smoke")
+    ]
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_programs_can_train_their_cells(name):
+    groups = programs(STUDIES[name].cells("smoke"), most=32)
+    assert sorted(cell.id for group in groups for cell in group) == sorted(
+        cell.id for cell in STUDIES[name].cells("smoke")
+    )
+    for group in groups:
+        configs = [cell.settings.config for cell in group]
+        settings = group[0].settings
+        spec = envs.make(settings.task).spec
+        agent, numbers = sweep(settings.agent, configs, spec, settings.steps)
+        assert set(numbers.tables) == set(agent.plans)

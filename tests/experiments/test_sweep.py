@@ -86,6 +86,24 @@ def test_a_sweep_killed_at_random_moments_ends_with_the_same_table(tmp_path, kil
 
 
 @pytest.mark.slow
+def test_a_killed_program_of_many_cells_ends_with_the_same_table(tmp_path):
+    flags = ["--study=sparsity_sweep", "--size=smoke", "--seeds=1", "--steps=240", "--workers=1"]
+    code, output = run("sweep", *flags, f"--logdir={tmp_path / 'whole'}")
+    assert code == 0, output
+    assert "20 runs in 4 programs" in output
+    logdir, rng = tmp_path / "killed", random.Random(0)
+    folder = StudyFolder(logdir / "sparsity_sweep-smoke")
+    for rows in (4, 25, 40):
+        kill_somewhere(start("sweep", *flags, f"--logdir={logdir}"), folder, rows, rng)
+    code, output = run("sweep", *flags, f"--logdir={logdir}")
+    assert code == 0, output
+    assert "one by one" not in output
+    for cell in folder.cells():
+        whole = StudyFolder(tmp_path / "whole" / "sparsity_sweep-smoke").run(cell)
+        assert table(read_results(folder.run(cell))) == table(read_results(whole))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(STUDIES))
 def test_every_study_runs_at_smoke_size_and_is_reported(tmp_path, name):
     code, output = run("sweep", f"--study={name}", "--size=smoke", f"--logdir={tmp_path}")
