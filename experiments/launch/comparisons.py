@@ -26,7 +26,7 @@ class Comparison(NamedTuple):
     Attributes:
         agent: algorithm.
         variant: name of x.
-        tasks: how many tasks are compared.
+        tasks: those compared.
         seeds: common seeds of the task that has fewest.
         unit: `return` on a single task, `score` where returns were normalised.
         paired: differences x - y by seed.
@@ -36,7 +36,7 @@ class Comparison(NamedTuple):
 
     agent: str
     variant: str
-    tasks: int
+    tasks: tuple[str, ...]
     seeds: int
     unit: str
     paired: Paired
@@ -69,28 +69,33 @@ def compare_all(results: Results, baseline: Labels) -> tuple[list[Comparison], l
             continue
         name = next(iter(base.values())).variant
         for variant in dict.fromkeys(group.variant for group in own if group.variant != name):
-            outcome = _compare(results.named(agent, variant), base)
-            if isinstance(outcome, str):
-                impossible.append(f"{agent} {variant}: {outcome}")
-            else:
-                found.append(outcome)
+            groups = results.named(agent, variant)
+            pools = _pools(groups, base)
+            found += [_compare(groups, base, pool) for pool in pools]
+            if not pools:
+                impossible.append(f"{agent} {variant}: no seed in common with the baseline")
     return found, impossible
 
 
-def _compare(groups: Sequence[Group], base: dict[str, Group]) -> Comparison | str:
-    """The comparison, or why there is none."""
+def _pools(groups: Sequence[Group], base: dict[str, Group]) -> list[dict[str, list[int]]]:
+    """{task: common seeds} for each comparison: all tasks in one if they have a common unit."""
     common = {
         group.task: sorted(group.final.keys() & base[group.task].final.keys())
         for group in groups
         if group.task in base
     }
     common = {task: seeds for task, seeds in common.items() if seeds}
-    if not common:
-        return "no seed in common with the baseline"
-    units = common_units(common)
-    if len(common) > 1 and units is None:
-        return "its tasks have no common unit; compare them one by one"
-    units = units if units is not None and len(common) > 1 else dict.fromkeys(common, 1.0)
+    if common and common_units(common) is not None:
+        return [common]
+    return [{task: seeds} for task, seeds in common.items()]
+
+
+def _compare(
+    groups: Sequence[Group], base: dict[str, Group], common: dict[str, list[int]]
+) -> Comparison:
+    """A variant's groups against the baseline's on some tasks and seeds."""
+    units = common_units(common) if len(common) > 1 else None
+    units = units or dict.fromkeys(common, 1.0)
     own = {group.task: group for group in groups}
     pair = [
         [
@@ -105,7 +110,7 @@ def _compare(groups: Sequence[Group], base: dict[str, Group]) -> Comparison | st
     return Comparison(
         agent=groups[0].agent,
         variant=groups[0].variant,
-        tasks=len(common),
+        tasks=tuple(common),
         seeds=min(map(len, common.values())),
         unit="return" if len(common) == 1 else "score",
         paired=difference,

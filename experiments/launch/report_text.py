@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from experiments.launch.comparisons import FEWEST_SEEDS, LEVEL, compare_all
+from experiments.launch.comparisons import FEWEST_SEEDS, LEVEL, Comparison, compare_all
 from experiments.launch.study_folder import Status, StudyFolder
 from experiments.studies import Cell, Study
 from experiments.studies.results import Results, common_units, scores
@@ -133,7 +133,7 @@ def _comparisons(study: Study, results: Results) -> str:
         [
             c.agent,
             c.variant,
-            str(c.tasks),
+            _tasks(c),
             f"{_show(c.paired.difference)} ({c.unit})",
             str(c.paired.pairs),
             f"{c.paired.wins:.0%}",
@@ -144,11 +144,12 @@ def _comparisons(study: Study, results: Results) -> str:
         for c in found
     ]
     explained = (
-        "Differences are paired by seed and averaged over tasks; p is of the sign-flip test over "
+        "Differences are paired by seed and averaged over tasks, if they have a common "
+        "unit; p is of the sign-flip test over "
         "pairs, before any correction. The last column is the seeds a side with which a t-test "
         "finds the measured difference, were it true, with probability 0.8."
     )
-    verdicts = [f"- {c.agent} {c.variant}: {c.verdict(len(found))}." for c in found]
+    verdicts = [f"- {c.agent} {c.variant} on {_tasks(c)}: {c.verdict(len(found))}." for c in found]
     verdicts += [f"- {line}." for line in impossible]
     rule = (
         f"A difference counts as supported with at least {FEWEST_SEEDS} seeds a task, an interval "
@@ -158,6 +159,11 @@ def _comparisons(study: Study, results: Results) -> str:
     parts = [f"## Against the baseline: {_name(study.baseline)}"]
     parts += [_table(head, rows), explained] if rows else []
     return "\n\n".join([*parts, "## What the data support", "\n".join(verdicts), rule])
+
+
+def _tasks(comparison: Comparison) -> str:
+    tasks = comparison.tasks
+    return tasks[0] if len(tasks) == 1 else f"{len(tasks)} tasks"
 
 
 def _name(labels: Mapping[str, Any]) -> str:

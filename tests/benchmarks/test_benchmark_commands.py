@@ -40,3 +40,19 @@ def test_peers(tmp_path):
     for row in results["comparisons"]:
         ratio = row["mst_jax_2_seed_updates_per_second"] / row["torch_updates_per_second"]
         assert row["mst_jax_2_over_torch"] == pytest.approx(ratio)
+
+
+def test_sweep(tmp_path):
+    flags = ("--runs=1,2", "--devices=1,2", "--seeds=2", "--steps=600", "--width=8")
+    results = run("sweep", tmp_path / "sweep.json", *flags)
+    assert [row["runs"] for row in results["programs"]] == [1, 2]
+    for row in results["programs"]:
+        updates = row["runs"] * (600 - 250)
+        assert row["one_program_seed_updates_per_second"] == pytest.approx(
+            updates / row["one_program_seconds"]
+        )
+        ratio = row["process_per_run_seconds"] / row["one_program_seconds"]
+        assert row["speedup"] == pytest.approx(ratio)
+    assert [row["devices"] for row in results["devices"]] == [1, 2]
+    launcher = results["launcher"]
+    assert launcher["training_seconds_of_a_cell"] > 0 < launcher["other_seconds_of_a_cell"]
