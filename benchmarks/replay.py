@@ -116,7 +116,7 @@ def variants(settings: argparse.Namespace) -> dict[str, Callable[[STATE, jax.Arr
     def write_shared(state: STATE, key: jax.Array) -> STATE:
         del key
         buffer = state[0]
-        cursor = buffer.cursor[0]
+        cursor = buffer.cursor[0, 0]
         rows = jax.lax.dynamic_update_slice(buffer.rows, pair, (0, cursor, 0))
         cursors = (buffer.cursor + 1) % (buffer.reward.shape[1] - 1)  # two rows never wrap
         return dataclasses.replace(buffer, rows=rows, cursor=cursors), state[1]

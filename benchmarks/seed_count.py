@@ -30,6 +30,7 @@ TASK = flags.DEFINE_string("task", "dmc:cartpole-swingup", "Task, as suite:name.
 AGENT = flags.DEFINE_string("agent", "mrq", "Algorithm.")
 RECIPE = flags.DEFINE_string("recipe", "mst", "Which modules are sparse.")
 SEEDS = flags.DEFINE_list("seeds", ["1", "2", "4", "8", "16", "32"], "Numbers of seeds.")
+ENVIRONMENTS = flags.DEFINE_integer("environments", 1, "Environments of each seed.", lower_bound=1)
 WIDTH = flags.DEFINE_integer("width", 64, "Hidden and latent sizes.")
 BATCH = flags.DEFINE_integer("batch", 64, "Batch size.")
 STEPS = flags.DEFINE_integer(
@@ -38,6 +39,7 @@ STEPS = flags.DEFINE_integer(
 REPEATS = flags.DEFINE_integer("repeats", 3, "Repeats; medians are reported.")
 OUTPUT = flags.DEFINE_string("output", None, "JSON file to write; the picture gets its name.")
 
+SETTINGS = ("task", "agent", "recipe", "environments", "width")
 LEARNING_STARTS, CAPACITY = 300, 20_000
 EVALUATION_EPISODES, EVALUATION_PERIOD = 10, 5_000  # the published protocol, for the shares
 
@@ -74,7 +76,7 @@ def main(_: list[str]) -> None:
     for result in results:
         show("seeds", result)
     command = "python -m benchmarks.seed_count " + " ".join(sys.argv[1:])
-    settings = {name: flags.FLAGS[name].value for name in ("task", "agent", "recipe", "width")}
+    settings = {name: flags.FLAGS[name].value for name in SETTINGS}
     write_results(OUTPUT.value, command.strip(), {**settings, "counts": results})
     if OUTPUT.value:
         picture = Path(OUTPUT.value).with_suffix(".png")
@@ -85,7 +87,9 @@ def main(_: list[str]) -> None:
 def prepare(agent: Agent, task: envs.JaxEnv | envs.HostTask, count: int) -> tuple[Bench, Run]:
     """Everything compiled and the buffer filled as far as learning needs."""
     seeds = list(range(count))
-    driver, run = make_driver(agent, task, seeds, CAPACITY, np.float32)
+    environments = ENVIRONMENTS.value
+    capacity = CAPACITY - CAPACITY % environments
+    driver, run = make_driver(agent, task, seeds, capacity, np.float32, environments=environments)
     evaluator = make_evaluator(agent, task, seeds, 1)
     evaluator(run.agent, 0)
     run = advance(driver, run, LEARNING_STARTS, learning=False)
@@ -122,6 +126,7 @@ def summary(count: int, bench: Bench, rows: list[dict[str, float]]) -> dict[str,
         "seeds": count,
         "steps_per_second": STEPS.value / median["seconds"],
         "seed_steps_per_second": count * STEPS.value / median["seconds"],
+        "transitions_per_second": ENVIRONMENTS.value * count * STEPS.value / median["seconds"],
         "environment_seconds": median["environment"],
         "transfer_seconds": transfer,
         "update_seconds": median["device"] - transfer,

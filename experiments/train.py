@@ -47,6 +47,13 @@ ARCHITECTURE = flags.DEFINE_string(
 )
 SEEDS = flags.DEFINE_integer("seeds", 1, "Seeds trained in one program.", lower_bound=1)
 SEED = flags.DEFINE_integer("seed", 0, "First seed.", lower_bound=0)
+ENVIRONMENTS = flags.DEFINE_integer(
+    "environments",
+    1,
+    "Environments of each seed, stepped together: a step stores one transition of each and learns "
+    "once. All numbers of steps count those of one environment.",
+    lower_bound=1,
+)
 STEPS = flags.DEFINE_integer("steps", 500_000, "Agent steps of each seed.", lower_bound=1)
 LOGDIR = flags.DEFINE_string("logdir", "runs", "Folder in which the run gets a folder of its own.")
 EVAL_EVERY = flags.DEFINE_integer("eval_every", 5_000, "Agent steps between evaluations.")
@@ -89,7 +96,7 @@ DECIDED_BY_THE_RUN = (
     *(AGENT, TASK, RECIPE, SIZE, ARCHITECTURE, SEEDS, SEED, STEPS, LOGDIR, ROW_DTYPE, RESETS),
     *(DIAGNOSE_EVERY, GRADIENT_COVARIANCE),
     *(EVAL_EVERY, EVAL_EPISODES, FINAL_EVAL_EPISODES, LOG_EVERY, CHECKPOINT_EVERY, WANDB),
-    *(HISTORY_EVERY, VARY),
+    *(HISTORY_EVERY, VARY, ENVIRONMENTS),
 )
 
 
@@ -198,6 +205,7 @@ def _settings() -> Settings:
         final_eval_episodes=FINAL_EVAL_EPISODES.value,
         wandb=WANDB.value,
         history_every=HISTORY_EVERY.value,
+        environments=ENVIRONMENTS.value,
     )
 
 

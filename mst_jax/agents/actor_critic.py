@@ -95,7 +95,7 @@ class ActorCritic:
         )
 
     def observe(self, state: ActorCriticState, observation: jax.Array) -> ActorCriticState:
-        """Adds one raw observation (O,) to the running statistics."""
+        """Adds raw observations (E, O) to the running statistics."""
         if not self.config.normalize_observations:
             return state
         return state.replace(statistics=observed(state.statistics, observation))

@@ -17,7 +17,7 @@ class Clock:
     """What decides whether work is due; stored once for all seeds, never batched (DESIGN rule 3).
 
     Attributes:
-        step: int32 scalar, environment steps taken so far by each seed.
+        step: int32 scalar, steps taken so far by each environment.
         update: int32 scalar, calls of `learn` made so far.
     """
 
@@ -81,7 +81,8 @@ class Agent(NamedTuple):
 
     Attributes:
         init: (key, Numbers or None) -> state; numbers replace those of the configuration.
-        observe: (state, observation (O,)) -> state; running statistics of observations.
+        observe: (state, observations (E, O)) -> state; running statistics of observations, of one
+            step of the seed's E environments.
         act: (state, observation (O,), key or None) -> action (A,) in [-1, 1]; without a key
             there is no exploration.
         reset: (state, key) -> state with fresh networks and optimizers, and the same masks,
@@ -94,8 +95,9 @@ class Agent(NamedTuple):
         acting: names of the state's fields that `act` reads; they make up a light checkpoint.
         masks: state -> {module: masks}; dense leaves carry topology's sentinel.
         plans: {module: resolved topology plan}.
-        learning_starts: environment steps of uniform random actions before the first `learn`.
-        buffer_size: replay capacity in environment steps.
+        learning_starts: steps of uniform random actions, of each environment, before the first
+            `learn`.
+        buffer_size: replay capacity of a seed in environment steps.
         discount: per agent step.
         span: consecutive transitions of one episode that a sampled start needs; `replay.create`.
     """

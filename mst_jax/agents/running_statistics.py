@@ -41,14 +41,21 @@ def empty_statistics(size: int) -> RunningStatistics:
 
 
 def observed(statistics: RunningStatistics, observation: jax.Array) -> RunningStatistics:
-    """The statistics after one more observation (O,), merged as a batch of one (Chan et al.)."""
+    """The statistics after a batch of observations (E, O), merged at once (Chan et al., 1979)."""
+    size = observation.shape[0]
     before = statistics.count + INITIAL_COUNT
-    total = before + 1.0
-    difference = (observation - statistics.mean) + statistics.mean_error
-    step = jnp.square(difference) * before / total - statistics.variance + statistics.variance_error
-    mean, mean_error = _added(statistics.mean, difference / total, statistics.mean_error)
-    variance, variance_error = _added(statistics.variance, step / total, statistics.variance_error)
-    return RunningStatistics(mean, mean_error, variance, variance_error, statistics.count + 1)
+    total = before + size
+    # From the running mean, not from zero: an offset far above the spread costs no digits.
+    differences = (observation - statistics.mean) + statistics.mean_error
+    difference = jnp.mean(differences, axis=0)
+    spread = jnp.mean(jnp.square(differences - difference), axis=0)  # 0 for one observation
+    between = jnp.square(difference) * before / total
+    step = between + spread - statistics.variance + statistics.variance_error
+    mean, mean_error = _added(statistics.mean, difference * size / total, statistics.mean_error)
+    variance, variance_error = _added(
+        statistics.variance, step * size / total, statistics.variance_error
+    )
+    return RunningStatistics(mean, mean_error, variance, variance_error, statistics.count + size)
 
 
 def normalized(statistics: RunningStatistics, observation: jax.Array) -> jax.Array:

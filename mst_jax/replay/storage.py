@@ -26,21 +26,21 @@ def pack(buffer: Buffer) -> dict[str, np.ndarray]:
       buffer: the buffer.
 
     Returns:
-      `rows`, `reward`, `terminated` and `priority` as [S, K, ...], K the slots written so far by
-      the fullest seed; `cursor`, `filled`, `steps`, `max_priority`, `terminal_seen` as [S]; and
-      `layout`, int64[4], the sizes that `unpack` checks. bfloat16 rows are given as their uint16
-      bits, because NumPy's own files cannot hold that dtype.
+      `rows`, `reward`, `terminated` and `priority` as [S*E, K, ...], K the slots written so far in
+      the fullest ring; `cursor`, `filled` and `steps` as [S*E], `max_priority` and `terminal_seen`
+      as [S]; and `layout`, int64[4], the sizes that `unpack` checks. bfloat16 rows are given as
+      their uint16 bits, because NumPy's own files cannot hold that dtype.
     """
-    written = _written(np.asarray(buffer.filled), capacity=buffer.reward.shape[1])
+    written = _written(np.asarray(buffer.filled), _ring(buffer))
     slots = {
         "rows": buffer.rows,
         "reward": buffer.reward,
         "terminated": buffer.terminated,
         "priority": buffer.tree[0],
     }
-    arrays = {name: _to_host(array, written) for name, array in slots.items()}
+    arrays = {name: _to_host(array, written, buffer) for name, array in slots.items()}
     arrays["rows"] = arrays["rows"].view(_host_dtype(buffer.rows.dtype))
-    arrays |= {name: np.array(getattr(buffer, name)) for name in SCALARS}
+    arrays |= {name: np.array(getattr(buffer, name)).ravel() for name in SCALARS}
     return arrays | {"layout": _layout(buffer)}
 
 
@@ -62,11 +62,11 @@ def unpack(arrays: Mapping[str, np.ndarray], like: Buffer) -> Buffer:
     _check(arrays, like)
     restored = dataclasses.replace(
         like,
-        rows=_to_device(arrays["rows"].view(like.rows.dtype), like.rows),
-        reward=_to_device(arrays["reward"], like.reward),
-        terminated=_to_device(arrays["terminated"], like.terminated),
-        tree=jax.vmap(sum_tree.from_leaves)(_to_device(arrays["priority"], like.tree[0])),
-        **{name: jnp.array(arrays[name]) for name in SCALARS},
+        rows=_to_device(arrays["rows"].view(like.rows.dtype), like.rows, like),
+        reward=_to_device(arrays["reward"], like.reward, like),
+        terminated=_to_device(arrays["terminated"], like.terminated, like),
+        tree=jax.vmap(sum_tree.from_leaves)(_to_device(arrays["priority"], like.tree[0], like)),
+        **{name: jnp.array(arrays[name].reshape(getattr(like, name).shape)) for name in SCALARS},
     )
     return jax.tree.map(_place_like, restored, like)
 
@@ -78,7 +78,8 @@ def _check(arrays: Mapping[str, np.ndarray], like: Buffer) -> None:
         raise ValueError(
             f"packed buffer: arrays {sorted(set(arrays) ^ expected)} are missing or unknown"
         )
-    sizes = (len(arrays["filled"]), *arrays["layout"]), (len(like.filled), *_layout(like))
+    seeds = len(arrays["max_priority"]), len(like.max_priority)
+    sizes = (seeds[0], *arrays["layout"]), (seeds[1], *_layout(like))
     for name, found, wanted in zip(("num_seeds", *LAYOUT), *sizes, strict=True):
         if found != wanted:
             raise ValueError(
@@ -87,8 +88,8 @@ def _check(arrays: Mapping[str, np.ndarray], like: Buffer) -> None:
             )
     for name in SCALARS:
         leaf = getattr(like, name)
-        _check_array(name, arrays[name], leaf.shape, leaf.dtype)
-    written = _slots(arrays, capacity=like.reward.shape[1])
+        _check_array(name, arrays[name], (leaf.size,), leaf.dtype)
+    rings, written = like.filled.size, _slots(arrays, _ring(like))
     shapes = {
         "rows": (like.rows, _host_dtype(like.rows.dtype)),
         "reward": (like.reward, like.reward.dtype),
@@ -96,7 +97,7 @@ def _check(arrays: Mapping[str, np.ndarray], like: Buffer) -> None:
         "priority": (like.tree[0], like.tree[0].dtype),
     }
     for name, (leaf, dtype) in shapes.items():
-        _check_array(name, arrays[name], (leaf.shape[0], written, *leaf.shape[2:]), dtype)
+        _check_array(name, arrays[name], (rings, written, *leaf.shape[2:]), dtype)
 
 
 def _check_array(name: str, array: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> None:
@@ -107,15 +108,20 @@ def _check_array(name: str, array: np.ndarray, shape: tuple[int, ...], dtype: np
         )
 
 
-def _written(filled: np.ndarray, capacity: int) -> int:
-    """Slots ever written by the fullest seed, that of its provisional next observation included."""
-    return min(int(filled.max()) + 1, capacity)
+def _ring(buffer: Buffer) -> int:
+    """Slots of each ring."""
+    return buffer.reward.shape[1] // buffer.environments
 
 
-def _slots(arrays: Mapping[str, np.ndarray], capacity: int) -> int:
-    """Slots that are there: those written, or more, up to the capacity, when padded."""
-    least = _written(arrays["filled"], capacity)
-    return min(max(least, arrays["rows"].shape[1]), capacity)
+def _written(filled: np.ndarray, ring: int) -> int:
+    """Slots ever written in the fullest ring, that of its provisional next observation included."""
+    return min(int(filled.max()) + 1, ring)
+
+
+def _slots(arrays: Mapping[str, np.ndarray], ring: int) -> int:
+    """Slots of a ring that are there: those written, or more, up to all of them, when padded."""
+    least = _written(arrays["filled"], ring)
+    return min(max(least, arrays["rows"].shape[1]), ring)
 
 
 def _layout(buffer: Buffer) -> np.ndarray:
@@ -128,24 +134,40 @@ def _host_dtype(dtype: np.dtype) -> np.dtype:
     return np.dtype(np.uint16) if dtype == jnp.bfloat16 else np.dtype(dtype)
 
 
-def _to_host(array: jax.Array, written: int) -> np.ndarray:
-    """Copies [S, :written] seed by seed, so the device never holds a second buffer.
+def _to_host(array: jax.Array, written: int, buffer: Buffer) -> np.ndarray:
+    """Copies the first `written` slots of each ring, so the device never holds a second buffer.
 
     A copy, not a view: on CPU a view would alias memory that a donated insert overwrites.
     """
-    out = np.zeros((array.shape[0], written, *array.shape[2:]), array.dtype)
+    starts = range(0, buffer.reward.shape[1], _ring(buffer))
+    out = np.zeros((array.shape[0], len(starts), written, *array.shape[2:]), array.dtype)
     for seed in range(array.shape[0]):
-        out[seed] = array[seed, :written]
-    return out
+        block = np.asarray(array[seed, : starts[-1] + written])
+        for number, start in enumerate(starts):
+            out[seed, number] = block[start : start + written]
+    return out.reshape(-1, *out.shape[2:])
 
 
-def _to_device(values: np.ndarray, like: jax.Array | jax.ShapeDtypeStruct) -> jax.Array:
-    """Writes [S, K, ...] into zeros shaped like `like`, seed by seed for the same reason."""
+def _to_device(
+    values: np.ndarray, like: jax.Array | jax.ShapeDtypeStruct, buffer: Buffer
+) -> jax.Array:
+    """The inverse of `_to_host`, zeros elsewhere; seed by seed for the same reason."""
     slots = jnp.zeros(like.shape, like.dtype, device=like.sharding)
     write = jax.jit(_write_seed, donate_argnums=0, out_shardings=slots.sharding)
-    for seed, block in enumerate(values):
-        slots = write(slots, seed, block)
+    of_seeds = values.reshape(-1, buffer.environments, *values.shape[1:])
+    for seed, blocks in enumerate(of_seeds):
+        slots = write(slots, seed, _spread(blocks, _ring(buffer)))
     return slots
+
+
+def _spread(blocks: np.ndarray, ring: int) -> np.ndarray:
+    """The first slots of a seed's rings [E, K, ...] where they belong, zeros between the rings."""
+    rings, written = blocks.shape[:2]
+    if rings == 1:
+        return blocks[0]
+    spread = np.zeros((rings, ring, *blocks.shape[2:]), blocks.dtype)
+    spread[:, :written] = blocks
+    return spread.reshape(-1, *blocks.shape[2:])
 
 
 def _write_seed(slots: jax.Array, seed: jax.Array, block: jax.Array) -> jax.Array:

@@ -67,6 +67,7 @@ class View:
       terminal_seen: bool, whether any terminated transition was ever inserted.
       observation_size: O.
       span: transitions that follow a sampleable start, itself included.
+      environments: E, the rings of N / E slots that a window stays within.
     """
 
     rows: jax.Array
@@ -77,6 +78,7 @@ class View:
     terminal_seen: jax.Array
     observation_size: int = dataclasses.field(metadata={"static": True})
     span: int = dataclasses.field(metadata={"static": True})
+    environments: int = dataclasses.field(metadata={"static": True})
 
     def sample(self, key: jax.Array, batch_size: int) -> jax.Array:
         """Draws starts with replacement, with probability proportional to their priority.
@@ -153,7 +155,9 @@ class View:
         return sum_tree.total(jnp.abs(self.reward)) / jnp.maximum(self.filled, 1)
 
     def _window(self, indices: jax.Array, size: int) -> jax.Array:
-        return (indices[:, None] + jnp.arange(size)) % self.reward.shape[0]
+        ring = self.reward.shape[0] // self.environments
+        offset = indices % ring
+        return (indices - offset)[:, None] + (offset[:, None] + jnp.arange(size)) % ring
 
     def _check_steps(self, steps: int) -> None:
         if not 1 <= steps <= self.span:

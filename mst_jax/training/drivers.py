@@ -10,7 +10,15 @@ import numpy as np
 
 from mst_jax.agents import Agent, Numbers
 from mst_jax.envs import HostTask, JaxEnv
-from mst_jax.training.run_state import Purpose, Run, init_run, keys_for, over_seeds, seed_keys
+from mst_jax.training.run_state import (
+    Purpose,
+    Run,
+    environment_keys,
+    init_run,
+    keys_for,
+    over_seeds,
+    seed_keys,
+)
 from mst_jax.training.sharding import (
     RUN,
     SEEDS,
@@ -38,7 +46,7 @@ class Clocks:
         self.steps = 0
 
     def row(self, updates: int) -> dict[str, float]:
-        """Seconds and speeds of a chunk: all vmapped seeds advance together, so per seed."""
+        """Seconds and speeds of a chunk: all environments step together, so for each of them."""
         row = {"wall/device_seconds": self.device}
         if self.compiling:
             row["wall/compile_seconds"] = self.compiling
@@ -108,8 +116,9 @@ def make_driver(
     capacity: int,
     row_dtype: Any,
     numbers: Numbers | None = None,
+    environments: int = 1,
 ) -> tuple[Driver, Run]:
-    """The driver for either kind of environment, and the run before its first step.
+    """The driver for `environments` of either kind per seed, and the run before its first step.
 
     The seeds are spread over all local devices that can share them evenly. With `numbers`, arrays
     (S, ...), they differ in more than their random numbers.
@@ -128,21 +137,23 @@ def make_driver(
         out_shardings=None if mesh is None else shardings(mesh),
     )
     if isinstance(task, JaxEnv):
-        keys = keys_for(seed_keys(seeds), Purpose.ENVIRONMENT)
-        environment, observation = jax.jit(over_seeds(task.reset, len(seeds)))(keys)
-        return JaxDriver(agent, task, len(seeds)), start(
+        keys = environment_keys(keys_for(seed_keys(seeds), Purpose.ENVIRONMENT), environments)
+        environment, observation = jax.jit(over_seeds(task.reset, len(keys)))(keys)
+        return JaxDriver(agent, task, len(seeds), environments), start(
             observation=observation, environment=environment
         )
-    driver = HostDriver(agent, task, seeds)
+    driver = HostDriver(agent, task, seeds, environments)
     return driver, start(observation=driver.reset())
 
 
 class HostDriver:
     """One message to the worker processes and one fused device call per step."""
 
-    def __init__(self, agent: Agent, task: HostTask, seeds: list[int]) -> None:
+    def __init__(
+        self, agent: Agent, task: HostTask, seeds: list[int], environments: int = 1
+    ) -> None:
         self.clocks = Clocks()
-        self._env = task.vector([(seed, 0) for seed in seeds])
+        self._env = task.vector([(seed, index) for seed in seeds for index in range(environments)])
         self._mesh = seed_mesh(len(seeds))
         own = seeds_per_device(len(seeds), self._mesh)
         steps = {
@@ -152,7 +163,7 @@ class HostDriver:
         self._programs = Programs(steps, self.clocks)
 
     def reset(self) -> np.ndarray:
-        """Starts the first episode of every environment; observations (S, O)."""
+        """Starts the first episode of every environment; observations (S*E, O)."""
         return self._env.reset()
 
     def advance(
@@ -196,13 +207,13 @@ class HostDriver:
 class JaxDriver:
     """Chunks of steps in one jitted loop; environment states are part of the run."""
 
-    def __init__(self, agent: Agent, env: JaxEnv, num_seeds: int) -> None:
+    def __init__(self, agent: Agent, env: JaxEnv, num_seeds: int, environments: int = 1) -> None:
         self.clocks = Clocks()
         self._mesh = seed_mesh(num_seeds)
         own = seeds_per_device(num_seeds, self._mesh)
         chunks = {
             learning: over_devices(
-                make_advance(make_step(agent, own, learning), env, own),
+                make_advance(make_step(agent, own, learning), env, own * environments),
                 self._mesh,
                 (RUN, SHARED),
                 RUN,

@@ -20,6 +20,7 @@ from mst_jax.agents import Agent, Numbers, make_agent, sweep
 from mst_jax.training import checkpoints
 from mst_jax.training.arrays import Arrays, join
 from mst_jax.training.checkpoints import Checkpoint
+from mst_jax.training.memory import replay_slots
 from mst_jax.training.settings import Settings, read_settings
 from mst_jax.training.wandb_sink import check_wandb
 
@@ -177,6 +178,7 @@ def prepare(settings: Settings) -> tuple[envs.JaxEnv | envs.HostTask, Agent]:
     """Task and agent of a run; raises ValueError for unknown names and impossible settings."""
     task = envs.make(settings.task)
     agent = make_agent(settings.agent, settings.config, task.spec, settings.steps)
+    replay_slots(settings, agent)  # refuses a capacity that is too small
     return task, agent
 
 

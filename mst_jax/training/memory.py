@@ -13,12 +13,24 @@ from mst_jax.training.run_state import Purpose, keys_for, seed_keys
 from mst_jax.training.settings import Settings
 
 
-def replay_slots(settings: Settings, buffer_size: int) -> int:
+def replay_slots(settings: Settings, agent: Agent) -> int:
     """Slots per seed: the agent's capacity, or what the run can fill if that is less.
 
-    An episode of one step takes two slots, and the last observation one more.
+    An episode of one step takes two slots, and the last observation one more. Every environment has
+    as many slots as the others, so up to E - 1 of the capacity are left out.
+
+    Raises:
+        ValueError: when an environment's share is too short to sample from.
     """
-    return min(buffer_size, 2 * settings.steps + 2)
+    count = settings.environments
+    fewest = agent.span + 2
+    slots = min(agent.buffer_size // count, max(2 * settings.steps + 2, fewest))
+    if slots < fewest:
+        raise ValueError(
+            f"config.buffer_size={agent.buffer_size} is too small for environments={count}, "
+            f"which need {fewest} slots each; raise it to {count * fewest} or more"
+        )
+    return count * slots
 
 
 def memory_bytes(agent: Agent, spec: Spec, settings: Settings) -> tuple[int, int]:
@@ -28,11 +40,12 @@ def memory_bytes(agent: Agent, spec: Spec, settings: Settings) -> tuple[int, int
     )
     buffer_bytes = replay.nbytes(
         num_seeds=settings.seeds,
-        capacity=replay_slots(settings, agent.buffer_size),
+        capacity=replay_slots(settings, agent),
         observation_size=spec.observation_size,
         action_size=spec.action_size,
         span=agent.span,
         row_dtype=np.dtype(settings.row_dtype),
+        environments=settings.environments,
     )
     return _nbytes(states), buffer_bytes
 
@@ -40,10 +53,11 @@ def memory_bytes(agent: Agent, spec: Spec, settings: Settings) -> tuple[int, int
 def describe_memory(agent: Agent, spec: Spec, settings: Settings) -> str:
     """One line: bytes of agent states, replay buffer and topology history, for all seeds."""
     agents, buffer = memory_bytes(agent, spec, settings)
-    slots = replay_slots(settings, agent.buffer_size)
+    slots = replay_slots(settings, agent)
+    rings = f" for {settings.environments} environments" if settings.environments > 1 else ""
     return (
         f"memory: agents {human(agents)}, replay {human(buffer)} "
-        f"({settings.seeds} seeds x {slots:,} slots); on disk: topology history "
+        f"({settings.seeds} seeds x {slots:,} slots{rings}); on disk: topology history "
         f"{human(history.total_bytes(agent, settings))}"
     )
 

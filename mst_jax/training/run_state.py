@@ -31,7 +31,7 @@ class Totals:
     Attributes:
         metrics: sums of the agent's metrics (S,) each.
         updates: int32 scalar, calls of `learn` summed.
-        returns: sum of the returns of finished training episodes (S,).
+        returns: sum of the returns of finished training episodes (S,), over all environments.
         episodes: int32 (S,), finished training episodes.
     """
 
@@ -43,15 +43,17 @@ class Totals:
 
 @struct.dataclass
 class Run:
-    """State of S seeds trained in one program; only `clock` has no seed axis.
+    """State of S seeds with E environments each; only `clock` has no seed axis.
+
+    What belongs to environments has one flat axis: environment e of seed s is row s*E+e.
 
     Attributes:
         agent: agent states.
         buffer: replay buffer.
-        environment: states of pure-JAX environments, or None for host environments.
-        observation: (S, O), what `action` was chosen for.
-        action: (S, A), chosen and not yet taken.
-        episode_return: (S,), of the unfinished training episodes.
+        environment: states of pure-JAX environments (S*E, ...), or None for host environments.
+        observation: (S*E, O), what `action` was chosen for.
+        action: (S*E, A), chosen and not yet taken.
+        episode_return: (S*E,), of the unfinished training episodes.
         keys: (S,), one typed key per seed, never advanced.
         healthy: (S,) bool, false once a seed's parameters were found non-finite.
         totals: metric sums.
@@ -71,7 +73,7 @@ class Run:
 
 
 def over_seeds(fn: Callable, num_seeds: int, in_axes: Any = 0) -> Callable:
-    """`jax.vmap` over the seed axis; one seed is squeezed instead, as a vmap of one is slower."""
+    """`jax.vmap` over seeds, or environments; one is squeezed instead: a vmap of one is slower."""
     if num_seeds > 1:
         return jax.vmap(fn, in_axes)
 
@@ -91,13 +93,25 @@ def keys_for(keys: jax.Array, purpose: Purpose, step: jax.Array | int = 0) -> ja
     return jax.vmap(lambda key: jax.random.fold_in(jax.random.fold_in(key, purpose), step))(keys)
 
 
+def environment_keys(keys: jax.Array, environments: int) -> jax.Array:
+    """One key per environment (S*E,) from one per seed (S,); the only one of a seed has the seed's.
+
+    Args:
+        keys: of the seeds.
+        environments: E.
+    """
+    if environments == 1:
+        return keys
+    return jax.vmap(lambda key: jax.random.split(key, environments))(keys).reshape(-1)
+
+
 def seed_keys(seeds: list[int]) -> jax.Array:
     """One typed key per seed (S,)."""
     return jnp.stack([jax.random.key(seed) for seed in seeds])
 
 
 def uniform_action(keys: jax.Array, action_size: int) -> jax.Array:
-    """Uniform actions in [-1, 1], one per seed: (S,) keys to (S, A)."""
+    """Uniform actions in [-1, 1], one per key: (S,) keys to (S, A)."""
     draw = lambda key: jax.random.uniform(key, (action_size,), minval=-1.0, maxval=1.0)  # noqa: E731
     return jax.vmap(draw)(keys)
 
@@ -128,16 +142,17 @@ def init_run(
         agent: one-seed functions.
         seeds: one integer per seed.
         capacity: replay slots per seed.
-        observation: first observations (S, O).
+        observation: first observations (S*E, O).
         action_size: A.
-        environment: pure-JAX environment states, if any.
+        environment: pure-JAX environment states (S*E, ...), if any.
         row_dtype: dtype of stored observations and actions.
         numbers: arrays (S, ...) in place of the configuration's, if runs differ in them.
 
     Returns:
         The run; its first action is uniform random.
     """
-    num_seeds, observation_size = observation.shape
+    num_seeds, observation_size = len(seeds), observation.shape[1]
+    environments = observation.shape[0] // num_seeds
     keys = seed_keys(seeds)
     own = (keys_for(keys, Purpose.AGENT),) + (() if numbers is None else (numbers,))
     states = over_seeds(agent.init, num_seeds)(*own)
@@ -148,7 +163,9 @@ def init_run(
         action_size=action_size,
         span=agent.span,
         row_dtype=row_dtype,
+        environments=environments,
     )
+    act_keys = environment_keys(keys_for(keys, Purpose.ACT), environments)
     clock = Clock(step=jnp.zeros((), jnp.int32), update=jnp.zeros((), jnp.int32))
     metrics = jax.eval_shape(
         jax.vmap(agent.learn, (0, 0, 0, None)), states, replay.view(buffer), keys, clock
@@ -158,8 +175,8 @@ def init_run(
         buffer=buffer,
         environment=environment,
         observation=jnp.asarray(observation, jnp.float32),
-        action=uniform_action(keys_for(keys, Purpose.ACT), action_size),
-        episode_return=jnp.zeros(num_seeds),
+        action=uniform_action(act_keys, action_size),
+        episode_return=jnp.zeros(len(observation)),
         keys=keys,
         healthy=jnp.ones(num_seeds, bool),
         totals=empty_totals(metrics, num_seeds),

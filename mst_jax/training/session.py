@@ -82,6 +82,7 @@ def log(session: Session, run: Run, step: int) -> Run:
     clocks, updates = session.driver.clocks, max(int(totals.updates), 1)
     for index in range(session.settings.seeds):
         row: dict[str, Any] = {f"sparsity/{name}": s[index] for name, s in sparsities.items()}
+        row["transitions"] = session.settings.environments * step
         if totals.updates:
             row |= {name: value[index] / updates for name, value in totals.metrics.items()}
         if totals.episodes[index]:

@@ -42,6 +42,9 @@ class Settings:
             for no such evaluation.
         wandb: `off`, `offline` or `online`; metrics go to Weights & Biases as well.
         history_every: agent steps between snapshots of the masks that move; 0 for none.
+        environments: environments of each seed, stepped together. An agent step takes one step in
+            each, stores that many transitions and learns once; every number of steps counts those
+            of one environment, so a seed collects `environments * steps` transitions.
     """
 
     agent: str
@@ -62,10 +65,12 @@ class Settings:
     final_eval_episodes: int = 0
     wandb: str = "off"
     history_every: int = 10_000
+    environments: int = 1
 
     def validate(self) -> None:
         """Raises ValueError with one line for the first impossible setting."""
-        for name in ("steps", "seeds", "eval_every", "eval_episodes", "log_every"):
+        positive = ("steps", "seeds", "environments", "eval_every", "eval_episodes", "log_every")
+        for name in positive:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         counts = ("seed", "checkpoint_every", "resets", "final_eval_episodes")

@@ -16,7 +16,8 @@ from mst_jax.training.run_state import Run, Totals
 SEED = "seed"
 SEEDS, SHARED = PartitionSpec(SEED), PartitionSpec()
 
-# Tree prefixes: what has the leading seed axis, and the counters that are stored once.
+# Tree prefixes: what has the leading seed axis, and the counters that are stored once. The axis
+# of environments is seed-major, so it is shared out by seeds as well.
 TOTALS = Totals(metrics=SEEDS, updates=SHARED, returns=SEEDS, episodes=SEEDS)
 RUN = Run(
     agent=SEEDS,

@@ -1,4 +1,7 @@
-"""One environment step of all seeds on the device: store, learn, choose the next action."""
+"""One step of all environments on the device: store, learn once per seed, choose next actions.
+
+Environments are flat, (S*E, ...) and seed-major; only here are they given to agents as (S, E, ...).
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +17,7 @@ from mst_jax.training.run_state import (
     Run,
     Totals,
     empty_totals,
+    environment_keys,
     keys_for,
     over_seeds,
     uniform_action,
@@ -34,10 +38,9 @@ def make_step(agent: Agent, num_seeds: int, learning: bool) -> Step:
         learning: whether to learn and act by the policy, or only to store and act at random.
 
     Returns:
-        (run, timestep of S environments) -> run whose `action` answers `timestep.observation`.
+        (run, timestep of S*E environments) -> run whose `action` answers `timestep.observation`.
     """
     observe = over_seeds(agent.observe, num_seeds)
-    act = over_seeds(agent.act, num_seeds)
     learn = over_seeds(agent.learn, num_seeds, (0, 0, 0, None))
 
     def step(run: Run, timestep: Timestep) -> Run:
@@ -45,26 +48,29 @@ def make_step(agent: Agent, num_seeds: int, learning: bool) -> Step:
         if learning:
             run = _learn(run, learn)
         # After learning: a batch is normalised by what was seen when its step was chosen.
-        run = run.replace(agent=observe(run.agent, run.observation))
-        keys = keys_for(run.keys, Purpose.ACT, run.clock.step)
+        run = run.replace(agent=observe(run.agent, _by_seed(run.observation, run)))
+        environments = run.buffer.environments
+        seed_keys = keys_for(run.keys, Purpose.ACT, run.clock.step)
+        keys = environment_keys(seed_keys, environments)
         if learning:
-            action = act(run.agent, run.observation, keys)
+            act = over_seeds(over_seeds(agent.act, environments, (None, 0, 0)), num_seeds)
+            action = act(run.agent, _by_seed(run.observation, run), _by_seed(keys, run))
         else:
-            action = uniform_action(keys, run.action.shape[-1])
-        return run.replace(action=_safe(action, run.healthy))
+            action = _by_seed(uniform_action(keys, run.action.shape[-1]), run)
+        return run.replace(action=_safe(action, run.healthy).reshape(run.action.shape))
 
     return step
 
 
-def make_advance(step: Step, env: JaxEnv, num_seeds: int) -> Callable[[Run, jax.Array], Run]:
-    """A chunk for pure-JAX environments, all on the device: (run, int32 steps) -> run."""
-    env_step = over_seeds(env.step, num_seeds)
+def make_advance(step: Step, env: JaxEnv, count: int) -> Callable[[Run, jax.Array], Run]:
+    """A chunk for `count` = S*E pure-JAX environments on the device: (run, int32 steps) -> run."""
+    env_step = over_seeds(env.step, count)
 
     def body(_: jax.Array, run: Run) -> Run:
         environment, timestep = env_step(run.environment, run.action)
         return step(run, timestep).replace(environment=environment)
 
-    return lambda run, count: jax.lax.fori_loop(0, count, body, run)
+    return lambda run, steps: jax.lax.fori_loop(0, steps, body, run)
 
 
 def make_reset(agent: Agent, num_seeds: int) -> Callable[[Run], Run]:
@@ -115,8 +121,9 @@ def _store(run: Run, timestep: Timestep) -> Run:
     ended = timestep.terminated | timestep.truncated
     episode_return = run.episode_return + timestep.reward
     totals = run.totals.replace(
-        returns=run.totals.returns + jnp.where(ended, episode_return, 0.0),
-        episodes=run.totals.episodes + ended,
+        returns=run.totals.returns
+        + _by_seed(jnp.where(ended, episode_return, 0.0), run).sum(axis=1),
+        episodes=run.totals.episodes + _by_seed(ended, run).sum(axis=1, dtype=jnp.int32),
     )
     return run.replace(
         buffer=buffer,
@@ -148,4 +155,9 @@ def _add(totals: Totals, metrics: Metrics) -> Totals:
 
 def _safe(action: jax.Array, healthy: jax.Array) -> jax.Array:
     """Zero where an action is not finite or its seed is marked: physics must never see a NaN."""
-    return jnp.where(healthy[:, None] & jnp.isfinite(action), action, 0.0)
+    return jnp.where(healthy[:, None, None] & jnp.isfinite(action), action, 0.0)
+
+
+def _by_seed(array: jax.Array, run: Run) -> jax.Array:
+    """(S*E, ...) as (S, E, ...)."""
+    return array.reshape(-1, run.buffer.environments, *array.shape[1:])

@@ -104,9 +104,12 @@ def train_together(program: Program) -> list[Outcome]:
     tqdm.write(describe_memory(agent, task.spec, settings))
     with ExitStack() as stack:
         best = BestPolicies(settings.seeds)
-        slots = replay_slots(settings, agent.buffer_size)
+        slots = replay_slots(settings, agent)
         row_dtype = np.dtype(settings.row_dtype)
-        driver, run = make_driver(agent, task, program.seeds, slots, row_dtype, program.numbers)
+        driver, run = make_driver(
+            *(agent, task, program.seeds, slots, row_dtype, program.numbers),
+            environments=settings.environments,
+        )
         stack.enter_context(closing(driver))
         if since is not None:
             like = jax.eval_shape(lambda: run)

@@ -49,10 +49,12 @@ PARTS = {
 EVERY_AGENT = pytest.mark.parametrize("name", sorted(AGENTS))
 
 
-def learned(name, env, steps):
+def learned(name, env, steps, environments=1):
     """Trains two seeds with MST; returns observations -> values and actions of the policy."""
     config = small_config("mst", name, **SETTINGS[name])
-    _, agent, run = start_run(env, config, [0, 1], steps, total_steps=steps, agent=name)
+    _, agent, run = start_run(
+        env, config, [0, 1], steps, total_steps=steps, agent=name, environments=environments
+    )
     build, value_of = PARTS[name]
     parts = build(config, env.spec, steps)
 
@@ -91,11 +93,14 @@ def test_termination_does_not_bootstrap(name):
     np.testing.assert_allclose(values, np.broadcast_to(exact, values.shape), atol=0.6)
 
 
-@EVERY_AGENT
-def test_credit_travels_over_two_steps(name):
+@pytest.mark.parametrize(
+    ("name", "environments"), [*((name, 1) for name in sorted(AGENTS)), ("mrq", 4), ("sac", 4)]
+)
+def test_credit_travels_over_two_steps(name, environments):
+    """With several environments, whose cues differ: none is paid another's reward."""
     case = probe.delayed_reward(delay=2)
     observations = np.array([[1.0, 1.0], [-1.0, 1.0], [1.0, 0.0], [-1.0, 0.0]])
-    values, _ = learned(name, case.env, 2000).ask(observations)
+    values, _ = learned(name, case.env, 2000, environments).ask(observations)
     exact = case.value(observations, 0.9)
     np.testing.assert_allclose(exact, [0.81, -0.81, 1.0, -1.0], atol=1e-6)
     np.testing.assert_allclose(values, np.broadcast_to(exact, values.shape), atol=0.2)

@@ -57,7 +57,7 @@ def test_density_integrates_to_one():
 def folded(observations):
     """Statistics after all observations (T, O), one at a time."""
     start = empty_statistics(observations.shape[1])
-    step = lambda s, x: (observed(s, x), None)  # noqa: E731
+    step = lambda s, x: (observed(s, x[None]), None)  # noqa: E731
     return jax.jit(lambda x: jax.lax.scan(step, start, x)[0])(jnp.asarray(observations))
 
 
@@ -84,6 +84,21 @@ def test_statistics_against_float64(steps):
     )
 
 
+@pytest.mark.parametrize("size", [1, 3, 32])
+def test_batches_count_as_their_observations(size):
+    rng = np.random.default_rng(size)
+    seen = (np.array([0.0, -500.0]) + rng.normal(size=(40, size, 2))).astype(np.float32)
+    result = jax.jit(
+        lambda x: jax.lax.scan(lambda s, o: (observed(s, o), None), empty_statistics(2), x)[0]
+    )(seen)
+    exact, total = seen.reshape(-1, 2).astype(np.float64), 40 * size + 1e-4
+    mean = exact.sum(0) / total
+    variance = (1e-4 + 1e-4 * mean**2 + ((exact - mean) ** 2).sum(0)) / total
+    np.testing.assert_allclose(result.mean, mean, rtol=3e-7, atol=1e-6)
+    np.testing.assert_allclose(result.variance, variance, rtol=2e-4)
+    assert int(result.count) == 40 * size
+
+
 def test_a_plain_float32_mean_would_fail_this():
     """What the compensation is for: 200,000 steps of a small drift on a large mean."""
     seen = (1000 + np.linspace(0, 1, 200_000)[:, None]).astype(np.float32)
@@ -105,7 +120,7 @@ def test_vmapped_statistics_equal_looped_ones():
     rng = np.random.default_rng(1)
     seen = jnp.asarray(rng.normal(size=(3, 50, 2)), jnp.float32)
     together = jax.vmap(
-        lambda x: jax.lax.scan(lambda s, o: (observed(s, o), None), empty_statistics(2), x)[0]
+        lambda x: jax.lax.scan(lambda s, o: (observed(s, o[None]), None), empty_statistics(2), x)[0]
     )(seen)
     for index in range(3):
         alone = folded(np.asarray(seen[index]))

@@ -16,13 +16,14 @@ from mst_jax import replay
 SEEDS, OBSERVATION, ACTION, BATCH = 3, 5, 2, 16
 
 
-def create(num_seeds=SEEDS, capacity=50):
+def create(num_seeds=SEEDS, capacity=50, environments=1):
     return replay.create(
         num_seeds=num_seeds,
         capacity=capacity,
         observation_size=OBSERVATION,
         action_size=ACTION,
         span=6,
+        environments=environments,
     )
 
 
@@ -86,9 +87,9 @@ def test_a_seed_alone_equals_the_seed_among_others_bit_for_bit():
     assert not np.array_equal(indices[:, 0], indices[:, 1])
 
 
-def compiled(function, capacity):
-    buffer = jax.eval_shape(lambda: create(capacity=capacity))
-    transition = tuple(array[0] for array in transitions(1))
+def compiled(function, capacity, environments):
+    buffer = jax.eval_shape(lambda: create(capacity=capacity, environments=environments))
+    transition = tuple(array[0] for array in transitions(1, SEEDS * environments))
     arguments = (transition,)
     if function is step:
         arguments = (transition, jax.random.split(jax.random.key(0), SEEDS), True)
@@ -97,12 +98,12 @@ def compiled(function, capacity):
     return jax.jit(function, donate_argnums=0).lower(buffer, *arguments).compile()
 
 
-@pytest.mark.parametrize("function", [replay.insert, step])
-def test_a_donated_buffer_is_updated_in_place(function):
+@pytest.mark.parametrize(("function", "environments"), [(replay.insert, 1), (step, 1), (step, 4)])
+def test_a_donated_buffer_is_updated_in_place(function, environments):
     """Aliased whole; scratch memory does not depend on the capacity, so nothing is copied."""
     scratch = []
     for capacity in (2**13, 2**16):  # as many tree levels
-        memory = compiled(function, capacity).memory_analysis()
+        memory = compiled(function, capacity, environments).memory_analysis()
         shape = jax.eval_shape(lambda capacity=capacity: create(capacity=capacity))
         bytes_ = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shape))
         assert memory.alias_size_in_bytes >= bytes_

@@ -15,7 +15,7 @@ SEEDS, OBSERVATION, ACTION = 3, 3, 2
 
 
 class Tape:
-    """One seed's history as an endless list of slots; the ring is its last N of them."""
+    """One environment's history as an endless list of slots; the ring is its last M of them."""
 
     def __init__(self, capacity, span):
         self.capacity, self.span = capacity, span
@@ -98,26 +98,40 @@ insert = jax.jit(replay.insert, donate_argnums=0)
 set_priorities = jax.jit(replay.set_priorities, donate_argnums=0)
 
 
+def give_priorities(tapes, indices, priorities):
+    """Slots of a seed are numbered ring after ring; the running maximum is the seed's."""
+    for number, tape in enumerate(tapes):
+        own = indices // tape.capacity == number
+        tape.set_priorities(indices[own] % tape.capacity, priorities[own])
+    largest = max(tape.max_priority for tape in tapes)
+    for tape in tapes:
+        tape.max_priority = largest
+
+
 def check_scalars_and_leaves(buffer, tapes):
     buffer = jax.device_get(buffer)
-    for seed, tape in enumerate(tapes):
+    for seed, own in enumerate(tapes):
         leaves = np.zeros(buffer.tree[0].shape[1], np.float32)
-        for position in tape.sampleable():
-            leaves[position % tape.capacity] = tape.priority[position]
+        for number, tape in enumerate(own):
+            for position in tape.sampleable():
+                slot = number * tape.capacity + position % tape.capacity
+                leaves[slot] = tape.priority[position]
+            assert buffer.cursor[seed, number] == len(tape.slots) % tape.capacity
+            assert buffer.filled[seed, number] == len(tape.alive())
+            assert buffer.max_priority[seed] == tape.max_priority
         np.testing.assert_array_equal(buffer.tree[0][seed], leaves)
-        assert buffer.cursor[seed] == len(tape.slots) % tape.capacity
-        assert buffer.filled[seed] == len(tape.alive())
-        assert buffer.max_priority[seed] == tape.max_priority
-        assert buffer.terminal_seen[seed] == any(slot[4] for slot in tape.slots)
+        seen = any(slot[4] for tape in own for slot in tape.slots)
+        assert buffer.terminal_seen[seed] == seen
 
 
 def check_contents(buffer, tapes):
     subtrajectories, transitions, mean = jax.device_get(read(buffer))
-    for seed, tape in enumerate(tapes):
-        rewards = [abs(float(tape.slots[p][3])) for p in tape.alive()]
+    for seed, own in enumerate(tapes):
+        rewards = [abs(float(tape.slots[p][3])) for tape in own for p in tape.alive()]
         np.testing.assert_allclose(mean[seed], np.mean(rewards), rtol=1e-6)
-        for position in tape.sampleable():
-            at = (seed, position % tape.capacity)
+        starts = [(number, tape, p) for number, tape in enumerate(own) for p in tape.sampleable()]
+        for number, tape, position in starts:
+            at = (seed, number * tape.capacity + position % tape.capacity)
             for length, sample in subtrajectories.items():
                 window, observations = tape.steps(position, length)
                 k = len(window)
@@ -136,37 +150,42 @@ def check_contents(buffer, tapes):
                     np.testing.assert_array_equal(sample.next_observation[at], observations[n])
 
 
-def play(capacity, span, flags, rng, check_every=1):
-    """Inserts random transitions with the given episode ends, and priorities, into both."""
+def play(ring, span, flags, rng, check_every=1, environments=1):
+    """Inserts random transitions with the given episode ends, and priorities, into both.
+
+    `flags` has a pair of [SEEDS * environments] for each step; `ring` is the slots of each ring.
+    """
     buffer = replay.create(
         num_seeds=SEEDS,
-        capacity=capacity,
+        capacity=environments * ring,
         observation_size=OBSERVATION,
         action_size=ACTION,
         span=span,
+        environments=environments,
     )
-    tapes = [Tape(capacity, span) for _ in range(SEEDS)]
-    observation = rng.normal(size=(SEEDS, OBSERVATION)).astype(np.float32)
+    tapes = [[Tape(ring, span) for _ in range(environments)] for _ in range(SEEDS)]
+    rows = SEEDS * environments
+    observation = rng.normal(size=(rows, OBSERVATION)).astype(np.float32)
     for t, (terminated, truncated) in enumerate(flags):
-        action = rng.normal(size=(SEEDS, ACTION)).astype(np.float32)
-        reward = rng.normal(size=SEEDS).astype(np.float32)
-        following = rng.normal(size=(SEEDS, OBSERVATION)).astype(np.float32)
+        action = rng.normal(size=(rows, ACTION)).astype(np.float32)
+        reward = rng.normal(size=rows).astype(np.float32)
+        following = rng.normal(size=(rows, OBSERVATION)).astype(np.float32)
         transition = (observation, action, reward, terminated, truncated, following)
         buffer = insert(buffer, *transition)
-        for seed, tape in enumerate(tapes):
-            tape.insert(*(array[seed] for array in transition))
-        indices = rng.integers(0, capacity, (SEEDS, 4)).astype(np.int32)
+        for row, tape in enumerate(tape for own in tapes for tape in own):
+            tape.insert(*(array[row] for array in transition))
+        indices = rng.integers(0, environments * ring, (SEEDS, 4)).astype(np.int32)
         priorities = rng.lognormal(sigma=2, size=(SEEDS, 4)).astype(np.float32)
         priorities[rng.random((SEEDS, 4)) < 0.1] = rng.choice([np.nan, np.inf, -1.0, 0.0])
         if t % 3 == 0:
             buffer = set_priorities(buffer, indices, priorities)
-            for seed, tape in enumerate(tapes):
-                tape.set_priorities(indices[seed], priorities[seed])
+            for seed, own in enumerate(tapes):
+                give_priorities(own, indices[seed], priorities[seed])
         check_scalars_and_leaves(buffer, tapes)
         if t % check_every == 0 or t == len(flags) - 1:
             check_contents(buffer, tapes)
         ended = np.asarray(terminated) | np.asarray(truncated)
-        fresh = rng.normal(size=(SEEDS, OBSERVATION)).astype(np.float32)
+        fresh = rng.normal(size=(rows, OBSERVATION)).astype(np.float32)
         observation = np.where(ended[:, None], fresh, following)
     return buffer, tapes
 
@@ -184,15 +203,59 @@ def test_equals_the_model(ends, seed):
     play(19, 6, flags, np.random.default_rng(seed), check_every=7)
 
 
+@settings(max_examples=10, deadline=None)
+@given(
+    ends=st.lists(st.tuples(*[END] * SEEDS * 3), min_size=1, max_size=60),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_three_rings_equal_the_model(ends, seed):
+    flags = [tuple(np.array(step).T) for step in ends]
+    play(11, 4, flags, np.random.default_rng(seed), check_every=7, environments=3)
+
+
 @pytest.mark.parametrize(("capacity", "span"), [(40, 6), (8, 6), (5, 3), (3, 1), (16, 1)])
 @pytest.mark.parametrize("hazard", [0.0, 0.03, 0.3])
 def test_equals_the_model_over_many_wraps(capacity, span, hazard):
     rng = np.random.default_rng(capacity + span)
     flags = rng.random((5 * capacity + 30, 2, SEEDS)) < hazard
     buffer, tapes = play(capacity, span, flags, rng, check_every=15)
-    assert all(len(tape.slots) > 4 * capacity for tape in tapes)
+    assert all(len(tape.slots) > 4 * capacity for (tape,) in tapes)
     if hazard == 0.3:
-        assert len(set(np.asarray(buffer.cursor).tolist())) > 1, "cursors differ between seeds"
+        assert len(set(np.asarray(buffer.cursor)[:, 0])) > 1, "cursors differ between seeds"
+
+
+@pytest.mark.parametrize(("environments", "ring", "span"), [(2, 8, 6), (3, 5, 3), (2, 3, 1)])
+def test_rings_equal_the_model_over_many_wraps(environments, ring, span):
+    rng = np.random.default_rng(ring)
+    flags = rng.random((5 * ring + 30, 2, SEEDS * environments)) < 0.1
+    buffer, tapes = play(ring, span, flags, rng, check_every=15, environments=environments)
+    assert all(len(tape.slots) > 4 * ring for own in tapes for tape in own)
+    cursors = np.asarray(buffer.cursor)
+    assert (cursors[:, 0] != cursors[:, 1]).any(), "cursors differ between environments"
+
+
+def test_rings_by_hand():
+    """Two rings of 5 slots, span 2: 0-4 and 5-9; the first wraps, the second ends an episode."""
+    buffer = replay.create(
+        num_seeds=1, capacity=10, observation_size=1, action_size=1, span=2, environments=2
+    )
+    for t in range(6):
+        value = np.array([[t], [10 + t]], np.float32)
+        ends = np.array([False, t == 1])
+        buffer = insert(buffer, value, value, value[:, 0], ends & False, ends, value + 1)
+    # Ring 1: steps 0 and 1, the final observation 12, steps 2, 3 (overwritten), then wraps.
+    assert np.asarray(buffer.rows[0, :, 0]).tolist() == [5, 6, 2, 3, 4, 14, 15, 16, 12, 13]
+    assert np.asarray(buffer.cursor[0]).tolist() == [1, 2]
+    assert np.asarray(buffer.filled[0]).tolist() == [4, 4]
+    assert np.asarray(buffer.tree[0][0, :10]).nonzero()[0].tolist() == [2, 3, 4, 5, 8, 9]
+    view = jax.tree.map(lambda leaf: leaf[0], replay.view(buffer))
+    starts = jnp.array([4, 9])  # the last slot of each ring
+    sample = view.transition(starts, 2)
+    np.testing.assert_array_equal(sample.observation[:, 0], [4, 13])
+    np.testing.assert_array_equal(sample.reward, [[4, 5], [13, 14]])
+    np.testing.assert_array_equal(sample.next_observation[:, 0], [6, 15])
+    buffer = set_priorities(buffer, np.array([[9, 4]]), np.array([[5, 3]], np.float32))
+    assert np.asarray(buffer.tree[0][0, :10]).tolist() == [0, 0, 1, 1, 3, 1, 0, 0, 1, 5]
 
 
 def leaves_after(flags, span=3, capacity=12):
@@ -248,7 +311,7 @@ def test_mean_absolute_reward_of_a_large_buffer_is_accurate():
     buffer = replay.create(num_seeds=1, capacity=10**6, observation_size=1, action_size=1, span=1)
     reward = np.random.default_rng(0).uniform(0, 2, (1, 10**6)).astype(np.float32)
     buffer = dataclasses.replace(
-        buffer, reward=jnp.asarray(reward), filled=jnp.full(1, 10**6, jnp.int32)
+        buffer, reward=jnp.asarray(reward), filled=jnp.full((1, 1), 10**6, jnp.int32)
     )
     mean = jax.vmap(lambda view: view.mean_absolute_reward())(replay.view(buffer))
     np.testing.assert_allclose(mean[0], reward.mean(dtype=np.float64), rtol=1e-6)
@@ -339,6 +402,9 @@ def test_sampling_an_empty_buffer_gives_an_index_in_range():
         ({"action_size": 0}, "action_size must be at least 1"),
         ({"observation_size": -1}, "observation_size must be at least 1"),
         ({"row_dtype": jnp.int8}, "row_dtype must be one of float32, bfloat16, float16"),
+        ({"environments": 0}, "environments must be at least 1, not 0"),
+        ({"environments": 3}, "capacity 8 cannot be shared evenly by 3 environments: use 6 or"),
+        ({"environments": 2}, "for a span of 6 and 2 environments: use at least 16"),
     ],
 )
 @pytest.mark.parametrize("function", [replay.create, replay.nbytes])

@@ -12,15 +12,16 @@ from mst_jax import replay
 SIZES = {"num_seeds": 2, "capacity": 40, "observation_size": 3, "action_size": 2, "span": 4}
 
 
-def filled_buffer(steps, row_dtype=jnp.float32):
+def filled_buffer(steps, row_dtype=jnp.float32, environments=1):
     rng = np.random.default_rng(0)
-    buffer = replay.create(**SIZES, row_dtype=row_dtype)
+    rows = 2 * environments
+    buffer = replay.create(**SIZES, row_dtype=row_dtype, environments=environments)
     insert = jax.jit(replay.insert, donate_argnums=0)
     for _ in range(steps):
-        ends = rng.random((2, 2)) < 0.1
-        observations = rng.normal(size=(2, 2, 3))
+        ends = rng.random((2, rows)) < 0.1
+        observations = rng.normal(size=(2, rows, 3))
         buffer = insert(
-            buffer, observations[0], rng.normal(size=(2, 2)), rng.normal(size=2), *ends,
+            buffer, observations[0], rng.normal(size=(rows, 2)), rng.normal(size=rows), *ends,
             observations[1],
         )  # fmt: skip
         indices = rng.integers(0, 40, (2, 5))
@@ -52,6 +53,18 @@ def test_round_trip_through_a_file_is_bit_exact(steps, row_dtype):
     restored = replay.unpack(dict(np.load(file)), like=shapes(row_dtype=row_dtype))
     assert_equal(restored, buffer)
     assert_equal(replay.unpack(replay.pack(buffer), like=buffer), buffer)
+
+
+@pytest.mark.parametrize("steps", [0, 7, 60])
+def test_round_trip_of_several_rings_is_bit_exact(steps):
+    buffer, like = filled_buffer(steps, environments=4), shapes(environments=4)
+    arrays = replay.pack(buffer)
+    written = min(int(buffer.filled.max()) + 1, 10)
+    assert arrays["rows"].shape == (8, written, 5)
+    assert arrays["cursor"].shape == arrays["filled"].shape == arrays["steps"].shape == (8,)
+    assert_equal(replay.unpack(arrays, like=like), buffer)
+    with pytest.raises(ValueError, match=r"cursor is int32\[8\], expected int32\[2\]"):
+        replay.unpack(arrays, like=shapes())
 
 
 def test_packs_written_slots_only():

@@ -25,27 +25,33 @@ def collectives():
     """Compiles the learning program of four seeds, one on each device."""
     env, config = envs.make("probe:point"), small_config("mst", "ddpg")
     agent = make_agent("ddpg", config, env.spec, 1_000)
-    driver, run = make_driver(agent, env, [0, 1, 2, 3], 500, np.float32)
-    program = driver._programs._jitted[True].lower(run, np.int32(1)).compile()
+    texts = []
+    for environments in (1, 2):
+        driver, run = make_driver(
+            agent, env, [0, 1, 2, 3], 500, np.float32, environments=environments
+        )
+        program = driver._programs._jitted[True].lower(run, np.int32(1)).compile()
+        texts.append(program.as_text())
     return {
         "devices": len(jax.local_devices()),
         "seeds_on_each": sorted(
             {leaf.addressable_shards[0].data.shape[0] for leaf in jax.tree.leaves(run.agent)}
         ),
         "on": sorted({len(leaf.sharding.device_set) for leaf in jax.tree.leaves(run)}),
-        "collectives": sorted({found[0] for found in COLLECTIVE.findall(program.as_text())}),
+        "collectives": sorted({found[0] for found in COLLECTIVE.findall("".join(texts))}),
+        "environments_on_each": run.observation.addressable_shards[0].data.shape[0],
         "meshes": [getattr(sharding.seed_mesh(n), "size", None) for n in (1, 2, 3, 6, 8)],
     }
 
 
 def same_as_one_device():
-    """Four seeds on four devices and on one, after 25 updates and one rewiring."""
+    """Four seeds of two environments on four devices and on one; 25 updates, one rewiring."""
     ends = []
     for mesh in (sharding.seed_mesh, lambda _: None):
         with mock.patch.object(drivers, "seed_mesh", mesh):
             env, config = envs.make("probe:point"), small_config("mst", "ddpg")
             agent = make_agent("ddpg", config, env.spec, 1_000)
-            driver, run = make_driver(agent, env, [0, 1, 2, 3], 500, np.float32)
+            driver, run = make_driver(agent, env, [0, 1, 2, 3], 500, np.float32, environments=2)
             first = arrays.run_to_arrays(run)
             run = advance(driver, agent, run, 64 + 25)
             masks = arrays.flatten(agent.masks(run.agent))

@@ -30,6 +30,7 @@ def test_every_device_has_its_seeds_and_none_talks_to_another():
     assert found["devices"] == 4
     assert found["on"] == [4]
     assert found["seeds_on_each"] == [1]
+    assert found["environments_on_each"] == 2
     assert found["collectives"] == []
     # 3 seeds use 3 devices, 6 use 3, 8 use 4, and one seed is left as it is.
     assert found["meshes"] == [None, 2, 3, 3, 4]
