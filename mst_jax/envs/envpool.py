@@ -1,4 +1,4 @@
-"""EnvPool's C++ version of the DeepMind Control Suite: the same tasks, several times faster.
+"""EnvPool's C++ version of the DeepMind Control Suite: the same tasks without Python.
 
 EnvPool is a vector environment by itself (threads in C++), so no worker processes are needed. Its
 observations hold fields that dm_control's do not: dm_control's are selected, in dm_control's order.
