@@ -4,13 +4,13 @@ The context is made here rather than by dm_control or `mujoco.Renderer`: both ch
 first imported, by MUJOCO_GL, which is `disabled` where only states are needed.
 """
 
-import ctypes.util
-import os
 from importlib import import_module
 from typing import Any
 
 import mujoco
 import numpy as np
+
+from mst_jax.envs import opengl
 
 MOST_SHAPES = 10_000  # a terrain has thousands
 
@@ -62,14 +62,11 @@ class Camera:
 
 def _context(width: int, height: int) -> Any:
     """An OpenGL context made current: MUJOCO_GL's if it names one, else what is installed."""
-    chosen = os.environ.get("MUJOCO_GL", "").lower()
-    if chosen not in ("egl", "osmesa"):
-        installed = [name for name in ("EGL", "OSMesa") if ctypes.util.find_library(name)]
-        if not installed:
-            raise ValueError(
-                "pictures need EGL or OSMesa, and neither is installed: apt-get install libosmesa6"
-            )
-        chosen = installed[0].lower()
+    chosen = opengl.named() or opengl.installed()
+    if chosen is None:
+        raise ValueError(
+            "pictures need EGL or OSMesa, and neither is installed: apt-get install libosmesa6"
+        )
     try:
         context = import_module(f"mujoco.{chosen}").GLContext(width, height)
         context.make_current()

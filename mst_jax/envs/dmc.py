@@ -13,8 +13,11 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from absl import logging
 
-# Must precede the import: looking for a display would print warnings, and states need none.
-os.environ.setdefault("MUJOCO_GL", "disabled")
+from mst_jax.envs import opengl
+
+# Must precede the import: looking for a display would print warnings, and states need none. One
+# that is named and not there would end in a traceback.
+os.environ.setdefault("MUJOCO_GL", opengl.named() or "disabled")
 
 import mujoco
 from dm_control import _render, suite

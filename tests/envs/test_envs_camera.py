@@ -1,6 +1,7 @@
 """Pictures, and the stages that are pictured."""
 
 import ctypes.util
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ import mujoco
 import numpy as np
 import pytest
 
+from mst_jax import envs
 from mst_jax.envs.base import Spec, episode_seed
 from mst_jax.envs.camera import Camera
 from mst_jax.envs.episodic import Simulation, episodic
@@ -66,6 +68,18 @@ def test_no_way_to_draw_is_one_line(ball, monkeypatch):
     monkeypatch.setattr(ctypes.util, "find_library", lambda name: None)
     with pytest.raises(ValueError, match=r"^pictures need EGL or OSMesa[^\n]*apt-get install"):
         Camera(ball[0])
+
+
+@pytest.mark.parametrize("name", ["egl", "osmesa"])
+def test_an_opengl_that_is_named_and_not_there_is_one_line(ball, monkeypatch, name):
+    monkeypatch.setenv("MUJOCO_GL", name)
+    monkeypatch.setattr(ctypes.util, "find_library", lambda name: None)
+    told = rf"^MUJOCO_GL={name}, but [^\n]* is not installed: unset MUJOCO_GL, or apt-get[^\n]*$"
+    with pytest.raises(ValueError, match=told):
+        Camera(ball[0])
+    monkeypatch.delitem(sys.modules, "mst_jax.envs.dmc", raising=False)
+    with pytest.raises(ValueError, match=told):  # before dm_control looks for it
+        envs.make("dmc:cartpole-swingup")
 
 
 def test_a_broken_driver_is_one_line(ball, monkeypatch):
