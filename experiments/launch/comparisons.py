@@ -6,11 +6,12 @@ from typing import NamedTuple
 import numpy as np
 
 from experiments.studies.base import Labels
-from experiments.studies.results import Group, Results, common_units
+from experiments.studies.results import Group, Results, comparable
 from mst_jax.analysis import (
     Estimate,
     Paired,
     estimate,
+    normalised,
     paired,
     probability_of_improvement,
     seeds_needed,
@@ -78,14 +79,14 @@ def compare_all(results: Results, baseline: Labels) -> tuple[list[Comparison], l
 
 
 def _pools(groups: Sequence[Group], base: dict[str, Group]) -> list[dict[str, list[int]]]:
-    """{task: common seeds} for each comparison: all tasks in one if they have a common unit."""
+    """{task: common seeds} for each comparison: all tasks in one if they have scores."""
     common = {
         group.task: sorted(group.final.keys() & base[group.task].final.keys())
         for group in groups
         if group.task in base
     }
     common = {task: seeds for task, seeds in common.items() if seeds}
-    if common and common_units(common) is not None:
+    if common and comparable(common):
         return [common]
     return [{task: seeds} for task, seeds in common.items()]
 
@@ -94,16 +95,14 @@ def _compare(
     groups: Sequence[Group], base: dict[str, Group], common: dict[str, list[int]]
 ) -> Comparison:
     """A variant's groups against the baseline's on some tasks and seeds."""
-    units = common_units(common) if len(common) > 1 else None
-    units = units or dict.fromkeys(common, 1.0)
+    scored = len(common) > 1
     own = {group.task: group for group in groups}
-    pair = [
-        [
-            np.array([side[task].final[s] for s in seeds]) / units[task]
-            for task, seeds in common.items()
-        ]
-        for side in (own, base)
-    ]
+
+    def runs(side: dict[str, Group], task: str) -> np.ndarray:
+        returns = np.array([side[task].final[seed] for seed in common[task]])
+        return normalised(task, returns) if scored else returns
+
+    pair = [[runs(side, task) for task in common] for side in (own, base)]
     difference = paired(*pair)
     spread = float(np.mean([np.std(run, ddof=1) for side in pair for run in side if len(run) > 1]))
     value = float(difference.difference.value)
@@ -112,7 +111,7 @@ def _compare(
         variant=groups[0].variant,
         tasks=tuple(common),
         seeds=min(map(len, common.values())),
-        unit="return" if len(common) == 1 else "score",
+        unit="score" if scored else "return",
         paired=difference,
         better=estimate(probability_of_improvement, *pair),
         needed=seeds_needed(value, spread) if value and np.isfinite(spread) else None,

@@ -8,7 +8,7 @@ from typing import Any
 from experiments.launch.comparisons import FEWEST_SEEDS, LEVEL, Comparison, compare_all
 from experiments.launch.study_folder import Status, StudyFolder
 from experiments.studies import Cell, Study
-from experiments.studies.results import Results, common_units, scores
+from experiments.studies.results import Results, comparable, scores
 from mst_jax.analysis import Estimate, estimate, iqm, mean, median, optimality_gap
 
 
@@ -108,14 +108,14 @@ def _per_task(results: Results) -> str:
 
 
 def _over_tasks(results: Results) -> str:
-    """Aggregates of each variant over tasks, if there are several and all have a unit."""
+    """Aggregates of each variant over tasks, if there are several and all have scores."""
     rows = []
     for agent, variant in dict.fromkeys((g.agent, g.variant) for g in results.groups):
         groups = results.named(agent, variant)
-        units = common_units(group.task for group in groups)
-        if len(groups) < 2 or units is None or not all(group.final for group in groups):
+        known = comparable(group.task for group in groups)
+        if len(groups) < 2 or not known or not all(group.final for group in groups):
             continue
-        values = scores(groups, units)
+        values = scores(groups)
         estimators = (iqm, mean, median, optimality_gap)
         rows.append([agent, variant, *(_show(estimate(e, values)) for e in estimators)])
     if not rows:
@@ -144,8 +144,8 @@ def _comparisons(study: Study, results: Results) -> str:
         for c in found
     ]
     explained = (
-        "Differences are paired by seed and averaged over tasks, if they have a common "
-        "unit; p is of the sign-flip test over "
+        "Differences are paired by seed and averaged over tasks, if all have "
+        "scores; p is of the sign-flip test over "
         "pairs, before any correction. The last column is the seeds a side with which a t-test "
         "finds the measured difference, were it true, with probability 0.8."
     )

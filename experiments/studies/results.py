@@ -1,13 +1,13 @@
 """What a study's runs found, grouped by variant, with what is missing."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from experiments.studies.base import Labels
-from mst_jax.analysis import Row, last_rows, unit_of
+from mst_jax.analysis import Row, last_rows, normalised, score_range
 
 
 @dataclass
@@ -108,13 +108,11 @@ class Results:
         ]
 
 
-def scores(groups: Iterable[Group], units: Mapping[str, float] | None = None) -> list[np.ndarray]:
-    """Final returns of each group in units of its task (1 by default), as statistics take them."""
-    return [group.returns / (units or {}).get(group.task, 1.0) for group in groups]
+def scores(groups: Iterable[Group]) -> list[np.ndarray]:
+    """Final returns of each group as scores, as statistics over tasks take them."""
+    return [normalised(group.task, group.returns) for group in groups]
 
 
-def common_units(tasks: Iterable[str]) -> dict[str, float] | None:
-    """Task -> unit, when all tasks have one; returns of others must not be averaged over tasks."""
-    units = {task: unit_of(task) for task in tasks}
-    known = {task: unit for task, unit in units.items() if unit is not None}
-    return known if len(known) == len(units) else None
+def comparable(tasks: Iterable[str]) -> bool:
+    """Whether all tasks have scores; returns of others must not be averaged over tasks."""
+    return all(score_range(task) is not None for task in tasks)

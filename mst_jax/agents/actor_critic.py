@@ -27,7 +27,6 @@ from mst_jax.agents.trained import (
     copied,
     make_trained,
     replaced,
-    with_temperature,
 )
 
 
@@ -233,9 +232,7 @@ def make_actor_critic(
     )
     updates = max(1, total_steps - config.learning_starts) * config.updates_per_step
     inits = {"critic": critic.init, "actor": actor_init}
-    trained = make_trained(config, inits, updates, plans)
-    if temperature is not None:
-        trained = with_temperature(trained, temperature.initial, temperature.learning_rate)
+    trained = make_trained(config, inits, updates, plans, temperature=temperature)
     return ActorCritic(config, sizes, critic, trained)
 
 

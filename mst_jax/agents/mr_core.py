@@ -23,7 +23,6 @@ from mst_jax.agents.trained import (
     copied,
     make_trained,
     replaced,
-    with_temperature,
 )
 
 
@@ -257,9 +256,7 @@ def make_core(
     inits = {"encoder": encoder.init, "critic": critic.init, "actor": actor_init}
     total_updates = max(1, total_steps - config.learning_starts)
     clips = {"critic": config.max_grad_norm}
-    trained = make_trained(config, inits, total_updates, plans, clips)
-    if temperature is not None:
-        trained = with_temperature(trained, temperature.initial, temperature.learning_rate)
+    trained = make_trained(config, inits, total_updates, plans, clips, temperature=temperature)
     return MRCore(config, encoder, critic, trained)
 
 

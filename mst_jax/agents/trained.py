@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from mst_jax import topology
+from mst_jax.agents.actor_critic_config import TemperatureConfig
 from mst_jax.agents.base import Numbers
 from mst_jax.agents.modules import make_optimizer, plan_module
 
@@ -89,6 +90,7 @@ def make_trained(
     total_updates: int,
     plans: Mapping[str, topology.Plan] | None = None,
     max_grad_norms: Mapping[str, float] | None = None,
+    temperature: TemperatureConfig | None = None,
 ) -> Trained:
     """Plans and optimizers of modules whose settings are `config.<module>`.
 
@@ -98,6 +100,8 @@ def make_trained(
         total_updates: optimizer steps of the run, from which schedules take their end.
         plans: topology plans to use instead of those that the settings describe.
         max_grad_norms: module -> clip of the gradient's norm, where there is one.
+        temperature: of a maximum-entropy agent, which adds the module `temperature`: a
+            log-temperature scalar under Adam without decay.
 
     Returns:
         The modules.
@@ -119,17 +123,11 @@ def make_trained(
     optimizers = {
         name: make_optimizer(getattr(config, name), plans[name], clips.get(name)) for name in inits
     }
+    if temperature is not None:
+        init = lambda _: jnp.log(jnp.asarray(temperature.initial, jnp.float32))  # noqa: E731
+        inits = {**inits, "temperature": init}
+        optimizers["temperature"] = optax.adam(temperature.learning_rate)
     return Trained(inits, optimizers, plans)
-
-
-def with_temperature(trained: Trained, initial: float, learning_rate: float) -> Trained:
-    """Adds the module `temperature`: a log-temperature scalar under Adam without decay."""
-    init = lambda _: jnp.log(jnp.asarray(initial, jnp.float32))  # noqa: E731
-    return Trained(
-        {**trained.inits, "temperature": init},
-        {**trained.optimizers, "temperature": optax.adam(learning_rate)},
-        trained.plans,
-    )
 
 
 def replaced(state: Any, name: str, params: Tree, opt_state: Tree) -> Any:

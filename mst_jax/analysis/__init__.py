@@ -6,7 +6,7 @@ from mst_jax.analysis.curves import Curve, Published, draw_curves, read_curve, r
 from mst_jax.analysis.degrees import draw_degrees, erdos_renyi_degrees
 from mst_jax.analysis.history import TopologyHistory, read_history
 from mst_jax.analysis.movement import movement
-from mst_jax.analysis.normalised import normalised, unit_of
+from mst_jax.analysis.normalised import normalised, score_range
 from mst_jax.analysis.panels import Lines, draw_panels
 from mst_jax.analysis.plasticity import plasticity
 from mst_jax.analysis.report import Report, layer_table, write_report
@@ -77,10 +77,10 @@ __all__ = [
     "read_layers",
     "read_published",
     "read_results",
+    "score_range",
     "seeds_needed",
     "spec_of",
     "title_of",
-    "unit_of",
     "updates_at",
     "write_csv",
     "write_report",

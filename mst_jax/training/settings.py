@@ -110,9 +110,13 @@ class Settings:
 
     @property
     def folder_name(self) -> str:
-        """suite-task/agent-recipe-seedsA-B: distinct for each task, recipe and seed block."""
+        """suite-task/agent-recipe-seedsA-B, distinct for each task, recipe and seed block.
+
+        With E environments of each seed, -envsE comes before the seeds.
+        """
+        several = f"-envs{self.environments}" if self.environments > 1 else ""
         block = f"{self.seed}-{self.seed + self.seeds - 1}"
-        return f"{self.task.replace(':', '-')}/{self.agent}-{self.recipe}-seeds{block}"
+        return f"{self.task.replace(':', '-')}/{self.agent}-{self.recipe}{several}-seeds{block}"
 
 
 def write_settings(folder: Path, settings: Settings) -> None:

@@ -9,6 +9,7 @@ from small_runs import small_config, small_settings
 
 from experiments.recipes import make_config
 from mst_jax import analysis
+from mst_jax.analysis.normalised import ATARI
 from mst_jax.analysis.results_table import _total_seconds
 
 
@@ -79,11 +80,18 @@ def test_the_last_evaluation_of_every_seed():
         analysis.by_task(rows)
 
 
-def test_normalised_scores_have_a_unit_or_are_refused():
+def test_normalised_scores_have_a_range_or_are_refused():
     np.testing.assert_array_equal(analysis.normalised("dmc:dog-run", np.array([500.0])), [0.5])
     assert analysis.normalised("gym:Ant-v5", 6902.0) == 1.0
-    assert analysis.unit_of("dmc:lqr-lqr_2_1") is None
-    with pytest.raises(ValueError, match="no agreed unit"):
+    # A human plays Pong to 14.6, chance to -20.7: halfway is -3.05.
+    np.testing.assert_allclose(
+        analysis.normalised("atari:Pong", [-20.7, -3.05, 14.6]), [0.0, 0.5, 1.0], atol=1e-12
+    )
+    assert analysis.score_range("dmc:lqr-lqr_2_1") is None
+    assert analysis.score_range("atari:Tetris") is None
+    assert len(ATARI) == 26
+    assert all(human > chance for chance, human in ATARI.values())
+    with pytest.raises(ValueError, match="no agreed range"):
         analysis.normalised("brax:ant", 1.0)
 
 

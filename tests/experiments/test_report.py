@@ -59,13 +59,13 @@ def test_supported_and_unsupported_differences(tmp_path):
             fake_run(folder, cell, finals[cell.labels["recipe"]])
     text, results = report_of(study, folder, cells)
     assert "supported: worse" in line_with(text, "- mrq dense-1x1 on ")
-    assert "interval contains zero" in line_with(text, "- mrq all_static-1x1:")
-    assert "supported: better" in line_with(text, "- mrq swap-1x1:")
+    assert "interval contains zero" in line_with(text, "- mrq all_static-1x1 on ")
+    assert "supported: better" in line_with(text, "- mrq swap-1x1 on ")
     assert "no seed in common" in line_with(text, "- mrq all_rigl-1x1:")
     assert line_with(text, "all_rigl-1x1: seeds") == (
         "- probe:point mrq all_rigl-1x1: seeds 0, 1, 2, 3, 4, 5, 6, 7"
     )
-    row = line_with(text, "| mrq | dense-1x1 | 1 |").split(" | ")
+    row = line_with(text, "| mrq | dense-1x1 | probe:point |").split(" | ")
     assert row[3] == "-100 [-100, -100] (return)"
     assert (row[4], row[5], row[6]) == ("8", "0%", f"{2 / 2**8:.3g}")
     per_task = line_with(text, "| probe:point | mrq | mst-1x1 |").split(" | ")
