@@ -94,7 +94,12 @@ def test_termination_does_not_bootstrap(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "environments"), [*((name, 1) for name in sorted(AGENTS)), ("mrq", 4), ("sac", 4)]
+    ("name", "environments"),
+    [
+        *((name, 1) for name in sorted(AGENTS)),
+        ("mrq", 4),
+        pytest.param("sac", 4, marks=pytest.mark.slow),
+    ],
 )
 def test_credit_travels_over_two_steps(name, environments):
     """With several environments, whose cues differ: none is paid another's reward."""

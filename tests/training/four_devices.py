@@ -25,23 +25,29 @@ def collectives():
     """Compiles the learning program of four seeds, one on each device."""
     env, config = envs.make("probe:point"), small_config("mst", "ddpg")
     agent = make_agent("ddpg", config, env.spec, 1_000)
-    texts = []
-    for environments in (1, 2):
-        driver, run = make_driver(
-            agent, env, [0, 1, 2, 3], 500, np.float32, environments=environments
-        )
-        program = driver._programs._jitted[True].lower(run, np.int32(1)).compile()
-        texts.append(program.as_text())
+    driver, run = make_driver(agent, env, [0, 1, 2, 3], 500, np.float32, environments=2)
+    text = driver._programs._jitted[True].lower(run, np.int32(1)).compile().as_text()
     return {
         "devices": len(jax.local_devices()),
         "seeds_on_each": sorted(
             {leaf.addressable_shards[0].data.shape[0] for leaf in jax.tree.leaves(run.agent)}
         ),
         "on": sorted({len(leaf.sharding.device_set) for leaf in jax.tree.leaves(run)}),
-        "collectives": sorted({found[0] for found in COLLECTIVE.findall("".join(texts))}),
+        "collectives": sorted({found[0] for found in COLLECTIVE.findall(text)}),
         "environments_on_each": run.observation.addressable_shards[0].data.shape[0],
         "meshes": [getattr(sharding.seed_mesh(n), "size", None) for n in (1, 2, 3, 6, 8)],
     }
+
+
+def host_environments():
+    """How the step of four host environments is laid out over the devices."""
+    task, config = envs.make("dmc:cartpole-swingup"), small_config("dense", "ddpg")
+    agent = make_agent("ddpg", config, task.spec, 1_000)
+    driver, run = make_driver(agent, task, [0, 1, 2, 3], 500, np.float32)
+    timestep = driver._env.step(np.asarray(run.action))
+    program = driver._programs._jitted[False].lower(run, timestep).compile()
+    driver.close()
+    return sorted({str(place.spec) for place in jax.tree.leaves(program.input_shardings[0][1])})
 
 
 def same_as_one_device():
@@ -80,9 +86,10 @@ def resumed(folder):
 
 if __name__ == "__main__":
     what = sys.argv[1]
-    found = collectives() if what == "collectives" else None
-    if what == "one_device":
-        found = same_as_one_device()
-    if what == "resumed":
-        found = resumed(Path(sys.argv[2]))
-    print(json.dumps(found))  # noqa: T201
+    parts = {
+        "collectives": collectives,
+        "host": host_environments,
+        "one_device": same_as_one_device,
+        "resumed": resumed,
+    }
+    print(json.dumps(parts[what](*map(Path, sys.argv[2:]))))  # noqa: T201

@@ -37,6 +37,11 @@ def test_every_device_has_its_seeds_and_none_talks_to_another():
 
 
 @pytest.mark.slow
+def test_each_device_is_sent_its_own_host_environments():
+    assert on_four_devices("host") == ["PartitionSpec('seed',)"]
+
+
+@pytest.mark.slow
 def test_four_devices_compute_what_one_does():
     """DESIGN rule 5: start, keys and masks bit-equal, parameters to 1e-4 over 50 updates."""
     found = on_four_devices("one_device")
