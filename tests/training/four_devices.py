@@ -40,14 +40,15 @@ def collectives():
 
 
 def host_environments():
-    """How the step of four host environments is laid out over the devices."""
+    """Whether each device is sent the steps of its own seeds' host environments only."""
     task, config = envs.make("dmc:cartpole-swingup"), small_config("dense", "ddpg")
     agent = make_agent("ddpg", config, task.spec, 1_000)
     driver, run = make_driver(agent, task, [0, 1, 2, 3], 500, np.float32)
     timestep = driver._env.step(np.asarray(run.action))
     program = driver._programs._jitted[False].lower(run, timestep).compile()
     driver.close()
-    return sorted({str(place.spec) for place in jax.tree.leaves(program.input_shardings[0][1])})
+    places = jax.tree.leaves(program.input_shardings[0][1])
+    return len(places) == 5 and all(place.spec == sharding.SEEDS for place in places)
 
 
 def same_as_one_device():

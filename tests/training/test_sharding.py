@@ -38,7 +38,7 @@ def test_every_device_has_its_seeds_and_none_talks_to_another():
 
 @pytest.mark.slow
 def test_each_device_is_sent_its_own_host_environments():
-    assert on_four_devices("host") == ["PartitionSpec('seed',)"]
+    assert on_four_devices("host") is True
 
 
 @pytest.mark.slow
