@@ -82,7 +82,9 @@ def test_a_seed_among_others_steps_as_alone():
     jax.tree.map(np.testing.assert_array_equal, *ends)
 
 
-@pytest.mark.parametrize("task", ["probe:point", "dmc:cartpole-swingup"])
+@pytest.mark.parametrize(
+    "task", [pytest.param("probe:point", marks=pytest.mark.slow), "dmc:cartpole-swingup"]
+)
 def test_going_back_to_a_snapshot_repeats_what_followed(task):
     """In the middle of episodes, on the device and on the host, while learning."""
     task, config = envs.make(task), small_config("mst", "ddpg")
