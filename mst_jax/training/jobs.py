@@ -139,7 +139,7 @@ def make_program(jobs: Sequence[Job]) -> Program:
 
     Raises:
         ValueError: when the runs differ in more than seeds, sparsity, drop fraction and learning
-            rate, or are at different steps.
+            rate, are at different steps, or have one folder.
     """
     first = jobs[0]
     shared = [_shared(job.settings) for job in jobs]
@@ -149,6 +149,9 @@ def make_program(jobs: Sequence[Job]) -> Program:
             raise ValueError(f"runs of one program must agree in {different[0]}")
     if len({job.checkpoint.step if job.checkpoint else 0 for job in jobs}) > 1:
         raise ValueError("runs of one program must continue from the same step")
+    folders = [job.folder for job in jobs]
+    if len(set(folders)) < len(folders):
+        raise ValueError(f"two runs would write to {max(folders, key=folders.count)}")
     configs = [job.settings.config for job in jobs]
     if all(config == configs[0] for config in configs):
         return Program(tuple(jobs), first.agent, None)

@@ -133,6 +133,7 @@ def test_help_is_readable_and_lists_settings_with_the_recipes_values():
         (["--vary=critic.sparsity=0.5,x"], "--vary=critic.sparsity=0.5,x is not MODULE.SETTING="),
         (["--vary=critic.interval=50,100"], "with one of sparsity, drop_fraction, learning_rate"),
         (["--vary=critic.sparsity=0.5,1.5"], "critic.sparsity=1.5"),
+        (["--vary=critic.sparsity=0.5,0.5"], "two runs would write to"),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else "",
 )
