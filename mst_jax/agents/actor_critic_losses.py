@@ -3,6 +3,7 @@
 Values have a last axis of heads: one, or two of which the smaller counts.
 """
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -37,17 +38,22 @@ def td_target(
     Returns:
         Targets (B,).
     """
+    chex.assert_rank([reward, terminated, next_values], [1, 1, 2])
+    chex.assert_rank(next_entropy_bonus, {0, 1})
     soft_value = jnp.min(next_values, axis=-1) + next_entropy_bonus
     return reward + discount * (1.0 - terminated) * soft_value
 
 
 def critic_loss(values: jax.Array, target: jax.Array) -> jax.Array:
     """Mean of (Q - y)^2 over the batch, summed over heads; (B, heads), (B,) to a scalar."""
+    chex.assert_rank([values, target], [2, 1])
+    chex.assert_equal_shape_prefix([values, target], 1)
     return jnp.mean(jnp.sum(jnp.square(values - target[:, None]), axis=-1))
 
 
 def actor_loss(values: jax.Array, entropy_cost: jax.Array | float = 0.0) -> jax.Array:
     """Mean of alpha log pi - min Q; values (B, heads), cost alpha log pi (B,) or 0, to a scalar."""
+    chex.assert_rank([values, entropy_cost], [2, {0, 1}])
     return jnp.mean(entropy_cost - jnp.min(values, axis=-1))
 
 
@@ -55,4 +61,5 @@ def temperature_loss(
     log_temperature: jax.Array, entropy: jax.Array, target_entropy: float
 ) -> jax.Array:
     """Product alpha (H - H_target); the entropy is a constant here; scalars."""
+    chex.assert_rank([log_temperature, entropy], 0)
     return jnp.exp(log_temperature) * (entropy - target_entropy)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from mst_jax import networks, topology
 from mst_jax.agents import actor_critic_losses as losses
+from mst_jax.agents import draws
 from mst_jax.agents.actor_critic import (
     ActorCritic,
     ActorCriticState,
@@ -38,7 +39,7 @@ class DDPG:
         """Action (A,) for an observation (O,), with noise when there is a key."""
         features = self.core.normalize(state, observation)
         action = jnp.tanh(self.actor.apply(state.params["actor"], features))
-        return action if key is None else self.noisy(action, jax.random.normal(key, action.shape))
+        return action if key is None else self.noisy(action, draws.normal(key, action.shape))
 
     def noisy(self, action: jax.Array, noise: jax.Array) -> jax.Array:
         """Actions with scaled standard normal noise of the same shape, within [-1, 1]."""
@@ -52,7 +53,7 @@ class DDPG:
         self, state: ActorCriticState, batch: Batch, key: jax.Array, step: jax.Array
     ) -> tuple[ActorCriticState, Metrics]:
         """Actor, critic and target, once each, on one batch."""
-        noises = jax.random.normal(key, (2, *batch.action.shape))
+        noises = draws.normal(key, (2, *batch.action.shape))
         state, actor_metrics = self.update_actor(state, batch, noises[0], step)
         next_action = self.noisy_action(state.params["actor"], batch.next_observation, noises[1])
         state, critic_metrics = self.core.update_critic(state, batch, next_action, 0.0, step)
@@ -83,7 +84,7 @@ class DDPG:
 
     def probe(self, state: ActorCriticState, batch: Batch, key: jax.Array) -> dict[str, Probe]:
         """Both networks on one batch, for diagnostics."""
-        params, noises = state.params, jax.random.normal(key, (2, *batch.action.shape))
+        params, noises = state.params, draws.normal(key, (2, *batch.action.shape))
         next_action = self.noisy_action(params["actor"], batch.next_observation, noises[1])
         target = self.core.target(state, batch, next_action, 0.0)
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from mst_jax import networks, topology
+from mst_jax.agents import draws
 from mst_jax.agents import mrq_losses as losses
 from mst_jax.agents.base import Agent, Metrics, Probe, Sizes
 from mst_jax.agents.mr_core import MRCore, MRState, agent_of, make_core
@@ -28,31 +29,24 @@ class MRQ:
         action = jnp.tanh(self.actor.apply(state.params["actor"], zs))
         if key is None:
             return action
-        noise = self.core.config.exploration_noise * jax.random.normal(key, action.shape)
+        noise = self.core.config.exploration_noise * draws.normal(key, action.shape)
         return jnp.clip(action + noise, -1.0, 1.0)
 
     def update(
         self, state: MRState, batch: Any, key: jax.Array, step: jax.Array
     ) -> tuple[MRState, jax.Array, Metrics]:
-        """Critic, then actor, on one batch, with noise drawn from the key."""
-        noise = self.core.config.target_noise * jax.random.normal(key, batch.action.shape)
-        return self.update_critic_and_actor(state, batch, noise, step)
-
-    def update_critic_and_actor(
-        self, state: MRState, batch: Any, noise: jax.Array, step: jax.Array
-    ) -> tuple[MRState, jax.Array, Metrics]:
         """One critic step, then one actor step with the new critic, on one batch (§6.4, §6.5).
 
-        `noise` (B, A) is the target policy's smoothing noise before its clip. Returns the new
-        state, the priorities (B,) of the batch and metrics.
+        Returns the new state, the priorities (B,) of the batch and metrics.
         """
+        noise = self.core.config.target_noise * draws.normal(key, batch.action.shape)
         target = self.target(state, batch, noise)
         state, priorities, critic_metrics = self.core.update_critic(state, batch, target, step)
         state, actor_metrics = self.update_actor(state, batch, step)
         return state, priorities, {**critic_metrics, **actor_metrics}
 
     def target(self, state: MRState, batch: Any, noise: jax.Array) -> jax.Array:
-        """The critic's n-step target (B,) from the target networks."""
+        """The critic's n-step target (B,) from the target networks, with unclipped noise (B, A)."""
         config, targets = self.core.config, state.target_params
         next_zs = self.core.encoder.zs(targets["encoder"], batch.next_observation)
         next_action = losses.target_action(
@@ -93,7 +87,7 @@ class MRQ:
         """Critic and actor on one batch, for diagnostics."""
         params = state.params
         zs = self.core.encoder.zs(params["encoder"], batch.observation)
-        noise = self.core.config.target_noise * jax.random.normal(key, batch.action.shape)
+        noise = self.core.config.target_noise * draws.normal(key, batch.action.shape)
         actor = Probe(
             params["actor"],
             topology.masks(state.opt_state["actor"]),

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -60,6 +61,9 @@ def encoder_loss(
     Returns:
         The loss and its three unweighted terms.
     """
+    chex.assert_rank([observation, action, target_zs], [2, 3, 3])
+    chex.assert_rank([reward, terminated], 2)
+    chex.assert_equal_shape_prefix([action, reward, terminated, target_zs], 2)
     zs = encoder.zs(params, observation)
     alive = jnp.ones(reward.shape[0])
     dynamics = reward_error = terminal_error = jnp.zeros(())
@@ -96,6 +100,8 @@ def n_step_return(
         Sum of gamma^k r_k over steps not after a termination (B,), and gamma^n where none occurred,
         else 0 (B,).
     """
+    chex.assert_rank([reward, terminated], 2)
+    chex.assert_equal_shape([reward, terminated])
     alive = jnp.ones(reward.shape[0])
     total = jnp.zeros(reward.shape[0])
     for k in range(reward.shape[1]):
@@ -108,6 +114,7 @@ def target_action(
     params: Params, actor: Actor, next_zs: jax.Array, noise: jax.Array, noise_clip: float
 ) -> jax.Array:
     """Target policy with clipped smoothing noise (§6.4); (B, zs), scaled noise (B, A) to (B, A)."""
+    chex.assert_rank([next_zs, noise], 2)
     action = jnp.tanh(actor.apply(params, next_zs))
     return jnp.clip(action + jnp.clip(noise, -noise_clip, noise_clip), -1.0, 1.0)
 
@@ -120,6 +127,9 @@ def critic_target(
     target_reward_scale: jax.Array,
 ) -> jax.Array:
     """Target in units of the reward scale (§6.4); (B,), (B,), next values (B, 2) to (B,)."""
+    chex.assert_rank([returns, bootstrap, next_values], [1, 1, 2])
+    chex.assert_equal_shape_prefix([returns, bootstrap, next_values], 1)
+    chex.assert_rank([reward_scale, target_reward_scale], 0)
     next_value = jnp.min(next_values, axis=-1)
     return (returns + bootstrap * next_value * target_reward_scale) / reward_scale
 
@@ -129,6 +139,8 @@ def critic_loss(
 ) -> tuple[jax.Array, jax.Array]:
     """Huber loss (beta 1) of both heads against one target (§6.4), and the values (B, 2)."""
     values = critic.apply(params, zsa)
+    chex.assert_rank([values, target], [2, 1])
+    chex.assert_equal_shape_prefix([values, target], 1)
     error = jnp.abs(values - target[:, None])
     huber = jnp.where(error < 1.0, 0.5 * jnp.square(error), error - 0.5)
     return jnp.mean(huber), values
@@ -148,6 +160,7 @@ def actor_loss(
     pre_activation = actor.apply(params, zs)
     zsa = encoder.zsa(encoder_params, zs, jnp.tanh(pre_activation))
     values = critic.apply(critic_params, zsa)
+    chex.assert_rank([pre_activation, values], 2)
     return -jnp.mean(values) + pre_activation_weight * jnp.mean(jnp.square(pre_activation))
 
 
@@ -155,5 +168,7 @@ def lap_priority(
     values: jax.Array, target: jax.Array, minimum: float, exponent: float
 ) -> jax.Array:
     """Priority max(max_j |Q_j - y|, minimum)^exponent (§6.9); (B, 2), target (B,) to (B,)."""
+    chex.assert_rank([values, target], [2, 1])
+    chex.assert_equal_shape_prefix([values, target], 1)
     error = jnp.max(jnp.abs(values - target[:, None]), axis=-1)
     return jnp.maximum(error, minimum) ** exponent

@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 
 from mst_jax import networks, topology
+from mst_jax.agents import draws, soft_policy, tanh_gaussian
 from mst_jax.agents import mrq_losses as losses
-from mst_jax.agents import soft_policy, tanh_gaussian
 from mst_jax.agents.base import Agent, Metrics, Probe, Sizes
 from mst_jax.agents.mr_core import MRCore, MRState, agent_of, make_core
 from mst_jax.agents.mrq_config import MRSACConfig
@@ -40,7 +40,7 @@ class MRSAC:
     ) -> tuple[MRState, jax.Array, Metrics]:
         """Critic, actor with the new critic, temperature, once each, on one batch."""
         core = self.core
-        noises = jax.random.normal(key, (2, *batch.action.shape))
+        noises = draws.normal(key, (2, *batch.action.shape))
         target = self.target(state, batch, noises[0])
         state, priorities, critic_metrics = core.update_critic(state, batch, target, step)
         state, entropy, actor_metrics = soft_policy.update_actor(
@@ -74,7 +74,7 @@ class MRSAC:
 
     def probe(self, state: MRState, batch: Any, key: jax.Array) -> dict[str, Probe]:
         """Critic and actor on one batch, for diagnostics."""
-        noises = jax.random.normal(key, (2, *batch.action.shape))
+        noises = draws.normal(key, (2, *batch.action.shape))
         target = self.target(state, batch, noises[0])
         inputs = self.actor_inputs(state, batch)
         return {

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from mst_jax import networks, topology
-from mst_jax.agents import soft_policy, tanh_gaussian
+from mst_jax.agents import draws, soft_policy, tanh_gaussian
 from mst_jax.agents.actor_critic import (
     ActorCritic,
     ActorCriticState,
@@ -44,7 +44,7 @@ class SAC:
     ) -> tuple[ActorCriticState, Metrics]:
         """Actor, temperature, critic and target, once each, on one batch."""
         trained = self.core.trained
-        noises = jax.random.normal(key, (2, *batch.action.shape))
+        noises = draws.normal(key, (2, *batch.action.shape))
         state, entropy, actor_metrics = soft_policy.update_actor(
             trained,
             self.actor,
@@ -73,7 +73,7 @@ class SAC:
 
     def probe(self, state: ActorCriticState, batch: Batch, key: jax.Array) -> dict[str, Probe]:
         """Both networks on one batch, for diagnostics."""
-        noises = jax.random.normal(key, (2, *batch.action.shape))
+        noises = draws.normal(key, (2, *batch.action.shape))
         target = self.core.target(state, batch, *self.next_action(state, batch, noises[1]))
         return {
             "critic": self.core.critic_probe(state, batch, target),

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from mst_jax import topology
 from mst_jax.agents import actor_critic_losses as losses
-from mst_jax.agents import tanh_gaussian
+from mst_jax.agents import draws, tanh_gaussian
 from mst_jax.agents.base import Metrics, Probe
 from mst_jax.agents.trained import Trained, active_norm, replaced
 from mst_jax.networks import GaussianActor
@@ -24,7 +24,7 @@ def act(actor: GaussianActor, params: Any, features: jax.Array, key: jax.Array |
     mean, raw_log_std = actor.apply(params, features)
     if key is None:
         return jnp.tanh(mean)
-    return tanh_gaussian.sample(mean, raw_log_std, jax.random.normal(key, mean.shape))[0]
+    return tanh_gaussian.sample(mean, raw_log_std, draws.normal(key, mean.shape))[0]
 
 
 def loss(

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mst_jax.agents import actor_critic_losses
 from mst_jax.agents import mrq_losses as losses
 from mst_jax.networks import Actor, Critic, Encoder, Prediction
 
@@ -162,3 +163,30 @@ def test_target_action_clips_noise_and_action():
     zs, noise = jnp.array([[0.0], [5.0], [0.0]]), jnp.array([[0.9], [0.2], [-0.1]])
     actions = losses.target_action(None, actor, zs, noise, 0.3)
     np.testing.assert_allclose(actions[:, 0], [0.3, 1.0, -0.1], atol=1e-7)
+
+
+COLUMN, ROW, TWO = jnp.ones((4, 1)), jnp.ones(4), jnp.ones((4, 2))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: actor_critic_losses.critic_loss(COLUMN, COLUMN),
+        lambda: actor_critic_losses.critic_loss(TWO, jnp.ones(3)),
+        lambda: actor_critic_losses.td_target(COLUMN, ROW, TWO, 0.0, 0.9),
+        lambda: actor_critic_losses.td_target(ROW, COLUMN, TWO, 0.0, 0.9),
+        lambda: actor_critic_losses.td_target(ROW, ROW, TWO, COLUMN, 0.9),
+        lambda: actor_critic_losses.actor_loss(ROW),
+        lambda: actor_critic_losses.actor_loss(TWO, COLUMN),
+        lambda: actor_critic_losses.temperature_loss(jnp.zeros(()), ROW, -1.0),
+        lambda: losses.critic_loss(TWO, table_critic(TWO)[0], None, COLUMN),
+        lambda: losses.critic_target(COLUMN, ROW, TWO, jnp.ones(()), jnp.ones(())),
+        lambda: losses.critic_target(ROW, ROW, TWO, ROW, jnp.ones(())),
+        lambda: losses.n_step_return(TWO, jnp.zeros(4, bool), 0.9),
+        lambda: losses.lap_priority(TWO, COLUMN, 1.0, 0.4),
+    ],
+)
+def test_a_loss_refuses_arrays_of_another_rank(wrong):
+    """Fault E3: they would broadcast, and every number would be wrong in silence."""
+    with pytest.raises(AssertionError):
+        wrong()
