@@ -5,6 +5,7 @@ then on, for ever: a policy whose actions are zero is another policy, whatever i
 reset does not bring back the seed that was asked for.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -50,6 +51,23 @@ def diverged_by(rows: Iterable[Mapping[str, Any]]) -> int | None:
 def healthy_at(step: int, diverged: int | None) -> bool:
     """Whether a seed is healthy at a step, by what `diverged_by` says of its rows."""
     return diverged is None or step < diverged
+
+
+def return_of(row: Mapping[str, Any], diverged: int | None) -> float:
+    """The mean return in an evaluation's row; NaN where the seed or its episodes have none."""
+    known = row["return"] is not None and healthy_at(row["step"], diverged)
+    return row["return"] if known else math.nan
+
+
+def returns_of(row: Mapping[str, Any], diverged: int | None) -> list[float]:
+    """The returns of the episodes in an evaluation's row, of those that have one."""
+    seen = row.get("returns", []) if healthy_at(row["step"], diverged) else []
+    return [value for value in seen if value is not None]
+
+
+def describe_diverged(diverged: Mapping[int, int]) -> str:
+    """In words which seeds diverged and when, of {seed: step}; empty if none did."""
+    return ", ".join(f"seed {seed} diverged by step {step:,}" for seed, step in diverged.items())
 
 
 def mean_of_known(values: np.ndarray, axis: int = -1) -> np.ndarray:
