@@ -55,7 +55,11 @@ def learning_curves(results: Results, path: Path, x: str = "step", label: str = 
     A line is dotted where it is not of all seeds; a cross is the last return of a diverged one.
     """
     _panels(
-        results, path, lambda axis, groups: _draw_curves(axis, groups, x), label or "agent steps"
+        results,
+        path,
+        lambda axis, groups: _draw_curves(axis, groups, x),
+        label or "agent steps",
+        can_draw=lambda group: group.rows,
     )
 
 
@@ -70,6 +74,7 @@ def _panels(
     draw: Draw,
     xlabel: str,
     splits: Sequence[tuple[str | None, object]] = ((None, None),),
+    can_draw: Callable[[Group], object] = lambda group: group.final,
 ) -> None:
     """A row for each task and agent, a column for each value of the label that splits it."""
     pairs = results.panels
@@ -82,7 +87,7 @@ def _panels(
                 for group in results.panel(task, agent)
                 if name is None or group.labels[name] == value
             ]
-            present = [group for group in groups if group.rows]
+            present = [group for group in groups if can_draw(group)]
             if present:
                 draw(axis, present)
             title = f"{task}, {agent}" + ("" if name is None else f", {name} {value}")
@@ -92,11 +97,6 @@ def _panels(
                 axis.legend(fontsize=7, framealpha=0.7, edgecolor="none")
             _name_missing(axis, groups)
     figure.savefig(path, dpi=130)
-
-
-def _with_results(groups: Sequence[Group]) -> list[Group]:
-    """The groups that have a final return, of at least one seed."""
-    return [group for group in groups if group.final]
 
 
 def _name_missing(axis: Axes, groups: Sequence[Group]) -> None:
@@ -111,7 +111,6 @@ def _name_missing(axis: Axes, groups: Sequence[Group]) -> None:
 
 
 def _draw_size(axis: Axes, groups: Sequence[Group]) -> None:
-    groups = _with_results(groups)
     for index, kind in enumerate(dict.fromkeys(group.labels["kind"] for group in groups)):
         own = sorted(
             (g for g in groups if g.labels["kind"] == kind), key=lambda g: g.column("parameters")
@@ -130,7 +129,6 @@ def _draw_size(axis: Axes, groups: Sequence[Group]) -> None:
 
 
 def _draw_sparsity(axis: Axes, groups: Sequence[Group]) -> None:
-    groups = _with_results(groups)
     for index, network in enumerate(dict.fromkeys(group.labels["network"] for group in groups)):
         own = [group for group in groups if group.labels["network"] == network]
         xs = [float(group.labels["sparsity"]) for group in own]
@@ -156,7 +154,6 @@ def _draw_published(
 
 
 def _draw_bars(axis: Axes, groups: Sequence[Group], x: str, colour: str | None) -> None:
-    groups = _with_results(groups)
     places = list(dict.fromkeys(group.labels[x] for group in groups))
     colours = list(dict.fromkeys(group.labels[colour] if colour else None for group in groups))
     width = 0.8 / len(colours)

@@ -139,15 +139,18 @@ def draw_curves(curves: Sequence[Curve], path: Path, published: Sequence[Publish
             axis.errorbar(*points, fmt="s", color="0.3", capsize=3, label="published, mean and sd")
         axis.set(title=plain(task), xlabel="agent steps", ylabel="evaluation return")
         axis.spines[["top", "right"]].set_visible(False)
-        axis.legend(frameon=False)
+        axis.legend(frameon=False, fontsize=8)
     figure.savefig(path, dpi=160)
 
 
 def _draw(axis: Axes, curve: Curve, colour: str) -> None:
     axis.plot(curve.steps, curve.returns.T, color=colour, alpha=0.35, linewidth=0.9)
     draw_mean(axis, curve.steps, curve.returns, color=colour, linewidth=2.2, label=_label(curve))
-    label = plain(f"{curve.label}: {describe_diverged(curve.diverged)}")
-    draw_ends(axis, curve.steps, curve.returns[~curve.healthy], color=colour, label=label)
+    told = describe_diverged(curve.diverged)
+    if len(curve.diverged) > 2:
+        first = min(curve.diverged.values())
+        told = f"{len(curve.diverged)} seeds diverged, the first by step {first:,}"
+    draw_ends(axis, curve.steps, curve.returns[~curve.healthy], color=colour, label=told)
 
 
 def _label(curve: Curve) -> str:

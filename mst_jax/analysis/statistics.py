@@ -7,13 +7,12 @@ Agarwal et al., "Deep Reinforcement Learning at the Edge of the Statistical Prec
 
 import bisect
 import itertools
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import nctdtr, stdtrit
+from scipy.special import ncfdtr, stdtrit
 
 Scores = Sequence[np.ndarray]
 Estimator = Callable[..., np.ndarray]  # scores of one or more groups -> (...,)
@@ -210,11 +209,14 @@ def seeds_needed(
 
 
 def _power(count: int, effect: float, level: float, pairs: bool) -> float:
-    """Probability that a two-sided t-test of so many seeds finds an effect in deviations."""
+    """Probability that a two-sided t-test of so many seeds finds an effect in deviations.
+
+    The square of a noncentral t is a noncentral F, whose one tail is both tails of the t.
+    """
     freedom = count - 1 if pairs else 2 * (count - 1)
-    shift = effect * math.sqrt(count if pairs else count / 2)
-    critical = stdtrit(freedom, 1.0 - level / 2.0)
-    return float(nctdtr(freedom, shift, -critical) + 1.0 - nctdtr(freedom, shift, critical))
+    shift = effect**2 * (count if pairs else count / 2)
+    critical = stdtrit(freedom, 1.0 - level / 2.0) ** 2
+    return float(1.0 - ncfdtr(1.0, freedom, min(shift, 1e12), critical))  # NaN far beyond 1e12
 
 
 def _check(group: Scores) -> None:
