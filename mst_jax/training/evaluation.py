@@ -17,7 +17,7 @@ SEED_OFFSET = 100  # evaluation environments are seeded apart from the training 
 
 
 class Evaluation(NamedTuple):
-    """Whole episodes of every seed's policy, float64.
+    """Whole episodes of every seed's policy, float64; NaN for an episode that has no return.
 
     Attributes:
         returns: (S, episodes), sums of rewards.
@@ -28,6 +28,10 @@ class Evaluation(NamedTuple):
 
     returns: np.ndarray
     value_bias: np.ndarray
+
+    def of_healthy(self, healthy: np.ndarray) -> "Evaluation":
+        """The same without the returns of seeds that are not healthy, (S,) bool."""
+        return Evaluation(*(np.where(healthy[:, None], values, np.nan) for values in self))
 
 
 class Evaluator(Protocol):

@@ -55,7 +55,7 @@ class Run:
         action: (S*E, A), chosen and not yet taken.
         episode_return: (S*E,), of the unfinished training episodes.
         keys: (S,), one typed key per seed, never advanced.
-        healthy: (S,) bool, false once a seed's parameters were found non-finite.
+        healthy: (S,) bool, false for ever once a check found that a seed is not finite.
         totals: metric sums.
         clock: step counters, stored once.
     """

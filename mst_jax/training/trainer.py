@@ -28,6 +28,7 @@ from mst_jax.training.run_state import Run
 from mst_jax.training.session import (
     Member,
     Session,
+    describe_returns,
     diagnose,
     evaluate,
     evaluate_finally,
@@ -43,7 +44,7 @@ from mst_jax.training.sharding import (
     seeds_per_device,
 )
 from mst_jax.training.sinks import JsonLines, Sink, TensorBoard, cut_back
-from mst_jax.training.step import finish_chunk, make_reset
+from mst_jax.training.step import finish_chunk, make_reset, still_healthy
 from mst_jax.training.wandb_sink import WandB
 
 # Prefixes of array names in full checkpoints; the other arrays are the run's.
@@ -133,7 +134,7 @@ def train_together(program: Program) -> list[Outcome]:
             for folder, rows in session.folders.items():
                 masks = jax.tree.map(lambda mask, rows=rows: mask[rows], agent.masks(run.agent))
                 topology.save_masks(folder / INITIAL_TOPOLOGY, masks)
-            evaluate(session, run, 0)
+            run, _ = evaluate(session, run, 0)
         run, step = _loop(session, run, since or 0)
         final = settings.final_eval_episodes
         if step < settings.steps or (final and stop()):
@@ -175,6 +176,7 @@ def _session(
     """The session with its programs between chunks, which are compiled at their first use."""
     agent, count = program.agent, program.shared.seeds
     mesh = seed_mesh(count)
+    check = over_devices(partial(still_healthy, agent), mesh, (RUN,), SEEDS)
     finish = over_devices(partial(finish_chunk, agent), mesh, (RUN,), (RUN, TOTALS, SEEDS))
     reset = over_devices(make_reset(agent, seeds_per_device(count, mesh)), mesh, (RUN,), RUN)
     covariances_to = {member.folder: member.rows for member in members}
@@ -185,6 +187,7 @@ def _session(
         driver=driver,
         evaluator=evaluator,
         best=best,
+        check=jax.jit(check),
         finish_chunk=jax.jit(finish, donate_argnums=0),
         reset=jax.jit(reset, donate_argnums=0),
         diagnose=make_diagnose(
@@ -217,8 +220,8 @@ def _loop(session: Session, run: Run, step: int) -> tuple[Run, int]:
             if step == target and _due(step, settings.log_every, settings):
                 run = log(session, run, step)
             if step == target and _due(step, settings.eval_every, settings):
-                returns = evaluate(session, run, step)
-                bar.set_postfix_str(f"return {returns.mean():.1f}")
+                run, returns = evaluate(session, run, step)
+                bar.set_postfix_str(describe_returns(returns))
             if step == target and learning and _wanted(step, settings.diagnose_every, settings):
                 diagnose(session, run, step)
             if step == target and _wanted(step, settings.history_every, settings):
