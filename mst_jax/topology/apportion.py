@@ -57,8 +57,9 @@ def as_weights(scores: jax.Array) -> jax.Array:
         int32 ``[parts]``, each at least 1, so that parts whose scores are zero or NaN share what
         the others have no room for (everything, equally, if all of them are).
     """
-    scores = jnp.minimum(jnp.where(jnp.isnan(scores), 0.0, scores), jnp.finfo(scores.dtype).max)
-    share = scores / jnp.max(scores)
+    # Bounded, because the reciprocal of a number near the largest is flushed to zero.
+    scores = jnp.minimum(jnp.where(jnp.isnan(scores), 0.0, scores), 1e30)
+    share = jnp.minimum(scores / jnp.max(scores), 1.0)
     levels = 2 ** (30 - scores.size.bit_length())
     return 1 + jnp.where(jnp.isnan(share), 0.0, jnp.floor(share * levels)).astype(jnp.int32)
 
