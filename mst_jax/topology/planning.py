@@ -322,15 +322,11 @@ def _grown(
     final = float(regime.sparsity(regime.timing.end))
     ends = [allocations.total_budget(math.prod(shape), final) for shape in shapes]
     ways = [max(end - n, 0) for end, n in zip(ends, first, strict=True)]
-    rows = [first]
+    rows, gone = [first], Fraction(0)
     for step in steps[1:]:
-        rate = regime.growth(step)
-        rows.append(
-            [
-                min(n + _part(rate, way), start + way)
-                for n, way, start in zip(rows[-1], ways, first, strict=True)
-            ]
-        )
+        # The sum is rounded, not every step: at a low rate the steps of a small leaf are below one.
+        gone = min(gone + Fraction(repr(float(regime.growth(step)))), Fraction(1))
+        rows.append([n + math.floor(gone * way) for n, way in zip(first, ways, strict=True)])
     return np.array(rows, np.int64)
 
 

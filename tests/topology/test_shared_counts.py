@@ -458,7 +458,7 @@ def test_the_published_growth_of_ne_by_hand():
     )
     (group,) = topology.plan({"k": np.zeros((100, 100))}, {"k": rule}).groups
     # The authors' setting: after 100 rewires the room from 0.2 to 0.75 is filled to 0.48 only.
-    assert group.table.target[[0, -1], 0].tolist() == [2000, 2000 + 100 * 26]
+    assert group.table.target[[0, -1], 0].tolist() == [2000, 2000 + 2640]
 
 
 def test_a_printed_plan_says_what_scores_decide():
