@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from mst_jax import topology
 from mst_jax.topology.apportion import apportion, as_weights
 from mst_jax.topology.selection import top_k, top_k_counts
-from mst_jax.topology.shared import drop_by_sign
+from mst_jax.topology.shared import decide, drop_by_sign
 
 LEAVES = {"a": (6, 5), "b": (5, 4), "c": (4, 1)}
 END, INTERVAL = 12, 2
@@ -32,7 +32,6 @@ def rules(sparsity, drop):
     return {
         "set": topology.set(sparsity, by_sign=True, **moving),
         "snfs": topology.snfs(sparsity, redistribute=True, **moving),
-        "adam": topology.snfs(sparsity, redistribute=True, adam=True, **moving),
         "gmp": topology.gradual_magnitude_pruning(sparsity, **gradual),
         "granet": topology.granet(sparsity, drop_fraction=drop, initial=0.1, **gradual),
         "ne": neuroplastic_expansion(sparsity, drop, tau=math.inf),
@@ -125,7 +124,6 @@ def run(seeds, tables):
             "before": before,
             "after": topology.masks(state),
             "average": state.averages,
-            "square": state.squares,
             "activity": activity,
         }
         if i % INTERVAL == 0:
@@ -178,10 +176,6 @@ def flat(tree, name, run):
     return [np.asarray(tree[name][leaf][run]).reshape(-1) for leaf in LEAVES]
 
 
-def averages(tree, name, run):
-    return [tree[f"{name}/{leaf}"][run].reshape(-1) for leaf in LEAVES]
-
-
 def split(vector):
     return np.split(vector, np.cumsum([math.prod(s) for s in LEAVES.values()])[:-1])
 
@@ -204,11 +198,8 @@ def oracle(name, table, u, seen, run):
     size = np.abs(np.concatenate(weight))
     grow = [np.abs(g) for g in slope]
     sizes = [m.size for m in mask]
-    if name in ("snfs", "adam"):
-        grow = [np.abs(m) for m in averages(seen["average"], name, run)]
-    if name == "adam":
-        squares = averages(seen["square"], name, run)
-        grow = [g / (np.sqrt(v) + np.float32(1e-8)) for g, v in zip(grow, squares, strict=True)]
+    if name == "snfs":
+        grow = [np.abs(seen["average"][f"{name}/{leaf}"][run].reshape(-1)) for leaf in LEAVES]
     left = mask
     if name in ("gmp", "granet"):
         left = split(best(size, table.threshold[u], np.concatenate(mask)))
@@ -218,11 +209,11 @@ def oracle(name, table, u, seen, run):
         spared = np.concatenate(scores) > 0 if name == "silent" else np.zeros(size.size, bool)
         left = split(chosen | (np.concatenate(mask) & spared))
     active = [int(m.sum()) for m in left]
-    before = sum(active) if name in ("snfs", "adam") else int(table.threshold[u])
+    before = sum(active) if name == "snfs" else int(table.threshold[u])
     drops = shared_out(before - int(table.keep[u]), active, active)
     keep = [n - d for n, d in zip(active, drops, strict=True)]
     kept = [best(np.abs(w), k, m) for w, k, m in zip(weight, keep, left, strict=True)]
-    if name in ("snfs", "adam"):
+    if name == "snfs":
         means = [
             g[m].sum(dtype=np.float32) / max(m.sum(), 1) for g, m in zip(grow, mask, strict=True)
         ]
@@ -284,6 +275,44 @@ def test_a_share_of_each_sign_by_hand():
     assert kept.tolist() == [False, True, True, True, False, False, False]
     by_size = top_k(topology.magnitude(small), jnp.int32(3), small.mask)
     assert by_size.tolist() == [False, True, True, False, True, False, False]
+
+
+@pytest.mark.parametrize(("adam", "expected"), [(False, [4, 2]), (True, [3, 3])])
+def test_redistribution_by_hand(adam, expected):
+    """Fault C14: two leaves of 3 active weights drop one each and share what comes back.
+
+    Mean averages of the active weights are 3 and 0.1; as Adam normalises them, 1 and 1. The second
+    leaf's NaN lies outside its mask.
+    """
+    regime = topology.snfs(0.5, end=200, redistribute=True, adam=adam)
+    active = jnp.array([1, 1, 1, 0, 0, 0], bool)
+    weight = jnp.array([1.0, -0.1, 0.5, 0.0, 0.0, 0.0])
+    leaves = [
+        topology.Leaf(
+            weight, weight, average, active, jax.random.key(0), square=jnp.square(average)
+        )
+        for average in (
+            jnp.array([3.0, -3.0, 3.0, 1.0, 2.0, 9.0]),
+            jnp.array([0.1, -0.1, 0.1, jnp.nan, 0.2, 0.3]),
+        )
+    ]
+    counts = topology.Totals(*(jnp.array(x, jnp.int32) for x in ([6, 6], [6, 4], [[3, 3], [3, 3]])))
+    masks, keep, target = decide(regime, counts, jnp.int32(1), leaves)
+    assert keep.tolist() == [2, 2]
+    assert target.tolist() == expected
+    assert all(mask is leaf.mask for mask, leaf in zip(masks, leaves, strict=True))
+
+
+def test_averages_of_squares_skip_what_is_not_finite():
+    rule = topology.snfs(0.5, end=200, adam=True)
+    params = {"a": jnp.ones((2, 2))}
+    tx = topology.sparse(optax.sgd(0.1), topology.plan(params, {"a": rule}))
+    params, state = topology.init(tx, params, jax.random.key(0))
+    update = jax.jit(tx.update)
+    for i, value in enumerate([1.0, jnp.nan, 3.0, jnp.inf]):
+        _, state = update({"a": jnp.full((2, 2), value)}, state, params, step=i)
+    np.testing.assert_allclose(state.averages["a"], 0.9 * (0.1 * 1) + 0.1 * 3, rtol=1e-5)
+    np.testing.assert_allclose(state.squares["a"], 0.999 * (0.001 * 1) + 0.001 * 9, rtol=1e-5)
 
 
 def test_masks_stay_consistent_and_the_plan_s_totals_are_checked():
