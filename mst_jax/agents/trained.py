@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mst_jax import topology
+from mst_jax import networks, topology
 from mst_jax.agents.actor_critic_config import TemperatureConfig
 from mst_jax.agents.base import Numbers
 from mst_jax.agents.modules import make_optimizer, plan_module
@@ -66,10 +66,22 @@ class Trained:
         return params, fresh
 
     def step(
-        self, name: str, grads: Tree, params: Tree, opt_state: Tree, step: jax.Array
+        self,
+        name: str,
+        grads: Tree,
+        params: Tree,
+        opt_state: Tree,
+        step: jax.Array,
+        activity: Callable[[], networks.Activity] | None = None,
     ) -> tuple[Tree, Tree]:
-        """One optimizer step of one module; its topology is rewired when `step` says so."""
+        """One optimizer step of one module; its topology is rewired when `step` says so.
+
+        `activity` is the module's forward pass on the batch: called, at rewires only, by a regime
+        that looks at units.
+        """
         extra = {"step": step} if name in self.plans else {}
+        if activity is not None and name in self.plans and self.plans[name].reads_activity:
+            extra["activity"] = lambda: networks.strengths(activity())
         updates, opt_state = self.optimizers[name].update(grads, opt_state, params, **extra)
         return optax.apply_updates(params, updates), opt_state
 

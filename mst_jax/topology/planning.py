@@ -1,7 +1,8 @@
 """Plans: rules (path pattern -> regime) resolved against a parameter tree, in host integers.
 
 A plan knows, for every masked leaf and every topology update, how many weights to keep and how many
-to have afterwards. It touches no device.
+to have afterwards; where scores decide what each leaf has, it knows so for all of them together. It
+touches no device.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import NamedTuple
 
 import jax
@@ -18,7 +20,7 @@ import numpy as np
 
 from mst_jax.topology import allocation as allocations
 from mst_jax.topology.mask_tree import PyTree, named_leaves
-from mst_jax.topology.regime import Regime, Timing
+from mst_jax.topology.regime import Regime, Sharing, Timing
 from mst_jax.topology.tables import TextTable
 
 
@@ -32,6 +34,22 @@ class Table(NamedTuple):
         target: int32 ``[updates + 1, leaves]``, active weights afterwards.
     """
 
+    keep: np.ndarray | jax.Array
+    target: np.ndarray | jax.Array
+
+
+class Totals(NamedTuple):
+    """Counts of one rule whose leaves share them by score at each rewire.
+
+    Attributes:
+        threshold: int32 ``[updates + 1]``, active weights of all leaves that survive the threshold.
+        keep: int32 ``[updates + 1]``, active weights that survive the drops.
+        target: int32 ``[updates + 1, leaves]``: row 0 is the initial topology; of the others the
+            sum is what all leaves have afterwards, and a column what a leaf has only if
+            ``Sharing.growth`` is ``plan`` (else what its allocation would give it).
+    """
+
+    threshold: np.ndarray | jax.Array
     keep: np.ndarray | jax.Array
     target: np.ndarray | jax.Array
 
@@ -55,9 +73,12 @@ class Entry:
     grows: bool = False
 
 
+Block = tuple[Timing | None, list[Entry], Table | Totals]  # what one rule adds to a plan
+
+
 @dataclass(frozen=True)
 class Group:
-    """Leaves that share a timing, hence one conditional.
+    """Leaves that share a timing, hence one conditional; the leaves of one rule, if they share.
 
     Attributes:
         timing: when they are rewired; None never.
@@ -67,7 +88,12 @@ class Group:
 
     timing: Timing | None
     entries: tuple[Entry, ...]
-    table: Table
+    table: Table | Totals
+
+    @property
+    def sharing(self) -> Sharing | None:
+        """How the leaves share their counts by score; None where the plan has every leaf's."""
+        return self.entries[0].regime.sharing if isinstance(self.table, Totals) else None
 
 
 @dataclass(frozen=True)
@@ -85,9 +111,14 @@ class Plan:
     names: Mapping[str, str]
 
     @property
-    def tables(self) -> tuple[Table, ...]:
+    def tables(self) -> tuple[Table | Totals, ...]:
         """Counts of every group, as ``init`` takes them."""
         return tuple(group.table for group in self.groups)
+
+    @property
+    def reads_activity(self) -> bool:
+        """Whether ``update`` must be given the activity of neurons."""
+        return any(entry.regime.reads_activity for g in self.groups for entry in g.entries)
 
     def entries(self) -> dict[str, tuple[int, int, Entry]]:
         """Masked leaves: path -> (group, column, entry)."""
@@ -108,14 +139,20 @@ class Plan:
         """Table of leaf, shape, regime, density and non-zeros (first -> last where they change)."""
         entries, rows, totals = self.entries(), [], np.zeros(3, np.int64)
         for path, name in self.names.items():
+            by_score = False
             if path in entries:
                 g, column, entry = entries[path]
                 counts, shape = self.groups[g].table.target[[0, -1], column], entry.shape
+                sharing = self.groups[g].sharing
+                by_score = sharing is not None and sharing.growth != "plan"
             else:
                 shape = self.dense[path]
                 counts = np.full(2, math.prod(shape))
             totals += [*counts, math.prod(shape)]
-            rows.append((path, str(shape), name, *_span(counts, math.prod(shape))))
+            cells = _span(counts[[0, 0]] if by_score else counts, math.prod(shape))
+            if by_score:
+                cells = tuple(f"{cell} -> by score" for cell in cells)
+            rows.append((path, str(shape), name, *cells))
         rows.append(("total", "", "", *_span(totals[:2], totals[2])))
         return TextTable(("leaf", "shape", "regime", "density", "non-zeros"), rows, left=3)
 
@@ -138,30 +175,22 @@ def plan(params: PyTree, rules: Mapping[str, Regime]) -> Plan:
     shapes = {path: tuple(np.shape(leaf)) for path, leaf in named_leaves(params).items()}
     owners = _owners(list(shapes), rules)
     names = dict.fromkeys(shapes, "dense")
-    blocks: list[tuple[Timing | None, list[Entry], Table]] = []
+    blocks: list[Block] = []
     for pattern, regime in rules.items():
         matched = [path for path in shapes if owners.get(path) == pattern]
         paths = _eligible(matched, shapes, regime)
         if regime.sparsity is None or not paths:
             continue
         names |= dict.fromkeys(paths, regime.name)
-        counts = _counts(paths, [shapes[path] for path in paths], regime)
-        before = np.concatenate([counts.target[:1], counts.target[:-1]])
-        entries = [
-            Entry(
-                path,
-                shapes[path],
-                regime,
-                drops=bool((counts.keep[1:, i] < before[1:, i]).any()),
-                grows=bool((counts.keep[1:, i] < counts.target[1:, i]).any()),
-            )
-            for i, path in enumerate(paths)
-        ]
+        counts = (_totals if regime.sharing else _counts)(
+            paths, [shapes[path] for path in paths], regime
+        )
+        entries = _entries(paths, shapes, regime, counts)
         blocks.append((regime.timing, entries, counts))
     masked = {entry.path for _, entries, _ in blocks for entry in entries}
     return Plan(
         dense={path: shape for path, shape in shapes.items() if path not in masked},
-        groups=tuple(_group(timing, blocks) for timing in dict.fromkeys(b[0] for b in blocks)),
+        groups=_groups(blocks),
         names=names,
     )
 
@@ -213,6 +242,48 @@ def _counts(paths: list[str], shapes: list[tuple[int, ...]], regime: Regime) -> 
     return Table(keep.astype(np.int32), target.astype(np.int32))
 
 
+def _totals(paths: list[str], shapes: list[tuple[int, ...]], regime: Regime) -> Totals:
+    """Counts of all leaves together, for every update; exact decimals and integers only."""
+    steps = [0, *regime.timing.steps]
+    size = sum(math.prod(shape) for shape in shapes)
+    target = _targets(paths, shapes, regime, steps, [1] * len(shapes))
+    sums = target.sum(axis=1).tolist()
+    threshold, keep = [sums[0]], [sums[0]]
+    for step, old, new in zip(steps[1:], sums[:-1], sums[1:], strict=True):
+        if new > old and regime.sharing.growth == "own":
+            raise ValueError(
+                f"{regime.name} regrows what it drops and cannot grow from {old} to {new} weights: "
+                f"let the final sparsity be the larger one."
+            )
+        base = min(old, new)
+        by_threshold = min(_part(regime.prune_ratio, new - base), base)
+        dropped = 0 if new == size else _part(regime.drop(step), base)
+        threshold.append(base - by_threshold)
+        keep.append(base - min(by_threshold + dropped, base))
+    return Totals(*(np.array(x, np.int32) for x in (threshold, keep)), target.astype(np.int32))
+
+
+def _part(share: float, count: int) -> int:
+    """``floor(share * count)`` in exact decimals: 0.29 of 100 is 29."""
+    return math.floor(Fraction(repr(float(share))) * int(count))
+
+
+def _entries(
+    paths: list[str], shapes: Mapping[str, tuple[int, ...]], regime: Regime, counts: Table | Totals
+) -> list[Entry]:
+    """The leaves of a rule, and whether any update drops or grows some of their weights."""
+    before = np.concatenate([counts.target[:1], counts.target[:-1]])
+    after = counts.target
+    if isinstance(counts, Totals):
+        before, after = (x.sum(axis=1) for x in (before, after))
+    drops = (counts.keep[1:] < before[1:]).any(axis=0)
+    grows = (counts.keep[1:] < after[1:]).any(axis=0)
+    each = zip(
+        paths, *(np.broadcast_to(x, len(paths)).tolist() for x in (drops, grows)), strict=True
+    )
+    return [Entry(path, shapes[path], regime, *flags) for path, *flags in each]
+
+
 def _targets(
     paths: list[str],
     shapes: list[tuple[int, ...]],
@@ -221,6 +292,8 @@ def _targets(
     groups: list[int],
 ) -> np.ndarray:
     """Budgets after every update, int64 ``[updates + 1, leaves]``."""
+    if regime.growth is not None:
+        return _grown(paths, shapes, regime, steps, groups)
     levels = [float(regime.sparsity(step)) for step in steps]
     if regime.timing is not None:
         # The last update completes the schedule even if the interval does not divide its length.
@@ -237,20 +310,42 @@ def _targets(
     return np.array(rows, np.int64)
 
 
-def _group(
-    timing: Timing | None, blocks: Sequence[tuple[Timing | None, list[Entry], Table]]
-) -> Group:
-    mine = [(entries, counts) for when, entries, counts in blocks if when == timing]
-    return Group(
-        timing,
-        tuple(entry for entries, _ in mine for entry in entries),
-        Table(
-            *(
-                np.concatenate(columns, axis=1)
-                for columns in zip(*(c for _, c in mine), strict=True)
-            )
-        ),
+def _grown(
+    paths: list[str],
+    shapes: list[tuple[int, ...]],
+    regime: Regime,
+    steps: list[int],
+    groups: list[int],
+) -> np.ndarray:
+    """Budgets that begin as allocated and grow at the regime's own rate, to the same density."""
+    first = allocations.budgets(regime.allocation, paths, shapes, float(regime.sparsity(0)), groups)
+    final = float(regime.sparsity(regime.timing.end))
+    ends = [allocations.total_budget(math.prod(shape), final) for shape in shapes]
+    ways = [max(end - n, 0) for end, n in zip(ends, first, strict=True)]
+    rows, gone = [first], Fraction(0)
+    for step in steps[1:]:
+        # The sum is rounded, not every step: at a low rate the steps of a small leaf are below one.
+        gone = min(gone + Fraction(repr(float(regime.growth(step)))), Fraction(1))
+        rows.append([n + math.floor(gone * way) for n, way in zip(first, ways, strict=True)])
+    return np.array(rows, np.int64)
+
+
+def _groups(blocks: Sequence[Block]) -> tuple[Group, ...]:
+    """The blocks joined by timing; a rule whose leaves share its counts stays by itself."""
+    keys = [(i if isinstance(b[2], Totals) else None, b[0]) for i, b in enumerate(blocks)]
+    return tuple(
+        _group(key[1], [block for own, block in zip(keys, blocks, strict=True) if own == key])
+        for key in dict.fromkeys(keys)
     )
+
+
+def _group(timing: Timing | None, blocks: Sequence[Block]) -> Group:
+    entries = tuple(entry for _, own, _ in blocks for entry in own)
+    tables = [table for _, _, table in blocks]
+    if isinstance(tables[0], Totals):
+        return Group(timing, entries, tables[0])
+    columns = zip(*tables, strict=True)
+    return Group(timing, entries, Table(*(np.concatenate(own, axis=1) for own in columns)))
 
 
 def _span(counts: np.ndarray, size: int) -> tuple[str, str]:

@@ -8,10 +8,11 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
-from mst_jax.topology.planning import Entry, Group, Table
+from mst_jax.topology.planning import Entry, Group, Table, Totals
 from mst_jax.topology.regime import Regime, Timing
 from mst_jax.topology.scores import Leaf
 from mst_jax.topology.selection import top_k
+from mst_jax.topology.shared import decide, drop_by_sign
 from mst_jax.topology.structures import Structure
 
 
@@ -87,7 +88,12 @@ def rewire(entry: Entry, leaf: Leaf, keep: jax.Array, target: jax.Array) -> jax.
     """
     regime, kept = entry.regime, leaf.mask
     if entry.drops:
-        kept = select(regime.structure, regime.drop_score(leaf), keep, leaf.mask)
+        scores = regime.drop_score(leaf)
+        kept = (
+            drop_by_sign(leaf, scores, keep)
+            if regime.by_sign
+            else select(regime.structure, scores, keep, leaf.mask)
+        )
     if not entry.grows:
         return kept
     # Counted, not taken from the table, so that a foreign mask is brought back to the plan.
@@ -96,7 +102,7 @@ def rewire(entry: Entry, leaf: Leaf, keep: jax.Array, target: jax.Array) -> jax.
 
 
 def rewire_group(
-    group: Group, counts: Table, row: jax.Array, leaves: Mapping[str, Leaf]
+    group: Group, counts: Table | Totals, row: jax.Array, leaves: Mapping[str, Leaf]
 ) -> dict[str, jax.Array]:
     """One topology update of all leaves that share a timing.
 
@@ -104,11 +110,18 @@ def rewire_group(
         group: the group of the plan.
         counts: its table, on device.
         row: int32 scalar, row of the table.
-        leaves: path -> arrays, of the leaves to rewire.
+        leaves: path -> arrays, of the leaves to rewire; all of them, if they share their counts.
 
     Returns:
         path -> new mask.
     """
+    if isinstance(counts, Totals):
+        regime, own = group.entries[0].regime, [leaves[entry.path] for entry in group.entries]
+        masks, keep, target = decide(regime, counts, row, own)
+        left = zip(group.entries, own, masks, strict=True)
+        leaves = {entry.path: leaf._replace(mask=mask) for entry, leaf, mask in left}
+    else:
+        keep, target = counts.keep[row], counts.target[row]
     new: dict[str, jax.Array] = {}
     finished = jnp.ones((), bool)
     for column, entry in enumerate(group.entries):
@@ -116,7 +129,7 @@ def rewire_group(
             continue
         leaf = leaves[entry.path]
         leaf = leaf._replace(mask=leaf.mask & finished)
-        mask = rewire(entry, leaf, counts.keep[row, column], counts.target[row, column])
+        mask = rewire(entry, leaf, keep[column], target[column])
         new[entry.path] = mask
         # Always True, but XLA only knows once this leaf is done: side by side, the sort keys of all
         # leaves would be alive at once, at 3 times the memory; optimization_barrier is ignored.

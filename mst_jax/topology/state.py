@@ -20,7 +20,7 @@ from mst_jax.topology.mask_tree import (
     named_leaves,
 )
 from mst_jax.topology.moments import Ages
-from mst_jax.topology.planning import Plan, Table
+from mst_jax.topology.planning import Group, Plan, Table, Totals
 from mst_jax.topology.regime import Regime
 
 
@@ -45,20 +45,22 @@ class SparseState(NamedTuple):
     Attributes:
         inner: state of the wrapped optimizer.
         masks: mask tree (:class:`Undrawn` nodes before ``init``).
-        tables: the plan's counts, int32, one :class:`Table` per group of leaves.
+        tables: the plan's counts, int32, one :class:`Table` or :class:`Totals` per group of leaves.
         key: typed key for random scores; None if the topology never changes.
         averages: path -> float32 average of the dense gradient, for regimes that ask for it.
         ages: ages of weights, if the moment policy needs them.
         history: path -> :class:`LeafHistory`, if tracked.
+        squares: path -> float32 average of the squared gradient, for regimes that ask for it.
     """
 
     inner: optax.OptState
     masks: PyTree
-    tables: tuple[Table, ...]
+    tables: tuple[Table | Totals, ...]
     key: jax.Array | None
     averages: dict[str, jax.Array]
     ages: Ages | None
     history: dict[str, LeafHistory]
+    squares: dict[str, jax.Array]
 
 
 @jax.tree_util.register_static
@@ -149,12 +151,33 @@ def check(params: PyTree, opt_state: optax.OptState, plan: Plan | None = None) -
     for path, (g, column, entry) in plan.entries().items() if plan else ():
         axes = tuple(range(-len(entry.shape), 0))
         counts = np.count_nonzero(np.asarray(named_masks[path]), axis=axes)
+        if plan.groups[g].sharing is not None:  # below, all leaves together
+            continue
         allowed = plan.groups[g].table.target[:, column]
         if not np.isin(counts, allowed).all():
             raise ValueError(
                 f"{path!r} has {np.unique(counts).tolist()} active weights, a number that is not "
                 f"in its plan ({allowed.min()} to {allowed.max()})."
             )
+    for group in plan.groups if plan else ():
+        if group.sharing is not None:
+            _check_total(group, named_masks)
+
+
+def _check_total(group: Group, masks: dict[str, jax.Array]) -> None:
+    """Raises unless leaves that share their counts have one of the plan's numbers together."""
+    counts = sum(
+        np.count_nonzero(np.asarray(masks[e.path]), axis=tuple(range(-len(e.shape), 0)))
+        for e in group.entries
+    )
+    allowed = group.table.target.sum(axis=1)
+    if not np.isin(counts, allowed).all():
+        first = group.entries[0]
+        raise ValueError(
+            f"{first.path!r} and the other leaves of its rule have {np.unique(counts).tolist()} "
+            f"active weights together, a number that is not in the plan ({allowed.min()} to "
+            f"{allowed.max()})."
+        )
 
 
 def require_drawn(state: SparseState) -> None:

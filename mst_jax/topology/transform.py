@@ -14,13 +14,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from mst_jax.topology import activity as activity_lib
+from mst_jax.topology import averages as averages_lib
 from mst_jax.topology import mask_tree
 from mst_jax.topology import moments as moments_lib
 from mst_jax.topology import rewire as rewire_lib
 from mst_jax.topology import state as state_lib
+from mst_jax.topology.activity import Activity
 from mst_jax.topology.mask_tree import DenseLeaf, PyTree, is_sentinel, merge, named_leaves
 from mst_jax.topology.moments import MomentPolicy
-from mst_jax.topology.planning import Group, Plan, Table
+from mst_jax.topology.planning import Group, Plan, Table, Totals
 from mst_jax.topology.scores import Leaf
 from mst_jax.topology.state import LeafHistory, SparseState, Undrawn, is_undrawn
 
@@ -45,6 +48,11 @@ def sparse(
     the dense one, which is what ``jax.grad`` gives when the forward pass does not multiply by a
     mask. A rewire step also performs the weight step.
 
+    A regime that looks at neurons (``plan.reads_activity``) also needs ``activity=``: a mapping
+    from the path of a kernel to the mean absolute activation of its outputs, ``[outputs]``, on the
+    batch at hand; or a function without arguments that returns it, which is called under the
+    conditional, so that steps without a rewire do not pay for a forward pass.
+
     Args:
         inner: any optax optimizer.
         plan: from :func:`mst_jax.topology.plan`.
@@ -58,8 +66,8 @@ def sparse(
         An optax transformation with state :class:`SparseState`.
 
     Raises:
-        ValueError: unknown moment policy; in ``update``, masks not drawn, parameters or step
-            missing, or a step that is not a scalar.
+        ValueError: unknown moment policy; in ``update``, masks not drawn, parameters, step or
+            activity missing, or a step that is not a scalar.
     """
     policy = moments_lib.named(moments)
     inner = optax.with_extra_args_support(inner)
@@ -74,11 +82,8 @@ def sparse(
             masks=masks,
             tables=jax.tree.map(jnp.asarray, plan.tables),
             key=jax.random.key(0) if moving else None,
-            averages={
-                u.path: jnp.zeros(u.shape, jnp.float32)
-                for u in leaves
-                if u.regime.average is not None
-            },
+            averages=averages_lib.zeros(leaves, "average"),
+            squares=averages_lib.zeros(leaves, "average_square"),
             ages=moments_lib.young(shapes) if policy.name == "bias_corrected" else None,
             history={path: _no_history(shape) for path, shape in shapes.items() if track},
         )
@@ -89,6 +94,7 @@ def sparse(
         params: PyTree | None = None,
         *,
         step: jax.Array | None = None,
+        activity: Activity | None = None,
         **extra: PyTree,
     ) -> tuple[PyTree, SparseState]:
         extra = extra if step is None else extra | {"step": step}
@@ -100,9 +106,9 @@ def sparse(
                 "update needs the parameters: tx.update(grads, state, params, step=step)."
             )
         state_lib.require_drawn(state)
-        state = state._replace(averages=_averaged(plan, state.averages, updates))
+        state = averages_lib.averaged(plan, state, updates)
         for g, group in moving:
-            state = _rewired(group, g, state, updates, params, _scalar(step))
+            state = _rewired(group, g, state, updates, params, _scalar(step), activity)
         masks = state.masks
         now = mask_tree.apply(masks, params) if moving else params
         gradients = mask_tree.apply(masks, updates)
@@ -124,7 +130,7 @@ def init(
     tx: optax.GradientTransformation,
     params: PyTree,
     key: jax.Array,
-    tables: tuple[Table, ...] | None = None,
+    tables: tuple[Table | Totals, ...] | None = None,
 ) -> tuple[PyTree, optax.OptState]:
     """Draws every mask in an optimizer's state and masks the parameters.
 
@@ -135,7 +141,7 @@ def init(
         tx: optimizer that contains :func:`sparse` (or none: then its plain state is returned).
         params: parameter tree of one seed.
         key: typed key.
-        tables: counts to use instead of the plan's, one :class:`Table` per group of leaves.
+        tables: counts to use instead of the plan's, one table per group of leaves.
 
     Returns:
         ``(params, opt_state)``, the parameters exactly zero outside their masks.
@@ -236,24 +242,14 @@ def _under(path: str, nodes: tuple[str, ...]) -> bool:
     return any(path == node or path.startswith(node + "/") for node in nodes)
 
 
-def _averaged(
-    plan: Plan, averages: dict[str, jax.Array], gradients: PyTree
-) -> dict[str, jax.Array]:
-    """Averages after one more gradient; entries that are not finite are left out of it."""
-    if not averages:
-        return averages
-    named, entries = named_leaves(gradients), plan.entries()
-
-    def one(path: str, average: jax.Array) -> jax.Array:
-        decay, gradient = entries[path][2].regime.average, named[path].astype(jnp.float32)
-        moved = decay * average + (1.0 - decay) * gradient
-        return jnp.where(jnp.isfinite(gradient), moved, average)
-
-    return {path: one(path, average) for path, average in averages.items()}
-
-
 def _rewired(
-    group: Group, g: int, state: SparseState, gradients: PyTree, params: PyTree, step: jax.Array
+    group: Group,
+    g: int,
+    state: SparseState,
+    gradients: PyTree,
+    params: PyTree,
+    step: jax.Array,
+    activity: Activity | None,
 ) -> SparseState:
     """The state with the masks of this step, rewired if the group's timing says so."""
     is_due, row = rewire_lib.due(group.timing, step)
@@ -261,11 +257,19 @@ def _rewired(
     paths = [e.path for e in group.entries if (e.drops or e.grows) and e.path in masks]
     if not paths:  # hidden by optax.masked or optax.partition
         return state
+    if group.sharing is not None and len(paths) < len(group.entries):
+        hidden = next(e.path for e in group.entries if e.path not in paths)
+        raise ValueError(
+            f"{hidden!r} shares its rule's counts by score with {paths[0]!r}, but is hidden from "
+            f"this optimizer: give both to one sparse(), or make a rule for each."
+        )
+    activity_lib.require(group, activity)
     old = {path: masks[path] for path in paths}
     past = {path: state.history[path] for path in paths if path in state.history}
 
     def rewire() -> tuple[dict[str, jax.Array], dict[str, LeafHistory]]:
         key = jax.random.fold_in(state.key, step)
+        neurons = activity_lib.neurons(group, activity)
         leaves = {
             path: Leaf(
                 weight=weights[path],
@@ -273,6 +277,8 @@ def _rewired(
                 average=state.averages.get(path),
                 mask=old[path],
                 key=rewire_lib.leaf_key(key, path),
+                square=state.squares.get(path),
+                activity=neurons.get(path),
             )
             for path in paths
         }
@@ -291,7 +297,9 @@ def _rewired(
     )
 
 
-def _fitting(tables: tuple[Table, ...], own: tuple[Table, ...]) -> tuple[Table, ...]:
+def _fitting(
+    tables: tuple[Table | Totals, ...], own: tuple[Table | Totals, ...]
+) -> tuple[Table | Totals, ...]:
     shapes, wanted = jax.tree.map(jnp.shape, tables), jax.tree.map(jnp.shape, own)
     if shapes != wanted:
         raise ValueError(f"Tables of shapes {shapes} do not fit a plan of shapes {wanted}.")

@@ -45,13 +45,19 @@ def test_impossible_settings_are_refused_in_one_line(changes, words):
     [
         ("static", 0.6, 0.6),
         ("set", 0.6, 0.6),
+        ("set_by_sign", 0.6, 0.6),
         ("rigl", 0.6, 0.6),
         ("snfs", 0.6, 0.6),
+        ("snfs_redistributed", 0.6, 0.6),
+        ("snfs_redistributed_adam", 0.6, 0.6),
         ("gradual_magnitude_pruning", 0.0, 0.6),
+        ("gradual_magnitude_pruning_global", 0.0, 0.6),
         ("granet", 0.0, 0.6),
+        ("granet_global", 0.0, 0.6),
         ("dense_then_rigl", 0.0, 0.6),
         ("gradual_growth", 0.6, 0.0),
         ("neuroplastic_expansion", 0.6, 0.25),
+        ("neuroplastic_expansion_dormancy", 0.6, 0.55),  # 28 of about 208 rewires to 0.25
     ],
 )
 def test_every_regime_works_on_any_module(regime, first, last):

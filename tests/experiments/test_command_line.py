@@ -28,6 +28,11 @@ REGIMES = {  # of encoder, critic and actor
     "all_rigl": ("rigl", "rigl", "rigl"),
     "gmp": ("gradual_magnitude_pruning",) * 3,
     "growth": ("gradual_growth",) * 3,
+    "set_by_sign": ("set_by_sign",) * 3,
+    "snfs_redistributed_adam": ("snfs_redistributed_adam",) * 3,
+    "gmp_global": ("gradual_magnitude_pruning_global",) * 3,
+    "granet_global": ("granet_global",) * 3,
+    "ne_dormancy": ("neuroplastic_expansion_dormancy",) * 3,
     "network_sparsity_parity": (None, "network_sparsity", "network_sparsity"),
 }
 
