@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,7 +61,7 @@ def exclusive(guard: Path) -> Iterator[None]:
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Owns a folder, which is made if need be, while the block runs.
+    """Owns a folder while the block runs; made for it, and deleted after it if still empty.
 
     A folder whose owner is gone is taken over: see `owner`. Looking and taking over are one step
     under `exclusive`, so that two processes cannot both do it.
@@ -69,6 +69,7 @@ def held(folder: Path) -> Iterator[None]:
     Raises:
         HeldError: when another process owns it, or this one already does.
     """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     lock, me = folder / LOCK, _myself()
     with exclusive(folder / GUARD):
@@ -84,6 +85,9 @@ def held(folder: Path) -> Iterator[None]:
         beat.join()
         if _read(lock) == me:  # not, if we were silent for so long that another took it over
             lock.unlink(missing_ok=True)
+        for path in made:
+            with suppress(OSError):  # not empty
+                path.rmdir()
 
 
 def refuse_if_held(folder: Path) -> None:

@@ -113,6 +113,9 @@ def train_together(program: Program) -> list[Outcome]:
             tqdm.write(f"{job.settings.recipe} {name}\n{plan}")
     tqdm.write(describe_memory(agent, task.spec, settings))
     with ExitStack() as stack:
+        for job in program.jobs:
+            stack.enter_context(held(job.folder))
+            job.check_unchanged()
         best = BestPolicies(settings.seeds)
         slots = replay_slots(settings, agent)
         row_dtype = np.dtype(settings.row_dtype)
@@ -121,9 +124,6 @@ def train_together(program: Program) -> list[Outcome]:
             environments=settings.environments,
         )
         stack.enter_context(closing(driver))
-        for job in program.jobs:
-            stack.enter_context(held(job.folder))
-            job.check_unchanged()
         if since is not None:
             like = jax.eval_shape(lambda: run)
             del run  # or there would be two replay buffers

@@ -100,7 +100,10 @@ def test_the_older_one_goes_only_when_the_newer_one_is_intact(tmp_path, monkeypa
 def test_everything_is_on_the_disk_before_the_rename(tmp_path, monkeypatch):
     """Fault A11: files, their folders, and then the folder that has the new name."""
     done = []
-    record = lambda name, act: lambda path, *to: (done.append((name, Path(path))), act(path, *to))[1]  # noqa: E731
+
+    def record(name, act):
+        return lambda path, *to: (done.append((name, Path(path))), act(path, *to))[1]
+
     monkeypatch.setattr(Path, "rename", record("rename", Path.rename))
     sync = record("sync", files.sync)
     monkeypatch.setattr(files, "sync", sync)
@@ -164,7 +167,9 @@ def test_checkpoints_of_earlier_versions_are_read(tmp_path):
     path.mkdir(parents=True)
     with ocp.PyTreeCheckpointer() as checkpointer:
         checkpointer.save(path / "arrays", {n: a for n, a in arrays().items() if a.size})
-    listed = {n: [str(a.dtype), list(a.shape), checkpoints._checksum(a)] for n, a in arrays().items()}
+    listed = {
+        n: [str(a.dtype), list(a.shape), checkpoints._checksum(a)] for n, a in arrays().items()
+    }
     (path / "manifest.json").write_text(json.dumps({"step": 7, "arrays": listed}))
     loaded = checkpoints.load_newest(tmp_path, LIGHT)
     assert loaded.config is None
