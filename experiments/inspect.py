@@ -19,7 +19,7 @@ OUTPUT = flags.DEFINE_string(
     "output", None, "Folder for inspect.html and pictures/; the run folder by default."
 )
 FINGERPRINT = flags.DEFINE_bool(
-    "fingerprint", False, "Also hash the newest full checkpoint into the run's fingerprint.txt."
+    "fingerprint", False, "Also print the hash of the newest full checkpoint's run."
 )
 
 

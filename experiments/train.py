@@ -106,7 +106,8 @@ def main(argv: list[str]) -> None:
         program = make_program(_jobs(argv))
     for job in program.jobs:
         print(f"run folder: {job.folder}", flush=True)
-    outcomes = train_together(program)
+    with one_line_errors():
+        outcomes = train_together(program)
     if not outcomes[0].finished:
         print(f"stopped at step {outcomes[0].step:,}; continue with --resume={outcomes[0].folder}")
         return
@@ -154,6 +155,9 @@ def _jobs(argv: list[str]) -> list[Job]:
         raise ValueError(f"--resume continues a run as it was set up; leave out {', '.join(given)}")
     folder = Path(RESUME.value)
     begun = [other for other in program_of(folder) if not is_finished(other)]
+    if is_finished(folder):
+        left = "going on with the others of its program" if begun else "there is nothing to do"
+        print(f"{folder} is finished: {left}")
     return resume_together(begun or [folder])
 
 

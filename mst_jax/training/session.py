@@ -30,12 +30,14 @@ class Member(NamedTuple):
         folder: its run folder.
         rows: which of the program's seeds are its own.
         sinks: take its rows, by the position of a seed in the run.
+        config: what its config.json holds.
     """
 
     settings: Settings
     folder: Path
     rows: slice
     sinks: list[Sink]
+    config: dict[str, Any]
 
 
 class Session(NamedTuple):
@@ -63,7 +65,14 @@ class Session(NamedTuple):
         """Writes each member's part of the arrays into its folder, as a checkpoint."""
         stores = [member.folder / "checkpoints" for member in self.members]
         parts = split(arrays, [member.settings.seeds for member in self.members])
-        checkpoints.save_together(stores, tier, step, parts)
+        configs = [member.config for member in self.members]
+        checkpoints.save_together(stores, tier, step, parts, configs)
+
+    def sync(self) -> None:
+        """Brings all rows to the disk."""
+        for member in self.members:
+            for sink in member.sinks:
+                sink.sync()
 
     def owner(self, index: int) -> tuple[Member, int]:
         """Whose one seed of the program is, and its position in that run."""

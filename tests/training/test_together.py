@@ -1,6 +1,7 @@
 """Runs that differ in numbers share a program, and each looks as if it had been trained alone."""
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 
@@ -182,18 +183,29 @@ def test_killed_between_checkpoints_goes_on_from_the_common_step(together, tmp_p
         shutil.copytree(outcome.folder, tmp_path / outcome.folder.name)
         stores.append(tmp_path / outcome.folder.name / "checkpoints")
     newest = checkpoints.load_newest(stores[0], checkpoints.FULL)
+    later = {**newest.arrays, checkpoints.CLOCK: np.array(777, np.int32)}
     for store in stores[:2]:
-        checkpoints._write(store / "full" / "000000000777", 777, newest.arrays)
+        (store.parent / "fingerprint.txt").unlink()
+        checkpoints.save(store, checkpoints.FULL, 777, later, newest.config)
+    (stores[2].parent / "fingerprint.txt").unlink()
     jobs = resume_together([store.parent for store in stores])
     assert [job.checkpoint.step for job in jobs] == [240] * len(jobs)
 
 
-def test_killed_before_all_have_a_checkpoint_begins_anew(together, tmp_path):
+def test_killed_before_all_have_a_checkpoint_begins_anew_if_that_is_wanted(together, tmp_path):
+    """Rows and policies are there, so it is said what would be lost (fault A2)."""
     for outcome in together:
         shutil.copytree(outcome.folder, tmp_path / outcome.folder.name)
     folders = [tmp_path / outcome.folder.name for outcome in together]
+    for folder in folders:
+        (folder / "fingerprint.txt").unlink()
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, "checkpoint_every": 0}))
     shutil.rmtree(folders[2] / "checkpoints" / "full")
-    assert [job.checkpoint for job in resume_together(folders)] == [None] * len(folders)
+    with pytest.raises(ValueError, match=r"has no full checkpoint .* up to step 240 and"):
+        resume_together(folders)
+    jobs = resume_together(folders, begin_anew=True)
+    assert [job.checkpoint for job in jobs] == [None] * len(folders)
     (folders[0] / "program.json").unlink()
     with pytest.raises(ValueError, match=r"has no checkpoint and .* continue them one by one"):
         resume_together(folders)
