@@ -5,6 +5,7 @@ With --video=FILE.mp4 (or .gif) the first seed's first episode is also filmed.
 """
 
 import json
+import sys
 from pathlib import Path
 
 import jax
@@ -41,6 +42,8 @@ def main(argv: list[str]) -> None:
         returns = evaluator(states, INDEX.value).returns
     finally:
         evaluator.close()
+    if evaluator.failure:
+        sys.exit(f"error: {evaluator.failure}")
     which = "best policies until step" if BEST.value else "step"
     print(
         f"{settings.task}, {settings.recipe}, {which} {step:,}, {EPISODES.value} episodes per seed"

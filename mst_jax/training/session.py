@@ -10,6 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mst_jax.agents import Agent, Metrics
+from mst_jax.envs import EnvironmentFailedError
 from mst_jax.training import checkpoints
 from mst_jax.training.arrays import Arrays, split
 from mst_jax.training.best import BestPolicies, evaluate_final
@@ -80,9 +81,13 @@ def log(session: Session, run: Run, step: int) -> Run:
     run, totals, sparsities = session.finish_chunk(run)
     totals, sparsities, healthy = jax.device_get((totals, sparsities, run.healthy))
     clocks, updates = session.driver.clocks, max(int(totals.updates), 1)
+    errors, restarts = session.driver.errors(), session.driver.restarts()
     for index in range(session.settings.seeds):
         row: dict[str, Any] = {f"sparsity/{name}": s[index] for name, s in sparsities.items()}
         row["transitions"] = session.settings.environments * step
+        row["environment_errors"] = errors[index]
+        if restarts is not None:
+            row["worker_restarts"] = restarts
         if totals.updates:
             row |= {name: value[index] / updates for name, value in totals.metrics.items()}
         if totals.episodes[index]:
@@ -133,6 +138,8 @@ def evaluate_finally(session: Session, run: Run, evaluator: Evaluator) -> None:
     best = from_light(session.agent, session.best.policies, run.agent)
     healthy = np.asarray(run.healthy)
     rows = evaluate_final(evaluator, run.agent, best, session.best)
+    if evaluator.failure:
+        raise EnvironmentFailedError(f"in the final evaluation, {evaluator.failure}")
     for index, row in enumerate(rows):
         step = session.settings.steps
         name = session.write(index, step, "final", bool(healthy[index]), row)

@@ -16,6 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mst_jax import topology
+from mst_jax.envs import EnvironmentFailedError
 from mst_jax.training import checkpoints, history
 from mst_jax.training.arrays import Arrays, fingerprint, run_from_arrays, run_to_arrays, split
 from mst_jax.training.best import BestPolicies
@@ -23,6 +24,7 @@ from mst_jax.training.diagnosing import make_diagnose
 from mst_jax.training.drivers import Driver, make_driver
 from mst_jax.training.evaluation import Evaluator, make_evaluator
 from mst_jax.training.jobs import Job, Program, make_program, write_program
+from mst_jax.training.limits import problem_of
 from mst_jax.training.memory import describe_memory, replay_slots
 from mst_jax.training.run_state import Run
 from mst_jax.training.session import (
@@ -85,6 +87,7 @@ def train(job: Job) -> Outcome:
 
     Raises:
         ValueError: when the checkpoint is of another run; nothing is changed then.
+        EnvironmentFailedError: see `train_together`.
     """
     return train_together(make_program([job]))[0]
 
@@ -94,6 +97,8 @@ def train_together(program: Program) -> list[Outcome]:
 
     Raises:
         ValueError: when a checkpoint is of another run; nothing is changed then.
+        EnvironmentFailedError: when the environments cannot go on, or failed too often in training;
+            checkpoints are saved before.
     """
     began = time.perf_counter()
     settings, agent, task = program.shared, program.agent, program.jobs[0].task
@@ -109,6 +114,7 @@ def train_together(program: Program) -> list[Outcome]:
         driver, run = make_driver(
             *(agent, task, program.seeds, slots, row_dtype, program.numbers),
             environments=settings.environments,
+            worker_timeout=settings.worker_timeout,
         )
         stack.enter_context(closing(driver))
         if since is not None:
@@ -121,7 +127,9 @@ def train_together(program: Program) -> list[Outcome]:
                 job.folder.mkdir(parents=True, exist_ok=True)
                 write_settings(job.folder, job.settings)
             write_program(folders)
-        evaluator = make_evaluator(agent, task, program.seeds, settings.eval_episodes)
+        evaluator = make_evaluator(
+            agent, task, program.seeds, settings.eval_episodes, settings.worker_timeout
+        )
         stack.enter_context(closing(evaluator))
         members = _members(program)
         for member in members:
@@ -142,7 +150,7 @@ def train_together(program: Program) -> list[Outcome]:
             # The environments of training and its evaluations are not needed any more.
             driver.close()
             evaluator.close()
-            evaluator = make_evaluator(agent, task, program.seeds, final)
+            evaluator = make_evaluator(agent, task, program.seeds, final, settings.worker_timeout)
             stack.enter_context(closing(evaluator))
             evaluate_finally(session, run, evaluator)
         parts = split(run_to_arrays(run), program.counts)
@@ -208,11 +216,12 @@ def _loop(session: Session, run: Run, step: int) -> tuple[Run, int]:
         dynamic_ncols=True,
     )
     stopping = False
+    stop = lambda: session.stop() or problem_of(session) is not None  # noqa: E731
     with bar:
         while step < total and not stopping:
             target = next_boundary(step, settings, session.agent.learning_starts)
             learning = step >= session.agent.learning_starts
-            run = session.driver.advance(run, target - step, learning, session.stop, bar.update)
+            run = session.driver.advance(run, target - step, learning, stop, bar.update)
             step = int(run.clock.step)
             if step == target and _due(step, settings.log_every, settings):
                 run = log(session, run, step)
@@ -225,9 +234,13 @@ def _loop(session: Session, run: Run, step: int) -> tuple[Run, int]:
                 history.save(session.folders, session.agent, run.agent, step)
             if step == target and step in settings.reset_steps:
                 run = session.reset(run)
-            stopping = session.stop()
+            stopping = stop()
             if stopping or _due(step, settings.checkpoint_every, settings):
                 _save(session, run, step)
+    problem = problem_of(session)
+    if problem:
+        folder = session.members[0].folder
+        raise EnvironmentFailedError(f"{problem}; saved at step {step:,}, see --resume={folder}")
     return run, step
 
 
