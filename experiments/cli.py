@@ -9,6 +9,7 @@ from typing import Any
 from absl import app, flags, logging
 
 from experiments.compilation import use_cache
+from mst_jax.envs import EnvironmentFailedError
 from mst_jax.training import DamagedCheckpointError
 
 
@@ -25,7 +26,7 @@ def one_line_errors() -> Iterator[None]:
     """Ends the program with `error: ...` when what was asked for cannot be done."""
     try:
         yield
-    except (ValueError, flags.Error, DamagedCheckpointError) as error:
+    except (ValueError, flags.Error, DamagedCheckpointError, EnvironmentFailedError) as error:
         sys.exit(f"error: {error}")
 
 

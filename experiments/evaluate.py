@@ -6,6 +6,7 @@ With --video=FILE.mp4 (or .gif) the first seed's first episode is also filmed.
 """
 
 import json
+import sys
 from pathlib import Path
 
 import jax
@@ -46,6 +47,8 @@ def main(argv: list[str]) -> None:
         returns = evaluator(snapshot.states, INDEX.value).of_healthy(healthy).returns
     finally:
         evaluator.close()
+    if evaluator.failure:
+        sys.exit(f"error: {evaluator.failure}")
     which = "best policies until step" if BEST.value else "step"
     what = f"{settings.task}, {settings.recipe}, {which} {snapshot.step:,}"
     print(f"{what}, {EPISODES.value} episodes per seed")

@@ -52,7 +52,8 @@ def main(_: list[str]) -> None:
     with one_line_errors():
         jobs = [plan_run(_settings(recipe), logdir) for recipe in RECIPES]
     for job in jobs:
-        outcome = train(job)
+        with one_line_errors():
+            outcome = train(job)
         if not outcome.finished:
             sys.exit(f"stopped; continue: {command('train', f'--resume={job.folder}')}")
     _report([job.folder for job in jobs], logdir)

@@ -118,7 +118,7 @@ def conditionals(jaxpr):
 def conditionals_of_a_step(agent, run):
     num_seeds, size = run.observation.shape
     ended, observation = jnp.zeros(num_seeds, bool), jnp.zeros((num_seeds, size))
-    timestep = Timestep(observation, jnp.zeros(num_seeds), ended, ended, observation)
+    timestep = Timestep(observation, jnp.zeros(num_seeds), ended, ended, observation, ended)
     step = make_step(agent, num_seeds, learning=True)
     return list(conditionals(jax.make_jaxpr(step)(run, timestep).jaxpr))
 

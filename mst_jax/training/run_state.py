@@ -32,7 +32,7 @@ class Totals:
         metrics: sums of the agent's metrics (S,) each.
         updates: int32 scalar, calls of `learn` summed.
         returns: sum of the returns of finished training episodes (S,), over all environments.
-        episodes: int32 (S,), finished training episodes.
+        episodes: int32 (S,), finished training episodes; lost ones have no return and do not count.
     """
 
     metrics: Metrics

@@ -10,6 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mst_jax.agents import Agent, Metrics
+from mst_jax.envs import EnvironmentFailedError
 from mst_jax.training import checkpoints
 from mst_jax.training.arrays import Arrays, split
 from mst_jax.training.best import BestPolicies, evaluate_final
@@ -112,9 +113,13 @@ def log(session: Session, run: Run, step: int) -> Run:
     totals, sparsities, healthy = jax.device_get((totals, sparsities, run.healthy))
     session.tell_diverged(before, healthy, step)
     clocks, updates = session.driver.clocks, max(int(totals.updates), 1)
+    errors, restarts = session.driver.errors(), session.driver.restarts()
     for index in range(session.settings.seeds):
         row: dict[str, Any] = {f"sparsity/{name}": s[index] for name, s in sparsities.items()}
         row["transitions"] = session.settings.environments * step
+        row["environment_errors"] = errors[index]
+        if restarts is not None:
+            row["worker_restarts"] = restarts
         if totals.updates:
             row |= {name: value[index] / updates for name, value in totals.metrics.items()}
         if totals.episodes[index]:
@@ -180,6 +185,8 @@ def evaluate_finally(session: Session, run: Run, evaluator: Evaluator) -> None:
     finite_best = np.asarray(finite(session.agent, best))  # an older version may have chosen it
     policies = {"last": healthy, "best": finite_best}
     rows = evaluate_final(evaluator, run.agent, best, session.best, policies)
+    if evaluator.failure:
+        raise EnvironmentFailedError(f"in the final evaluation, {evaluator.failure}")
     for index, row in enumerate(rows):
         session.write(index, session.settings.steps, "final", bool(healthy[index]), row)
         last, best_return, chosen = row["last/return"], row["best/return"], row["best/step"]

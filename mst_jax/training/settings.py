@@ -11,6 +11,7 @@ from typing import Any
 import jax
 
 from mst_jax.agents import default_config
+from mst_jax.envs import WORKER_TIMEOUT
 from mst_jax.runs.files import replace_text
 
 CONFIG, VERSIONS = "config.json", "versions.json"
@@ -46,6 +47,10 @@ class Settings:
         environments: environments of each seed, stepped together. An agent step takes one step in
             each, stores that many transitions and learns once; every number of steps counts those
             of one environment, so a seed collects `environments * steps` transitions.
+        max_environment_errors: training steps that the run may lose to environments that fail,
+            over all seeds; with one more it saves and stops.
+        worker_timeout: seconds without an answer after which a worker process counts as dead; 0:
+            never.
     """
 
     agent: str
@@ -67,6 +72,8 @@ class Settings:
     wandb: str = "off"
     history_every: int = 10_000
     environments: int = 1
+    max_environment_errors: int = 100
+    worker_timeout: float = WORKER_TIMEOUT
 
     def validate(self) -> None:
         """Raises ValueError with one line for the first impossible setting."""
@@ -75,7 +82,8 @@ class Settings:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         counts = ("seed", "checkpoint_every", "resets", "final_eval_episodes")
-        for name in (*counts, "history_every", "diagnose_every"):
+        limits = ("max_environment_errors", "worker_timeout")
+        for name in (*counts, "history_every", "diagnose_every", *limits):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} must not be negative")
         if self.wandb not in WANDB_MODES:

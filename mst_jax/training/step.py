@@ -121,11 +121,12 @@ def _store(run: Run, timestep: Timestep) -> Run:
         timestep.next_observation,
     )
     ended = timestep.terminated | timestep.truncated
+    complete = ended & ~timestep.lost
     episode_return = run.episode_return + timestep.reward
     totals = run.totals.replace(
         returns=run.totals.returns
-        + _by_seed(jnp.where(ended, episode_return, 0.0), run).sum(axis=1),
-        episodes=run.totals.episodes + _by_seed(ended, run).sum(axis=1, dtype=jnp.int32),
+        + _by_seed(jnp.where(complete, episode_return, 0.0), run).sum(axis=1),
+        episodes=run.totals.episodes + _by_seed(complete, run).sum(axis=1, dtype=jnp.int32),
     )
     return run.replace(
         buffer=buffer,

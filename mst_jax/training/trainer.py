@@ -16,6 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mst_jax import topology
+from mst_jax.envs import EnvironmentFailedError
 from mst_jax.runs.lock import held
 from mst_jax.runs.signals import on_stop_signal
 from mst_jax.training import checkpoints, history
@@ -34,6 +35,7 @@ from mst_jax.training.diagnosing import make_diagnose
 from mst_jax.training.drivers import Driver, make_driver
 from mst_jax.training.evaluation import Evaluator, make_evaluator
 from mst_jax.training.jobs import Job, Program, make_program, write_program
+from mst_jax.training.limits import problem_of
 from mst_jax.training.memory import describe_memory, replay_slots
 from mst_jax.training.resuming import CHECKPOINTS, finish
 from mst_jax.training.run_state import Run
@@ -103,6 +105,8 @@ def train_together(program: Program) -> list[Outcome]:
         HeldError: another process trains one of them.
         ValueError: one was changed since it was planned, or its checkpoint does not fit. In both
             cases nothing was changed.
+        EnvironmentFailedError: when the environments cannot go on, or failed too often in training;
+            checkpoints are saved before.
     """
     if all(job.finished for job in program.jobs):
         return [Outcome(job.folder, job.settings.steps, job.finished) for job in program.jobs]
@@ -123,6 +127,7 @@ def train_together(program: Program) -> list[Outcome]:
         driver, run = make_driver(
             *(agent, task, program.seeds, slots, row_dtype, program.numbers),
             environments=settings.environments,
+            worker_timeout=settings.worker_timeout,
         )
         stack.enter_context(closing(driver))
         if since is not None:
@@ -134,7 +139,9 @@ def train_together(program: Program) -> list[Outcome]:
             for job in program.jobs:
                 write_settings(job.folder, job.settings)
             write_program(folders)
-        evaluator = make_evaluator(agent, task, program.seeds, settings.eval_episodes)
+        evaluator = make_evaluator(
+            agent, task, program.seeds, settings.eval_episodes, settings.worker_timeout
+        )
         stack.enter_context(closing(evaluator))
         members = _members(program)
         # Only a program that took a step shows that training can go on, and what it made after the
@@ -157,7 +164,7 @@ def train_together(program: Program) -> list[Outcome]:
             # The environments of training and its evaluations are not needed any more.
             driver.close()
             evaluator.close()
-            evaluator = make_evaluator(agent, task, program.seeds, final)
+            evaluator = make_evaluator(agent, task, program.seeds, final, settings.worker_timeout)
             stack.enter_context(closing(evaluator))
             evaluate_finally(session, run, evaluator)
         session.sync()
@@ -238,11 +245,12 @@ def _loop(session: Session, run: Run, step: int, open_files: Callable[[], None])
         dynamic_ncols=True,
     )
     stopping = False
+    stop = lambda: session.stop() or problem_of(session) is not None  # noqa: E731
     with bar:
         while step < total and not stopping:
             target = next_boundary(step, settings, session.agent.learning_starts)
             learning = step >= session.agent.learning_starts
-            run = session.driver.advance(run, target - step, learning, session.stop, bar.update)
+            run = session.driver.advance(run, target - step, learning, stop, bar.update)
             step = int(run.clock.step)
             open_files()
             if step == target and _due(step, settings.log_every, settings):
@@ -256,9 +264,13 @@ def _loop(session: Session, run: Run, step: int, open_files: Callable[[], None])
                 history.save(session.folders, session.agent, run.agent, step)
             if step == target and step in settings.reset_steps:
                 run = session.reset(run)
-            stopping = session.stop()
+            stopping = stop()
             if stopping or _due(step, settings.checkpoint_every, settings):
                 _save(session, run, step)
+    problem = problem_of(session)
+    if problem:
+        folder = session.members[0].folder
+        raise EnvironmentFailedError(f"{problem}; saved at step {step:,}, see --resume={folder}")
     return run, step
 
 
