@@ -227,8 +227,12 @@ def neuroplastic_expansion(
     """
     check_share("prune_share", prune_share)
     one_of("prune", prune, ("magnitude", "dormancy"))
+    if not tau >= 0.0:
+        raise ValueError(f"tau must not be negative, got {tau}.")
     own: dict[str, object] = {"draw": "magnitude"}
     if rate is not None:
+        if not callable(rate):
+            check_share("rate", rate, closed=True)
         gross = schedules.as_schedule(rate)
         own["growth"] = lambda step: (
             gross(step) * (1.0 - prune_share) if step <= growth_end else 0.0

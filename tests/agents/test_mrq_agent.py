@@ -20,7 +20,10 @@ from mst_jax.training.step import make_advance, make_step
         ({"critic__sparsity": 1.0}, "critic.sparsity=1.0"),
         ({"critic__sparsity": 0.0}, "critic.sparsity=0.0"),
         ({"encoder__sparsity": 0.5}, "encoder.regime to static or rigl"),
-        ({"actor__regime": "sett"}, "choose from dense, static, network_sparsity, set, rigl"),
+        (
+            {"actor__regime": "sett"},
+            "choose from dense, static, network_sparsity, set, set_by_sign",
+        ),
         ({"actor__activation": "gelu"}, "choose from elu, relu"),
         ({"encoder__residual": "skip"}, "choose from none, pre, post, branch"),
         ({"critic__hidden": 0}, "critic.hidden=0"),

@@ -434,6 +434,11 @@ def test_a_rule_that_shares_cannot_be_torn_apart():
             "magnitude or dormancy, got 'age'",
         ),
         (
+            lambda: topology.neuroplastic_expansion(growth_end=10_000, rate=8),
+            "rate must be in [0, 1]",
+        ),
+        (lambda: topology.neuroplastic_expansion(growth_end=10_000, tau=-1), "tau must not be neg"),
+        (
             lambda: topology.plan(
                 SHAPES["ne"],
                 {".*": topology.granet(0.2, initial=0.5, start=1, end=9, threshold="global")},
