@@ -10,7 +10,8 @@ import difflib
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import NamedTuple
 
 import jax
@@ -19,6 +20,7 @@ import numpy as np
 from mst_jax.topology import allocation as allocations
 from mst_jax.topology.mask_tree import PyTree, named_leaves
 from mst_jax.topology.regime import Regime, Timing
+from mst_jax.topology.structures import Structure
 from mst_jax.topology.tables import TextTable
 
 
@@ -43,16 +45,18 @@ class Entry:
     Attributes:
         path: name of the leaf.
         shape: its shape.
-        regime: the regime of its rule; None if the leaf is dense.
+        regime: the regime of its rule, unstructured where its structure does not fit the leaf.
         drops: whether any update may drop weights.
         grows: whether any update may grow weights.
+        note: what the printed plan says about its structure.
     """
 
     path: str
     shape: tuple[int, ...]
-    regime: Regime | None = None
+    regime: Regime
     drops: bool = False
     grows: bool = False
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,7 @@ class Plan:
             if path in entries:
                 g, column, entry = entries[path]
                 counts, shape = self.groups[g].table.target[[0, -1], column], entry.shape
+                name += entry.note
             else:
                 shape = self.dense[path]
                 counts = np.full(2, math.prod(shape))
@@ -133,8 +138,11 @@ def plan(params: PyTree, rules: Mapping[str, Regime]) -> Plan:
         The plan.
 
     Raises:
-        ValueError: a pattern matches no path, or a request cannot be met.
+        TypeError: rules that are not a mapping from patterns to regimes.
+        ValueError: a pattern matches no path or is no regular expression, two leaves have one path,
+            or a request cannot be met.
     """
+    _require_rules(rules)
     shapes = {path: tuple(np.shape(leaf)) for path, leaf in named_leaves(params).items()}
     owners = _owners(list(shapes), rules)
     names = dict.fromkeys(shapes, "dense")
@@ -145,15 +153,17 @@ def plan(params: PyTree, rules: Mapping[str, Regime]) -> Plan:
         if regime.sparsity is None or not paths:
             continue
         names |= dict.fromkeys(paths, regime.name)
-        counts = _counts(paths, [shapes[path] for path in paths], regime)
+        regimes = _fitted(pattern, regime, {path: shapes[path] for path in paths})
+        counts = _counts(regime, {path: shapes[path] for path in paths}, regimes)
         before = np.concatenate([counts.target[:1], counts.target[:-1]])
         entries = [
             Entry(
                 path,
                 shapes[path],
-                regime,
+                regimes[path],
                 drops=bool((counts.keep[1:, i] < before[1:, i]).any()),
                 grows=bool((counts.keep[1:, i] < counts.target[1:, i]).any()),
+                note=_note(regime.structure, regimes[path].structure),
             )
             for i, path in enumerate(paths)
         ]
@@ -164,6 +174,22 @@ def plan(params: PyTree, rules: Mapping[str, Regime]) -> Plan:
         groups=tuple(_group(timing, blocks) for timing in dict.fromkeys(b[0] for b in blocks)),
         names=names,
     )
+
+
+def _require_rules(rules: Mapping[str, Regime]) -> None:
+    """Raises in one line unless the rules are a mapping from patterns to regimes."""
+    if not isinstance(rules, Mapping):
+        raise TypeError(
+            f"rules must be a mapping {{pattern: regime}}, got a {type(rules).__name__}; its order "
+            f"decides, as that of a dict does."
+        )
+    for pattern, regime in rules.items():
+        allocations.pattern_of(pattern)
+        if not isinstance(regime, Regime):
+            raise TypeError(
+                f"The regime of rule {pattern!r} must be made by a call such as "
+                f"topology.static(0.5), got {regime!r}."
+            )
 
 
 def _owners(paths: Sequence[str], rules: Mapping[str, Regime]) -> dict[str, str]:
@@ -185,7 +211,7 @@ def _eligible(
     paths: Sequence[str], shapes: Mapping[str, tuple[int, ...]], regime: Regime
 ) -> list[str]:
     axes = 2 if regime.leaves == "kernels" else 1
-    chosen = [path for path in paths if len(shapes[path]) >= axes]
+    chosen = [path for path in paths if len(shapes[path]) >= axes and math.prod(shapes[path])]
     natural = sorted(chosen, key=_natural)
     skipped = natural[: int(regime.dense_first)] + natural[-1:] * int(regime.dense_last)
     return [path for path in chosen if path not in skipped]
@@ -197,20 +223,62 @@ def _natural(path: str) -> list[int | str]:
     return [int(part) if i % 2 else part for i, part in enumerate(parts)]
 
 
-def _counts(paths: list[str], shapes: list[tuple[int, ...]], regime: Regime) -> Table:
-    """Keep and target counts of every update, float64 and integers only."""
+def _fitted(
+    pattern: str, regime: Regime, shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, Regime]:
+    """Path -> the regime, without its structure where that does not fit the leaf."""
+    structure = regime.structure
+    if not any(map(structure.fits, shapes.values())):
+        path, shape = next(iter(shapes.items()))
+        raise ValueError(
+            f"The structure {structure.name} fits no leaf of rule {pattern!r}, for example "
+            f"{path!r} of shape {shape}: choose another structure."
+        )
+    loose = replace(regime, structure=Structure())
+    return {path: regime if structure.fits(shape) else loose for path, shape in shapes.items()}
+
+
+def _note(wanted: Structure, used: Structure) -> str:
+    if wanted == Structure():
+        return ""
+    return f" ({used.name})" if used == wanted else f" ({used.name}: {wanted.name} does not fit)"
+
+
+def _counts(
+    regime: Regime, shapes: Mapping[str, tuple[int, ...]], regimes: Mapping[str, Regime]
+) -> Table:
+    """Keep and target counts of every update, exact.
+
+    Targets are multiples of a leaf's groups. What survives is not: where groups are small, some of
+    them lose one entry more than others, so that N:M topologies move too.
+    """
     steps = [0, *(regime.timing.steps if regime.timing else ())]
-    groups = np.array([regime.structure.groups(shape) for shape in shapes])
-    sizes = np.array([math.prod(shape) for shape in shapes])
-    target = _targets(paths, shapes, regime, steps, groups.tolist())
+    groups = [regimes[path].structure.groups(shape) for path, shape in shapes.items()]
+    sizes = np.array([math.prod(shape) for shape in shapes.values()])
+    target = _targets(list(shapes), list(shapes.values()), regime, steps, groups)
     keep = target.copy()
     for row, step in enumerate(steps[1:], start=1):
         base = np.minimum(target[row - 1], target[row])
         growth = target[row] - base
-        drop = np.floor(regime.drop(step) * base) + np.floor(regime.prune_ratio * growth)
-        drop = np.where(target[row] == sizes, 0, np.minimum(drop, base))
-        keep[row] = base - drop // groups * groups
+        drop = _floor(_drop(regime, step), base) + _floor(regime.prune_ratio, growth)
+        keep[row] = base - np.where(target[row] == sizes, 0, np.minimum(drop, base))
     return Table(keep.astype(np.int32), target.astype(np.int32))
+
+
+def _drop(regime: Regime, step: int) -> float:
+    """The regime's drop fraction at a step."""
+    share = regime.drop(step)
+    if not 0.0 <= share <= 1.0:
+        raise ValueError(
+            f"The drop fraction of {regime.name} must be in [0, 1], got {share} at step {step}."
+        )
+    return share
+
+
+def _floor(share: float | Fraction, counts: np.ndarray) -> np.ndarray:
+    """Whole part of a share of each count, exact in decimals: 0.29 of 100 is 29."""
+    share = allocations.exact(share)
+    return np.array([share.numerator * n // share.denominator for n in counts.tolist()], np.int64)
 
 
 def _targets(
