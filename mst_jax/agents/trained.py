@@ -38,14 +38,13 @@ class Trained:
         """
         params, opt_state = {}, {}
         for name, network_key, mask_key in self._keys(key):
-            own = numbers is not None and name in self.plans
-            params[name], opt_state[name] = topology.init(
-                self.optimizers[name],
-                self.inits[name](network_key),
-                mask_key,
-                numbers.tables[name] if own else None,
-            )
-            if own:
+            dense, optimizer = self.inits[name](network_key), self.optimizers[name]
+            if name not in self.plans:
+                params[name], opt_state[name] = dense, optimizer.init(dense)
+                continue
+            tables = numbers.tables[name] if numbers is not None else None
+            params[name], opt_state[name] = topology.init(optimizer, dense, mask_key, tables)
+            if numbers is not None:
                 rate = numbers.learning_rates[name]
                 opt_state[name] = optax.tree.set(opt_state[name], learning_rate=rate)
         return params, opt_state
@@ -79,11 +78,14 @@ class Trained:
         `activity` is the module's forward pass on the batch: called, at rewires only, by a regime
         that looks at units.
         """
-        extra = {"step": step} if name in self.plans else {}
-        if activity is not None and name in self.plans and self.plans[name].reads_activity:
+        if name not in self.plans:
+            updates, opt_state = self.optimizers[name].update(grads, opt_state, params)
+            return optax.apply_updates(params, updates), opt_state
+        extra: dict[str, Any] = {"step": step}
+        if activity is not None and self.plans[name].reads_activity:
             extra["activity"] = lambda: networks.strengths(activity())
         updates, opt_state = self.optimizers[name].update(grads, opt_state, params, **extra)
-        return optax.apply_updates(params, updates), opt_state
+        return topology.apply_updates(params, updates, topology.masks(opt_state)), opt_state
 
     def masks(self, opt_state: Tree) -> dict[str, Tree]:
         """{module: masks}; dense leaves carry topology's sentinel."""

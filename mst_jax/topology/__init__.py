@@ -25,7 +25,14 @@ from mst_jax.topology.gradual import (
     granet,
     neuroplastic_expansion,
 )
-from mst_jax.topology.mask_tree import DenseLeaf, apply, count, density, overlap
+from mst_jax.topology.mask_tree import (
+    DenseLeaf,
+    apply,
+    apply_updates,
+    count,
+    density,
+    overlap,
+)
 from mst_jax.topology.moments import MomentPolicy, bias_corrected
 from mst_jax.topology.planning import Plan, Table, Totals, plan
 from mst_jax.topology.presets import PRESETS, rigl_preset
@@ -72,6 +79,7 @@ __all__ = [
     "adam_gradient",
     "allocation",
     "apply",
+    "apply_updates",
     "average_gradient",
     "bias_corrected",
     "check",

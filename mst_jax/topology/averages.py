@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +12,15 @@ from mst_jax.topology.planning import Plan
 from mst_jax.topology.state import SparseState, Undrawn
 
 
-def zeros(leaves: Sequence[Undrawn], decay: str) -> dict[str, jax.Array]:
-    """Averages to begin with, path -> float32, of the leaves whose regime has a decay so named."""
+def zeros(
+    leaves: Sequence[Undrawn], weights: Mapping[str, jax.Array], decay: str
+) -> dict[str, jax.Array]:
+    """Averages to begin with, path -> float32, of the leaves whose regime has a decay so named.
+
+    They are sharded as the weights are.
+    """
     asked = [u for u in leaves if getattr(u.regime, decay) is not None]
-    return {u.path: jnp.zeros(u.shape, jnp.float32) for u in asked}
+    return {u.path: jnp.zeros_like(weights[u.path], jnp.float32) for u in asked}
 
 
 def averaged(plan: Plan, state: SparseState, gradients: PyTree) -> SparseState:

@@ -53,8 +53,13 @@ def costs(plan: Plan, steps: int, positions: Mapping[str, int] | None = None) ->
 
     Returns:
         The costs; leaves with fewer than two axes count as bytes only.
+
+    Raises:
+        ValueError: ``positions`` of a leaf that the plan does not have.
     """
     times = positions or {}
+    if strangers := sorted(times.keys() - plan.names.keys()):
+        raise ValueError(f"positions of {strangers[0]!r}: the plan's leaves are {[*plan.names]}.")
     inference = training = dense_inference = 0.0
     stored = parameters = 0
     entries = plan.entries()

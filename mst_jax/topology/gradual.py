@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from mst_jax.topology import schedules, scores
-from mst_jax.topology.allocation import Allocation
+from mst_jax.topology.allocation import Allocation, exact
 from mst_jax.topology.regime import Regime, Sharing, Timing
 from mst_jax.topology.regimes import (
     Sparsity,
@@ -256,7 +256,7 @@ def neuroplastic_expansion(
         name="neuroplastic_expansion" + "_dormancy" * (prune == "dormancy"),
         timing=timing_of(interval, start, end),
         drop=lambda step: rewiring(step) if step > growth_end else 0.0,
-        prune_ratio=prune_share / (1.0 - prune_share),
+        prune_ratio=exact(prune_share) / (1 - exact(prune_share)),
     )
 
 

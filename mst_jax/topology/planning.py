@@ -11,7 +11,7 @@ import difflib
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -21,6 +21,7 @@ import numpy as np
 from mst_jax.topology import allocation as allocations
 from mst_jax.topology.mask_tree import PyTree, named_leaves
 from mst_jax.topology.regime import Regime, Sharing, Timing
+from mst_jax.topology.structures import Structure
 from mst_jax.topology.tables import TextTable
 
 
@@ -61,16 +62,18 @@ class Entry:
     Attributes:
         path: name of the leaf.
         shape: its shape.
-        regime: the regime of its rule; None if the leaf is dense.
+        regime: the regime of its rule, unstructured where its structure does not fit the leaf.
         drops: whether any update may drop weights.
         grows: whether any update may grow weights.
+        note: what the printed plan says about its structure.
     """
 
     path: str
     shape: tuple[int, ...]
-    regime: Regime | None = None
+    regime: Regime
     drops: bool = False
     grows: bool = False
+    note: str = ""
 
 
 Block = tuple[Timing | None, list[Entry], Table | Totals]  # what one rule adds to a plan
@@ -143,6 +146,7 @@ class Plan:
             if path in entries:
                 g, column, entry = entries[path]
                 counts, shape = self.groups[g].table.target[[0, -1], column], entry.shape
+                name += entry.note
                 sharing = self.groups[g].sharing
                 by_score = sharing is not None and sharing.growth != "plan"
             else:
@@ -170,8 +174,11 @@ def plan(params: PyTree, rules: Mapping[str, Regime]) -> Plan:
         The plan.
 
     Raises:
-        ValueError: a pattern matches no path, or a request cannot be met.
+        TypeError: rules that are not a mapping from patterns to regimes.
+        ValueError: a pattern matches no path or is no regular expression, two leaves have one path,
+            or a request cannot be met.
     """
+    _require_rules(rules)
     shapes = {path: tuple(np.shape(leaf)) for path, leaf in named_leaves(params).items()}
     owners = _owners(list(shapes), rules)
     names = dict.fromkeys(shapes, "dense")
@@ -182,10 +189,10 @@ def plan(params: PyTree, rules: Mapping[str, Regime]) -> Plan:
         if regime.sparsity is None or not paths:
             continue
         names |= dict.fromkeys(paths, regime.name)
-        counts = (_totals if regime.sharing else _counts)(
-            paths, [shapes[path] for path in paths], regime
-        )
-        entries = _entries(paths, shapes, regime, counts)
+        own = {path: shapes[path] for path in paths}
+        regimes = _fitted(pattern, regime, own)
+        counts = _totals(regime, own) if regime.sharing else _counts(regime, own, regimes)
+        entries = _entries(regime, own, regimes, counts)
         blocks.append((regime.timing, entries, counts))
     masked = {entry.path for _, entries, _ in blocks for entry in entries}
     return Plan(
@@ -193,6 +200,22 @@ def plan(params: PyTree, rules: Mapping[str, Regime]) -> Plan:
         groups=_groups(blocks),
         names=names,
     )
+
+
+def _require_rules(rules: Mapping[str, Regime]) -> None:
+    """Raises in one line unless the rules are a mapping from patterns to regimes."""
+    if not isinstance(rules, Mapping):
+        raise TypeError(
+            f"rules must be a mapping {{pattern: regime}}, got a {type(rules).__name__}; its order "
+            f"decides, as that of a dict does."
+        )
+    for pattern, regime in rules.items():
+        allocations.pattern_of(pattern)
+        if not isinstance(regime, Regime):
+            raise TypeError(
+                f"The regime of rule {pattern!r} must be made by a call such as "
+                f"topology.static(0.5), got {regime!r}."
+            )
 
 
 def _owners(paths: Sequence[str], rules: Mapping[str, Regime]) -> dict[str, str]:
@@ -214,7 +237,7 @@ def _eligible(
     paths: Sequence[str], shapes: Mapping[str, tuple[int, ...]], regime: Regime
 ) -> list[str]:
     axes = 2 if regime.leaves == "kernels" else 1
-    chosen = [path for path in paths if len(shapes[path]) >= axes]
+    chosen = [path for path in paths if len(shapes[path]) >= axes and math.prod(shapes[path])]
     natural = sorted(chosen, key=_natural)
     skipped = natural[: int(regime.dense_first)] + natural[-1:] * int(regime.dense_last)
     return [path for path in chosen if path not in skipped]
@@ -226,27 +249,53 @@ def _natural(path: str) -> list[int | str]:
     return [int(part) if i % 2 else part for i, part in enumerate(parts)]
 
 
-def _counts(paths: list[str], shapes: list[tuple[int, ...]], regime: Regime) -> Table:
-    """Keep and target counts of every update, float64 and integers only."""
+def _fitted(
+    pattern: str, regime: Regime, shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, Regime]:
+    """Path -> the regime, without its structure where that does not fit the leaf."""
+    structure = regime.structure
+    if not any(map(structure.fits, shapes.values())):
+        path, shape = next(iter(shapes.items()))
+        raise ValueError(
+            f"The structure {structure.name} fits no leaf of rule {pattern!r}, for example "
+            f"{path!r} of shape {shape}: choose another structure."
+        )
+    loose = replace(regime, structure=Structure())
+    return {path: regime if structure.fits(shape) else loose for path, shape in shapes.items()}
+
+
+def _note(wanted: Structure, used: Structure) -> str:
+    if wanted == Structure():
+        return ""
+    return f" ({used.name})" if used == wanted else f" ({used.name}: {wanted.name} does not fit)"
+
+
+def _counts(
+    regime: Regime, shapes: Mapping[str, tuple[int, ...]], regimes: Mapping[str, Regime]
+) -> Table:
+    """Keep and target counts of every update, exact.
+
+    Targets are multiples of a leaf's groups. What survives is not: where groups are small, some of
+    them lose one entry more than others, so that N:M topologies move too.
+    """
     steps = [0, *(regime.timing.steps if regime.timing else ())]
-    groups = np.array([regime.structure.groups(shape) for shape in shapes])
-    sizes = np.array([math.prod(shape) for shape in shapes])
-    target = _targets(paths, shapes, regime, steps, groups.tolist())
+    groups = [regimes[path].structure.groups(shape) for path, shape in shapes.items()]
+    sizes = np.array([math.prod(shape) for shape in shapes.values()])
+    target = _targets(list(shapes), list(shapes.values()), regime, steps, groups)
     keep = target.copy()
     for row, step in enumerate(steps[1:], start=1):
         base = np.minimum(target[row - 1], target[row])
         growth = target[row] - base
-        drop = np.floor(regime.drop(step) * base) + np.floor(regime.prune_ratio * growth)
-        drop = np.where(target[row] == sizes, 0, np.minimum(drop, base))
-        keep[row] = base - drop // groups * groups
+        drop = _parts(_drop(regime, step), base) + _parts(regime.prune_ratio, growth)
+        keep[row] = base - np.where(target[row] == sizes, 0, np.minimum(drop, base))
     return Table(keep.astype(np.int32), target.astype(np.int32))
 
 
-def _totals(paths: list[str], shapes: list[tuple[int, ...]], regime: Regime) -> Totals:
+def _totals(regime: Regime, shapes: Mapping[str, tuple[int, ...]]) -> Totals:
     """Counts of all leaves together, for every update; exact decimals and integers only."""
     steps = [0, *regime.timing.steps]
-    size = sum(math.prod(shape) for shape in shapes)
-    target = _targets(paths, shapes, regime, steps, [1] * len(shapes))
+    size = sum(math.prod(shape) for shape in shapes.values())
+    target = _targets(list(shapes), list(shapes.values()), regime, steps, [1] * len(shapes))
     sums = target.sum(axis=1).tolist()
     threshold, keep = [sums[0]], [sums[0]]
     for step, old, new in zip(steps[1:], sums[:-1], sums[1:], strict=True):
@@ -257,31 +306,57 @@ def _totals(paths: list[str], shapes: list[tuple[int, ...]], regime: Regime) -> 
             )
         base = min(old, new)
         by_threshold = min(_part(regime.prune_ratio, new - base), base)
-        dropped = 0 if new == size else _part(regime.drop(step), base)
+        dropped = 0 if new == size else _part(_drop(regime, step), base)
         threshold.append(base - by_threshold)
         keep.append(base - min(by_threshold + dropped, base))
     return Totals(*(np.array(x, np.int32) for x in (threshold, keep)), target.astype(np.int32))
 
 
-def _part(share: float, count: int) -> int:
-    """``floor(share * count)`` in exact decimals: 0.29 of 100 is 29."""
-    return math.floor(Fraction(repr(float(share))) * int(count))
-
-
 def _entries(
-    paths: list[str], shapes: Mapping[str, tuple[int, ...]], regime: Regime, counts: Table | Totals
+    wanted: Regime,
+    shapes: Mapping[str, tuple[int, ...]],
+    regimes: Mapping[str, Regime],
+    counts: Table | Totals,
 ) -> list[Entry]:
     """The leaves of a rule, and whether any update drops or grows some of their weights."""
     before = np.concatenate([counts.target[:1], counts.target[:-1]])
     after = counts.target
     if isinstance(counts, Totals):
         before, after = (x.sum(axis=1) for x in (before, after))
-    drops = (counts.keep[1:] < before[1:]).any(axis=0)
-    grows = (counts.keep[1:] < after[1:]).any(axis=0)
-    each = zip(
-        paths, *(np.broadcast_to(x, len(paths)).tolist() for x in (drops, grows)), strict=True
-    )
-    return [Entry(path, shapes[path], regime, *flags) for path, *flags in each]
+    drops = np.broadcast_to((counts.keep[1:] < before[1:]).any(axis=0), len(shapes))
+    grows = np.broadcast_to((counts.keep[1:] < after[1:]).any(axis=0), len(shapes))
+    return [
+        Entry(
+            path,
+            shape,
+            regimes[path],
+            drops=bool(drops[i]),
+            grows=bool(grows[i]),
+            note=_note(wanted.structure, regimes[path].structure),
+        )
+        for i, (path, shape) in enumerate(shapes.items())
+    ]
+
+
+def _drop(regime: Regime, step: int) -> float:
+    """The regime's drop fraction at a step."""
+    share = regime.drop(step)
+    if not 0.0 <= share <= 1.0:
+        raise ValueError(
+            f"The drop fraction of {regime.name} must be in [0, 1], got {share} at step {step}."
+        )
+    return share
+
+
+def _part(share: float | Fraction, count: int) -> int:
+    """Whole part of a share of a count, exact in decimals: 0.29 of 100 is 29."""
+    share = allocations.exact(share)
+    return share.numerator * int(count) // share.denominator
+
+
+def _parts(share: float | Fraction, counts: np.ndarray) -> np.ndarray:
+    """`_part` of each count, int64."""
+    return np.array([_part(share, count) for count in counts.tolist()], np.int64)
 
 
 def _targets(
@@ -325,7 +400,7 @@ def _grown(
     rows, gone = [first], Fraction(0)
     for step in steps[1:]:
         # The sum is rounded, not every step: at a low rate the steps of a small leaf are below one.
-        gone = min(gone + Fraction(repr(float(regime.growth(step)))), Fraction(1))
+        gone = min(gone + allocations.exact(regime.growth(step)), Fraction(1))
         rows.append([n + math.floor(gone * way) for n, way in zip(first, ways, strict=True)])
     return np.array(rows, np.int64)
 

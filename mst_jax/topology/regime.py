@@ -14,7 +14,9 @@ the counts of all leaves together, and scores decide each leaf's at the rewire. 
 from __future__ import annotations
 
 import math
+import operator
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 from mst_jax.topology import allocation as allocations
 from mst_jax.topology import schedules, scores
@@ -39,6 +41,12 @@ class Timing:
     end: int
 
     def __post_init__(self) -> None:
+        for name in ("interval", "start", "end"):
+            value = getattr(self, name)
+            try:
+                operator.index(value)
+            except TypeError:
+                raise TypeError(f"{name} must be a whole number of steps, got {value!r}.") from None
         if self.interval < 1 or self.start < 0:
             raise ValueError(f"interval must be >= 1 and start >= 0, got {self}.")
         if self.end < self.start:
@@ -51,6 +59,9 @@ class Timing:
     def steps(self) -> range:
         """All steps at which a rewire happens."""
         return range(self.start, self.end + 1, self.interval)
+
+
+_EXAMPLE = {"allocation": "uniform()", "structure": "n_of_m(4)"}
 
 
 @dataclass(frozen=True)
@@ -110,7 +121,7 @@ class Regime:
     allocation: Allocation = field(default_factory=allocations.erdos_renyi)
     timing: Timing | None = None
     drop: Schedule = field(default_factory=lambda: schedules.constant(0.0))
-    prune_ratio: float = 0.0
+    prune_ratio: float | Fraction = 0.0
     drop_score: Score = scores.magnitude
     grow_score: Score = scores.gradient
     average: float | None = None
@@ -125,6 +136,19 @@ class Regime:
     dense_last: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("sparsity", "drop"):
+            value = getattr(self, name)
+            if value is not None and not callable(value):
+                raise TypeError(
+                    f"{name} must be a schedule, step -> number, such as "
+                    f"topology.schedules.constant({value!r}); got {value!r}."
+                )
+        for name, kind in (("allocation", Allocation), ("structure", Structure)):
+            if not isinstance(getattr(self, name), kind):
+                raise TypeError(
+                    f"{name} must be made by a call such as topology.{_EXAMPLE[name]}, got "
+                    f"{getattr(self, name)!r}."
+                )
         if self.draw not in ("random", "magnitude", "bernoulli"):
             raise ValueError(f"draw must be random, magnitude or bernoulli, got {self.draw!r}.")
         if self.leaves not in ("kernels", "all"):

@@ -6,6 +6,7 @@ is in ``specs/mst-and-mrq.md`` §3; steps are optimizer steps of the module thro
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -231,7 +232,9 @@ def fading(value: float | Schedule, start: int, end: int) -> Schedule:
 
 
 def check_share(what: str, value: float, closed: bool = False) -> None:
-    """Raises ``ValueError`` unless the value is in [0, 1), or [0, 1] if closed."""
+    """Raises unless the value is a number in [0, 1), or [0, 1] if closed."""
+    if not isinstance(value, numbers.Real):
+        raise TypeError(f"{what} must be a number, got {value!r}.")
     if not (0.0 <= value < 1.0 or (closed and value == 1.0)):
         raise ValueError(f"{what} must be in [0, 1{']' if closed else ')'}, got {value}.")
 

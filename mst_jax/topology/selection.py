@@ -32,10 +32,15 @@ def sort_keys(scores: jax.Array, eligible: jax.Array) -> jax.Array:
 
     Returns:
         uint32 array of the same shape (uint64 for 64-bit scores).
+
+    Raises:
+        TypeError: other scores.
     """
     if jnp.issubdtype(scores.dtype, jnp.unsignedinteger):
         image = (scores >> 1) + 2
         return jnp.where(eligible, image, 0)
+    if not jnp.issubdtype(scores.dtype, jnp.floating):
+        raise TypeError(f"Scores must be floats or unsigned integers, got {scores.dtype}.")
     if scores.dtype.itemsize < 2:  # the 8-bit formats differ in what they do with infinity
         scores = scores.astype(jnp.float32)
     bits = jnp.finfo(scores.dtype).bits
@@ -65,7 +70,36 @@ def top_k(scores: jax.Array, k: jax.Array, eligible: jax.Array) -> jax.Array:
 
     Returns:
         bool array of the same shape with ``min(k, eligible)`` True; ties by lowest index, NaN last.
+
+    Raises:
+        ValueError: scores of another shape than ``eligible``.
+        TypeError: scores that are neither floats nor unsigned integers.
     """
+    if scores.shape != eligible.shape:
+        raise ValueError(
+            f"Scores have shape {scores.shape} and the entries to choose from {eligible.shape}: a "
+            f"score returns one number for every entry."
+        )
+    if scores.size == 0:
+        return eligible
+    return unsharded(_top_k, scores, k, eligible)
+
+
+def unsharded(
+    function: Callable[..., jax.Array], scores: jax.Array, k: jax.Array, eligible: jax.Array
+) -> jax.Array:
+    """``function(scores, k, eligible)`` where explicit mesh axes are left to the compiler.
+
+    Which entries are the largest depends on all devices, and no explicit sharding rule says so;
+    the compiler finds out by itself. The result is laid out as ``eligible``.
+    """
+    layout = jax.typeof(eligible).sharding
+    if not any(axis for x in (scores, eligible) for axis in jax.typeof(x).sharding.spec):
+        return function(scores, k, eligible)
+    return jax.sharding.auto_axes(function, out_sharding=layout)(scores, k, eligible)
+
+
+def _top_k(scores: jax.Array, k: jax.Array, eligible: jax.Array) -> jax.Array:
     size, width = scores.size, min(scores.size, _ROW)
     keys = sort_keys(scores, eligible).reshape(-1)
     keys = jnp.pad(keys, (0, -size % width))

@@ -23,6 +23,13 @@ from mst_jax.topology.moments import Ages
 from mst_jax.topology.planning import Group, Plan, Table, Totals
 from mst_jax.topology.regime import Regime
 
+_TRANSPARENT = (
+    optax.MaskedState,
+    optax.PartitionState,
+    optax.InjectHyperparamsState,
+    optax.InjectStatefulHyperparamsState,
+)
+
 
 class LeafHistory(NamedTuple):
     """Where a leaf's topology has been (``sparse(..., track=True)``).
@@ -140,15 +147,24 @@ def check(params: PyTree, opt_state: optax.OptState, plan: Plan | None = None) -
     """
     refuse_outer_wrappers(opt_state)
     leaves = named_leaves(params)
-    named_masks = named_leaves(masks(opt_state))
+    named_masks = named_leaves(expand(masks(opt_state), params))
     for path, mask in named_masks.items():
         outside = np.asarray(leaves[path])[~np.asarray(mask)]
-        if np.any(outside != 0):  # NaN is not 0 either
+        broken = outside.size - np.count_nonzero(np.isfinite(outside.astype(np.float32)))
+        if broken:
+            raise ValueError(
+                f"{path!r} has {broken} weights outside its mask that are NaN or infinite, as they "
+                f"were when they were dropped: use topology.apply_updates, which selects, in place "
+                f"of optax.apply_updates, which adds."
+            )
+        if np.any(outside != 0):
             raise ValueError(
                 f"{path!r} has {np.count_nonzero(outside)} non-zero weights outside its mask: use "
                 f"topology.init, and let sparse() be the last transform that touches updates."
             )
     for path, (g, column, entry) in plan.entries().items() if plan else ():
+        if path not in named_masks:
+            raise ValueError(f"{path!r} is sparse in this plan and dense here: not the same plan.")
         axes = tuple(range(-len(entry.shape), 0))
         counts = np.count_nonzero(np.asarray(named_masks[path]), axis=axes)
         if plan.groups[g].sharing is not None:  # below, all leaves together
@@ -190,16 +206,27 @@ def require_drawn(state: SparseState) -> None:
 
 
 def refuse_outer_wrappers(opt_state: optax.OptState) -> None:
-    """Raises ``ValueError`` for wrappers around ``sparse`` that would break it.
+    """Raises ``ValueError`` for optax's wrappers around ``sparse`` that would break it.
 
-    ``MultiSteps`` drops the rewires of all but its last step, and ``apply_if_finite`` turns the
-    conditional into a select; inside, around the inner optimizer, both are fine.
+    Only those that hand its updates on as they are may surround it. ``MultiSteps``, for one, drops
+    the rewires of all but its last step, ``apply_if_finite`` turns the conditional into a select,
+    and ``lookahead`` moves weights to an average of several topologies. Containers of one's own
+    are not judged.
     """
-    bad = (optax.MultiStepsState, optax.ApplyIfFiniteState)
-    for node in jax.tree.leaves(opt_state, is_leaf=lambda x: isinstance(x, (*bad, SparseState))):
-        if isinstance(node, bad) and states(node):
-            name = type(node).__name__.removesuffix("State")
-            raise ValueError(f"{name} must be inside sparse(), around the inner optimizer.")
+
+    def is_wrapper(node: PyTree) -> bool:
+        return type(node).__module__.startswith("optax.") and not isinstance(node, _TRANSPARENT)
+
+    for node in jax.tree.leaves(opt_state, is_leaf=lambda x: is_wrapper(x) or _is_state(x)):
+        if not is_wrapper(node) or not states(node):
+            continue
+        name = type(node).__name__.removesuffix("State")
+        if isinstance(node, optax.LookaheadState):
+            raise ValueError(
+                f"{name} cannot be combined with sparse(): its slow weights average several "
+                f"topologies; keep such an average with topology.update_target instead."
+            )
+        raise ValueError(f"{name} must be inside sparse(), around the inner optimizer.")
 
 
 def is_undrawn(node: PyTree) -> bool:

@@ -31,8 +31,11 @@ def sweep(plans: Sequence[Plan]) -> tuple[Plan, tuple[Table | Totals, ...]]:
         The plan to wrap with, and tables with a leading axis of plans.
 
     Raises:
+        TypeError: something that is not a plan.
         ValueError: no plan, or plans that differ in more than their counts.
     """
+    if strangers := [plan for plan in plans if not isinstance(plan, Plan)]:
+        raise TypeError(f"sweep() takes plans made by topology.plan, got {strangers[0]!r}.")
     if not plans:
         raise ValueError("sweep needs at least one plan.")
     first = plans[0]
