@@ -5,37 +5,45 @@ With --video=FILE.mp4 (or .gif) the first seed's first episode is also filmed.
 """
 
 import json
-from pathlib import Path
 
-import jax
 import numpy as np
 from absl import flags
 
 from experiments.cli import launch, one_line_errors, run_folders
-from experiments.video import film, first_start
+from experiments.inputs import define_path, require_writable
+from experiments.video import EPISODES_PLAYED, START_STATES, film, first_start
 from mst_jax import envs
-from mst_jax.training import Policy, checkpoints, load_snapshot
+from mst_jax.training import checkpoints, load_snapshot
 from mst_jax.training.evaluation import make_evaluator
+from mst_jax.training.settings import MOST_EPISODES
 
-EPISODES = flags.DEFINE_integer("episodes", 10, "Episodes per seed.", lower_bound=1)
+EPISODES = flags.DEFINE_integer(
+    "episodes", EPISODES_PLAYED, "Episodes per seed.", lower_bound=1, upper_bound=MOST_EPISODES
+)
 INDEX = flags.DEFINE_integer(
-    "index", 1_000_000, "Which start states: evaluations of one index see the same ones."
+    "index",
+    START_STATES,
+    "Which start states: evaluations of one index see the same ones.",
+    lower_bound=0,
 )
 BEST = flags.DEFINE_bool("best", False, "Each seed's best policy so far instead of the newest.")
-VIDEO = flags.DEFINE_string("video", None, "Film of one episode to write: a .mp4 or .gif file.")
+VIDEO = define_path("video", None, "Film of one episode to write: a .mp4 or .gif file.")
 
 
 def main(argv: list[str]) -> None:
     """Prints the return of each seed and writes evaluation.json into the run folder."""
     with one_line_errors():
         (folder,) = run_folders(argv, at_most=1)
+        if (INDEX.value + 1) * EPISODES.value > 2**32:  # start states are numbered with 32 bits
+            raise ValueError(f"--index={INDEX.value} is too large for so many episodes")
         tier = checkpoints.BEST if BEST.value else checkpoints.LIGHT
-        settings, agent, states, _, step = load_snapshot(folder, tier)
+        snapshot = load_snapshot(folder, tier)
+        require_writable(folder)
+        settings, agent, states, _, step = snapshot
         task = envs.make(settings.task)
         if VIDEO.value:
-            policy = Policy(agent, jax.tree.map(lambda leaf: leaf[0], states))
             start = first_start(task, settings.seed_list, 0, EPISODES.value, INDEX.value)
-            print(film(Path(VIDEO.value), settings.task, policy, start))
+            print(film(VIDEO.value, settings.task, snapshot.policy(), start))
     evaluator = make_evaluator(agent, task, settings.seed_list, EPISODES.value)
     try:
         returns = evaluator(states, INDEX.value).returns
@@ -49,10 +57,10 @@ def main(argv: list[str]) -> None:
         print(f"  seed {seed}: {values.mean():8.1f} +- {values.std():.1f}")
     print(f"  mean  : {returns.mean():8.1f}")
     result = {"step": step, "returns": dict(zip(settings.seed_list, returns.tolist(), strict=True))}
-    path = Path(folder) / "evaluation.json"
+    path = folder / "evaluation.json"
     path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     print(f"written to {path}; mean over seeds {np.mean(returns):.1f}")
 
 
 if __name__ == "__main__":
-    launch(main)
+    launch(main, arguments=True)

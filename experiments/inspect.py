@@ -3,18 +3,17 @@
 Writes every picture that the run's data allow, and one page with all of them for a browser.
 """
 
-from pathlib import Path
-
 import jax
 import numpy as np
 from absl import flags
 
 from experiments.cli import launch, one_line_errors, run_folders
+from experiments.inputs import define_path, require_writable
 from mst_jax.analysis import layer_table, read_layers, write_report
 from mst_jax.training import checkpoint_fingerprint
 
 SEED = flags.DEFINE_integer("seed", None, "One of the run's seeds; the first by default.")
-OUTPUT = flags.DEFINE_string(
+OUTPUT = define_path(
     "output", None, "Folder for inspect.html and pictures/; the run folder by default."
 )
 FINGERPRINT = flags.DEFINE_bool(
@@ -26,6 +25,7 @@ def main(argv: list[str]) -> None:
     """Prints what every module keeps, draws all there is, and says where it is."""
     with one_line_errors():
         (folder,) = run_folders(argv, at_most=1)
+        require_writable(OUTPUT.value or folder)
         layers, snapshot = read_layers(folder, SEED.value)
         digest = checkpoint_fingerprint(folder) if FINGERPRINT.value else None
     settings, seed = snapshot.settings, snapshot.index_of(SEED.value) + snapshot.settings.seed
@@ -36,7 +36,7 @@ def main(argv: list[str]) -> None:
         absent = sum(np.count_nonzero(~layer.after) for layer in own)
         print(f"  {module}: {total - absent:,} of {total:,} parameters active")
     print(layer_table(layers))
-    report = write_report(folder, Path(OUTPUT.value) if OUTPUT.value else None, SEED.value)
+    report = write_report(folder, OUTPUT.value, SEED.value)
     for title, why in report.absent.items():
         print(f"not drawn: {title}: {why}")
     for picture in report.pictures:
@@ -47,4 +47,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    launch(main)
+    launch(main, arguments=True)

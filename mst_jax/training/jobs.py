@@ -8,6 +8,7 @@ trained alone; `program.json` in it says which runs shared its program.
 import dataclasses
 import json
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +21,7 @@ from mst_jax.agents import Agent, Numbers, make_agent, sweep
 from mst_jax.training import checkpoints
 from mst_jax.training.arrays import Arrays, join
 from mst_jax.training.checkpoints import Checkpoint
+from mst_jax.training.json_file import read_json
 from mst_jax.training.memory import replay_slots
 from mst_jax.training.settings import Settings, read_settings
 from mst_jax.training.wandb_sink import check_wandb
@@ -90,7 +92,8 @@ def plan_run(settings: Settings, logdir: Path) -> Job:
     folder = logdir / settings.folder_name
     if folder.exists():
         raise ValueError(
-            f"{folder} exists; continue it with --resume={folder} or choose another logdir"
+            f"{folder} exists; continue it with --resume={shlex.quote(str(folder))} "
+            "or choose another logdir"
         )
     return Job(settings, folder, *prepare(settings), checkpoint=None)
 
@@ -168,11 +171,19 @@ def write_program(folders: Sequence[Path]) -> None:
 
 
 def program_of(folder: Path) -> list[Path]:
-    """The runs of a run's program that are still there, itself included."""
+    """The runs of a run's program that are still there, itself included.
+
+    Raises:
+        ValueError: program.json is damaged, or names a folder outside of the run's logdir.
+    """
     path = folder / PROGRAM
     if not path.is_file():
         return [folder]
-    names = json.loads(path.read_text(encoding="utf-8"))
+    names = read_json(path, list)
+    logdir = folder.resolve().parents[1]
+    for name in names:
+        if not isinstance(name, str) or not (folder / name).resolve().is_relative_to(logdir):
+            raise ValueError(f"{path} names {name!r}, which is no run in {logdir}")
     there = [Path(os.path.normpath(folder / name)) for name in names]
     return [other for other in there if other.is_dir()]
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mst_jax import envs
 from mst_jax.agents import Agent
 from mst_jax.training import checkpoints
 from mst_jax.training.jobs import prepare
@@ -41,16 +42,33 @@ class Snapshot(NamedTuple):
             raise ValueError(f"this run holds the seeds {seeds}, not {seed}")
         return seeds.index(seed)
 
+    def policy(self, seed: int | None = None) -> "Policy":
+        """The policy of a seed, the first by default; ValueError if the run does not hold it."""
+        index = self.index_of(seed)
+        state = jax.tree.map(lambda leaf: leaf[index], self.states)
+        return Policy(self.agent, state, envs.make(self.settings.task).spec.observation_size)
+
 
 class Policy:
     """The policy of one seed, without exploration noise."""
 
-    def __init__(self, agent: Agent, state: Any) -> None:
+    def __init__(self, agent: Agent, state: Any, observation_size: int) -> None:
         self._act = jax.jit(lambda observation: agent.act(state, observation, None))
+        self._observation_size = observation_size
 
     def act(self, observation: np.ndarray) -> np.ndarray:
-        """Actions in [-1, 1], float32: (O,) to (A,), or a batch (..., O) to (..., A)."""
-        return np.asarray(self._act(jnp.asarray(observation, jnp.float32)))
+        """Actions in [-1, 1], float32: (O,) to (A,), or a batch (..., O) to (..., A).
+
+        Raises:
+            ValueError: when the last axis is not O long; it would be broadcast silently.
+        """
+        observation = jnp.asarray(observation, jnp.float32)
+        if observation.shape[-1:] != (self._observation_size,):
+            raise ValueError(
+                f"this policy takes observations of {self._observation_size} numbers, "
+                f"(..., {self._observation_size}), not of shape {observation.shape}"
+            )
+        return np.asarray(self._act(observation))
 
 
 def load_policy(folder: str | Path, seed: int | None = None, *, best: bool = False) -> Policy:
@@ -67,9 +85,8 @@ def load_policy(folder: str | Path, seed: int | None = None, *, best: bool = Fal
     Raises:
         ValueError: when the folder is not a run, has no checkpoint yet or does not hold the seed.
     """
-    snapshot = load_snapshot(Path(folder), checkpoints.BEST if best else checkpoints.LIGHT)
-    index = snapshot.index_of(seed)
-    return Policy(snapshot.agent, jax.tree.map(lambda leaf: leaf[index], snapshot.states))
+    tier = checkpoints.BEST if best else checkpoints.LIGHT
+    return load_snapshot(Path(folder).expanduser(), tier).policy(seed)
 
 
 def load_snapshot(folder: Path, tier: str = checkpoints.LIGHT) -> Snapshot:

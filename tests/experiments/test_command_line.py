@@ -115,14 +115,14 @@ def test_help_is_readable_and_lists_settings_with_the_recipes_values():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--recipe=mts"], "recipe 'mts' is unknown for mrq; choose from all_rigl"),
-        (["--agent=mrqq"], "agent 'mrqq' is unknown; choose from ddpg, mrq"),
+        (["--recipe=mts"], "recipe 'mts' is unknown for mrq: did you mean mst?"),
+        (["--agent=mrqq"], "agent 'mrqq' is unknown: did you mean mrq?"),
         (["--task=dmc:cartpole-swingupp"], "did you mean cartpole-swingup or"),
         (["--config.critic.sparsity=1.5"], "critic.sparsity=1.5"),
         (["--recipe=dense", "--config.critic.sparsity=0.5"], "no effect"),
         (["--steps=100"], "steps=100 must exceed learning_starts=10000"),
         (["--agent=sac", "--size=big"], "size 'big' is neither one of 4.5M"),
-        (["--architecture=gelu"], "architecture 'gelu' is unknown; choose from relu, elu"),
+        (["--architecture=gelu"], "architecture 'gelu' is unknown: did you mean elu or relu?"),
         (["--resets=100"], "before learning_starts"),
         (["--resume=/nowhere"], "not a run folder"),
         (["--resume=/nowhere", "--steps=5"], "--steps"),

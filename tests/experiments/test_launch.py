@@ -17,7 +17,7 @@ from absl import flags
 from small_runs import small_settings
 
 from experiments import run_cell
-from experiments.launch.cluster import submit
+from experiments.launch.cluster import make_executor, submit
 from experiments.launch.locks import HeldError, exclusive, held, holder
 from experiments.launch.pool import run_pool
 from experiments.launch.process import ATTEMPT, Command, explain
@@ -268,7 +268,7 @@ def test_a_full_disk_is_told_in_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(run_cell, "train_together", full)
     message = run_cell_main(folder, one)
     assert message.startswith("error: No space left on device: ")
-    assert message.endswith("metrics")
+    assert message.endswith("metrics; free some space and start again")
     assert not folder.lock(one).exists()
 
 
@@ -297,7 +297,9 @@ def test_a_cell_that_somebody_runs_is_left_alone(tmp_path):
 def test_jobs_of_submitit_finish_fail_and_are_requeued(tmp_path):
     pytest.importorskip("submitit")
     folder, cells = make_folder(tmp_path, "good", "fails", "preempted")
-    jobs = submit(folder, alone(cells), "local", 3, {"timeout_min": 5}, STAND_IN)
+    jobs = submit(
+        make_executor(folder, "local", 3, {"timeout_min": 5}), folder, alone(cells), STAND_IN
+    )
     good, fails, preempted = jobs
     while not starts(folder, cells[2]):
         assert not preempted.done(), preempted.stderr()
@@ -319,7 +321,6 @@ def test_jobs_of_submitit_finish_fail_and_are_requeued(tmp_path):
 
 
 def test_submitit_is_asked_for_only_when_it_is_used(tmp_path, monkeypatch):
-    folder, cells = make_folder(tmp_path, "a")
     monkeypatch.setitem(sys.modules, "submitit", None)
-    with pytest.raises(ValueError, match=r"pip install -e '.\[slurm\]'"):
-        submit(folder, cells, "slurm", 1, {})
+    with pytest.raises(ValueError, match=r"pip install 'mst_jax\[slurm\]'"):
+        make_executor(StudyFolder(tmp_path), "slurm", 1, {})

@@ -1,0 +1,94 @@
+"""Launchers run in this process: a new one would spend seconds importing jax to print one line."""
+
+import contextlib
+import io
+import os
+import runpy
+import sys
+import traceback
+import warnings
+from pathlib import Path
+from typing import NamedTuple
+
+from absl import flags
+
+OURS = ("experiments.", "benchmarks.")
+
+
+class Ended(NamedTuple):
+    """How a launcher ended."""
+
+    status: int
+    out: str
+    err: str
+
+
+def run(module, *arguments):
+    """What `python -m MODULE ARGUMENTS` prints and its exit status."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        _no_flags_of_others(),
+        _restored(),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        warnings.catch_warnings(record=True) as warned,
+    ):
+        warnings.simplefilter("default")
+        sys.argv = [module, *map(str, arguments)]
+        status = _status(module, err)
+        err.write("".join(warnings.formatwarning(w.message, w.category, "", 0) for w in warned))
+    return Ended(status, out.getvalue(), err.getvalue())
+
+
+def _status(module, err):
+    """Runs the module as the main program and turns how it ends into an exit status."""
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except SystemExit as ended:
+        if isinstance(ended.code, str):
+            err.write(f"{ended.code}\n")
+            return 1
+        return int(ended.code or 0)
+    except BaseException:
+        err.write(traceback.format_exc())
+        return 1
+    return 0
+
+
+@contextlib.contextmanager
+def _no_flags_of_others():
+    """Launchers define flags of equal names, so only those of the one that runs may be there."""
+    before = _taken_out()
+    try:
+        yield
+    finally:
+        _taken_out()
+        for name, flag in before.items():
+            flags.FLAGS[name] = flag
+
+
+def _taken_out():
+    """Removes the flags of all launchers, and returns them."""
+    by_module = flags.FLAGS.flags_by_module_dict()
+    names = {
+        flag.name
+        for module, own in by_module.items()
+        if module.startswith(OURS) or module.endswith(".py") or module in sys.argv
+        for flag in own
+    }
+    found = {name: flags.FLAGS[name] for name in names if name in flags.FLAGS}
+    for name in found:
+        delattr(flags.FLAGS, name)
+    flags.FLAGS.unparse_flags()
+    return found
+
+
+@contextlib.contextmanager
+def _restored():
+    """Puts back what a launcher changes in this process."""
+    argv, path, folder, written = sys.argv, list(sys.path), Path.cwd(), warnings.formatwarning
+    try:
+        yield
+    finally:
+        sys.argv, sys.path[:], warnings.formatwarning = argv, path, written
+        os.chdir(folder)
