@@ -11,7 +11,7 @@ from absl import flags
 
 from experiments.cli import launch, one_line_errors, run_folders
 from experiments.inputs import define_path, require_writable
-from experiments.video import EPISODES_PLAYED, START_STATES, film, first_start
+from experiments.video import EPISODES_PLAYED, START_STATES, film, first_start, writer
 from mst_jax import envs
 from mst_jax.training import checkpoints, load_snapshot
 from mst_jax.training.evaluation import make_evaluator
@@ -36,9 +36,11 @@ def main(argv: list[str]) -> None:
         (folder,) = run_folders(argv, at_most=1)
         if (INDEX.value + 1) * EPISODES.value > 2**32:  # start states are numbered with 32 bits
             raise ValueError(f"--index={INDEX.value} is too large for so many episodes")
+        require_writable(folder)
+        if VIDEO.value:
+            writer(VIDEO.value)  # refuses a file that cannot be written
         tier = checkpoints.BEST if BEST.value else checkpoints.LIGHT
         snapshot = load_snapshot(folder, tier)
-        require_writable(folder)
         settings, agent, states, _, step = snapshot
         task = envs.make(settings.task)
         if VIDEO.value:

@@ -43,15 +43,16 @@ def finite_number(text: str) -> float:
     return value
 
 
+def known_name(kind: str, name: str, known: Collection[str]) -> str:
+    """The name, if it is known; the ValueError suggests the nearest ones."""
+    if name not in known:
+        raise ValueError(f"{kind} {name!r} is unknown: {nearest(name, known)}")
+    return name
+
+
 def one_of(known: Collection[str]) -> Callable[[str], str]:
-    """A check that a name is known; the ValueError suggests the nearest ones."""
-
-    def check(name: str) -> str:
-        if name not in known:
-            raise ValueError(f"{name!r} is unknown: {nearest(name, known)}")
-        return name
-
-    return check
+    """`known_name` as a check of one part of a list."""
+    return lambda name: known_name("name", name, known)
 
 
 def define_path(name: str, default: str | None, text: str) -> flags.FlagHolder:

@@ -12,7 +12,9 @@ from experiments.inputs import define_path, require_writable
 from mst_jax.analysis import layer_table, read_layers, write_report
 from mst_jax.training import checkpoint_fingerprint
 
-SEED = flags.DEFINE_integer("seed", None, "One of the run's seeds; the first by default.")
+SEED = flags.DEFINE_integer(
+    "seed", None, "One of the run's seeds; the first by default.", lower_bound=0
+)
 OUTPUT = define_path(
     "output", None, "Folder for inspect.html and pictures/; the run folder by default."
 )

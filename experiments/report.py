@@ -1,7 +1,7 @@
 """Writes report.md, results.csv and figures of a study: python -m experiments.report FOLDER."""
 
 from experiments.cli import launch, one_line_errors, run_folders
-from experiments.inputs import define_path, one_of, require_writable
+from experiments.inputs import define_path, known_name, require_writable
 from experiments.launch.collect import collect
 from experiments.launch.report_text import write_report
 from experiments.launch.study_folder import StudyFolder
@@ -18,7 +18,7 @@ def main(argv: list[str]) -> None:
         (path,) = run_folders(argv, at_most=1)
         folder = StudyFolder(path)
         manifest, cells = folder.manifest(), folder.cells()
-        study = STUDIES[one_of(STUDIES)(manifest["study"])]
+        study = STUDIES[known_name("study", manifest["study"], STUDIES)]
         output = OUTPUT.value or path / "report"
         require_writable(output)
         results = collect(folder, cells)

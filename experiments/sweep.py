@@ -16,18 +16,19 @@ import jax
 from absl import flags
 
 from experiments.cli import command, launch, one_line_errors, said
-from experiments.inputs import define_path, require_writable
+from experiments.inputs import define_path, known_name, require_writable
 from experiments.launch.cluster import make_executor, submit
 from experiments.launch.estimates import CPU, GPU, estimate_groups
 from experiments.launch.pool import Summary, run_pool
 from experiments.launch.process import Silence
 from experiments.launch.programs import Group, programs, title
 from experiments.launch.study_folder import Status, StudyFolder, drop_full_checkpoints
-from experiments.studies import STUDIES, Cell, Scale
+from experiments.studies import STUDIES, Cell, Scale, Study
 from mst_jax.agents import AGENTS
 from mst_jax.training.memory import human
+from mst_jax.training.settings import MOST_SEEDS
 
-STUDY = flags.DEFINE_enum("study", None, sorted(STUDIES), "What to run.", required=True)
+STUDY = flags.DEFINE_string("study", None, f"What to run: {', '.join(sorted(STUDIES))}.")
 SIZE = flags.DEFINE_string(
     "size", "smoke", "smoke (minutes on two cores), small (one GPU-hour) or paper."
 )
@@ -47,7 +48,9 @@ AGENT_NAMES = flags.DEFINE_list(
     "agents", None, f"Instead of the size's agents: {', '.join(sorted(AGENTS))}."
 )
 STEPS = flags.DEFINE_integer("steps", None, "Instead of the size's agent steps.", lower_bound=1)
-SEEDS = flags.DEFINE_integer("seeds", None, "Instead of the size's seeds.", lower_bound=1)
+SEEDS = flags.DEFINE_integer(
+    "seeds", None, "Instead of the size's seeds.", lower_bound=1, upper_bound=MOST_SEEDS
+)
 TOGETHER = flags.DEFINE_integer(
     "together",
     32,
@@ -69,15 +72,17 @@ def main(_: list[str]) -> None:
     """Prints the plan, runs what is not finished, and says how each cell ended."""
     jax.config.update("jax_platforms", "cpu")  # this process only plans: devices are for cells
     with one_line_errors():
-        study = STUDIES[STUDY.value]
-        cells = study.cells(SIZE.value, _scale())
+        if STUDY.value is None:
+            raise ValueError(f"name a study with --study: {', '.join(sorted(STUDIES))}")
+        study = STUDIES[known_name("study", STUDY.value, STUDIES)]
+        cells = study.cells(SIZE.value, _scale(study))
         folder = StudyFolder(LOGDIR.value / f"{study.name}-{SIZE.value}")
+        if not DRY_RUN.value:
+            require_writable(folder.path)
         gpus = visible_gpus()
         todo = [cell for cell in cells if folder.status(cell) is not Status.FINISHED]
         groups = programs(todo, TOGETHER.value)
         executor = _executor(folder, len(groups))
-        if not DRY_RUN.value:
-            require_writable(folder.path)
         print_plan(study.question, folder, cells, groups, bool(gpus))
         if DRY_RUN.value:
             return
@@ -152,9 +157,9 @@ def visible_gpus() -> list[str]:
     return [str(number) for number in range(len(lines))]
 
 
-def _scale() -> Scale | None:
+def _scale(study: Study) -> Scale | None:
     """The size's scale with the flags that were given; None lets the study report a bad size."""
-    scale = STUDIES[STUDY.value].scales.get(SIZE.value)
+    scale = study.scales.get(SIZE.value)
     if scale is None:
         return None
     given: dict[str, Any] = {

@@ -24,7 +24,7 @@ from mst_jax.envs import HostTask, JaxEnv
 from mst_jax.envs.base import episode_seed
 from mst_jax.envs.camera import Camera
 from mst_jax.envs.stage import Stage, open_stage
-from mst_jax.training import Policy, load_snapshot
+from mst_jax.training import Policy, load_snapshot, read_settings
 from mst_jax.training.evaluation import SEED_OFFSET, episodes_together
 from mst_jax.training.run_state import Purpose, keys_for, seed_keys
 
@@ -40,6 +40,8 @@ def main(argv: list[str]) -> None:
         folder = user_path(argv[1])
         default = folder / f"film{'.gif' if encoder() is None else '.mp4'}"
         path = user_path(argv[2]) if len(argv) > 2 else default
+        read_settings(folder)  # refuses a folder that is no run
+        writer(path)  # and a file that cannot be written
         snapshot = load_snapshot(folder)
         task, settings = envs.make(snapshot.settings.task), snapshot.settings
         start = first_start(task, settings.seed_list, 0, EPISODES_PLAYED, START_STATES)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from absl import flags
 
 OURS = ("experiments.", "benchmarks.")
+FOUND = []  # the flags of the launcher that ran last
 
 
 class Ended(NamedTuple):
@@ -25,6 +26,22 @@ class Ended(NamedTuple):
 
 def run(module, *arguments):
     """What `python -m MODULE ARGUMENTS` prints and its exit status."""
+    loaded = sys.modules.pop(module, None)  # another launcher may use its functions
+    try:
+        return _run(module, *arguments)
+    finally:
+        if loaded is not None:
+            sys.modules[module] = loaded
+
+
+def flags_of(module):
+    """The flags that a launcher defines."""
+    FOUND.clear()
+    run(module, "--no_such_flag")
+    return list(FOUND)
+
+
+def _run(module, *arguments):
     out, err = io.StringIO(), io.StringIO()
     with (
         _no_flags_of_others(),
@@ -62,7 +79,7 @@ def _no_flags_of_others():
     try:
         yield
     finally:
-        _taken_out()
+        FOUND[:] = _taken_out().values()
         for name, flag in before.items():
             flags.FLAGS[name] = flag
 
@@ -73,8 +90,8 @@ def _taken_out():
     names = {
         flag.name
         for module, own in by_module.items()
-        if module.startswith(OURS) or module.endswith(".py") or module in sys.argv
         for flag in own
+        if module.startswith(OURS) or module.endswith(".py") or flag.name.startswith("config")
     }
     found = {name: flags.FLAGS[name] for name in names if name in flags.FLAGS}
     for name in found:

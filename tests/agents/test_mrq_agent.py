@@ -20,7 +20,7 @@ from mst_jax.training.step import make_advance, make_step
         ({"critic__sparsity": 1.0}, "critic.sparsity=1.0"),
         ({"critic__sparsity": 0.0}, "critic.sparsity=0.0"),
         ({"encoder__sparsity": 0.5}, "encoder.regime to static or rigl"),
-        ({"actor__regime": "sett"}, "did you mean set?"),
+        ({"actor__regime": "sett"}, "did you mean set or static?"),
         ({"actor__activation": "gelu"}, "did you mean elu or relu?"),
         ({"encoder__residual": "skip"}, "there are none, pre, post, branch"),
         ({"critic__hidden": 0}, "critic.hidden=0"),
