@@ -180,7 +180,8 @@ def _values(text: str) -> list[tuple[str, float]]:
         return [(name, finite_number(value)) for value in values.split(",")]
     except ValueError:
         raise ValueError(
-            f"--vary={text} is not MODULE.SETTING=NUMBER,NUMBER,... (finite) with one of {', '.join(SWEPT)}"
+            f"--vary={text} is not MODULE.SETTING=NUMBER,NUMBER,... with one of {', '.join(SWEPT)} "
+            "and finite numbers"
         ) from None
 
 

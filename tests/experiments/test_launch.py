@@ -17,10 +17,11 @@ from absl import flags
 from small_runs import small_settings
 
 from experiments import run_cell
+from experiments.launch import pool, process
 from experiments.launch.cluster import make_executor, submit
 from experiments.launch.locks import HeldError, exclusive, held, holder
 from experiments.launch.pool import run_pool
-from experiments.launch.process import ATTEMPT, Command, explain
+from experiments.launch.process import ATTEMPT, Command, Silence, explain
 from experiments.launch.study_folder import Status, StudyFolder, prepare_run
 from experiments.studies import Cell
 from mst_jax.training import is_finished
@@ -122,6 +123,57 @@ def test_a_signal_stops_the_cells_and_the_next_launch_goes_on(tmp_path):
     assert [folder.status(one) for one in cells] == [Status.STOPPED, Status.MISSING, Status.MISSING]
     again = run_pool(folder, alone(cells), 2, (), lambda _: None, STAND_IN)
     assert len(again.finished) == 3
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """Seconds instead of minutes."""
+    monkeypatch.setattr(process, "NOTICE", 0.2)
+    monkeypatch.setattr(process, "LOOK", 0.05)
+    monkeypatch.setattr(process, "GRACE", 0.3)
+    monkeypatch.setattr(pool, "PATIENCE", 0.1)
+    monkeypatch.setattr(pool, "ATTEMPTS", 1)
+
+
+def test_a_silent_cell_is_told_and_ended_after_the_limit(tmp_path, impatient):
+    """Fault B4: one that sleeps, and one that SIGTERM does not reach."""
+    folder, cells = make_folder(tmp_path, "sleeps", "frozen")
+    lines = []
+    summary = run_pool(folder, alone(cells), 2, (), lines.append, STAND_IN, limit=3.0)
+    assert summary.failed.keys() == {one.id for one in cells}
+    for one in cells:
+        assert "showed nothing for 3 s (--cell_timeout)" in summary.failed[one.id]
+        assert [folder.status(one), len(starts(folder, one))] == [Status.FAILED, 1]
+        told = [line for line in lines if line.startswith(f"{one.id}: nothing new for ")]
+        assert 2 <= len(told) <= 5  # after 0.2 s, 0.4 s, 0.8 s, 1.6 s
+
+
+def test_a_cell_that_is_written_to_is_not_silent(tmp_path, impatient):
+    folder, (one,) = make_folder(tmp_path, "a")
+    silence = Silence(folder, [one], limit=0.5)
+    rows = folder.run(one) / "seed_0" / "metrics.jsonl"
+    rows.parent.mkdir(parents=True)
+    for number in range(10):
+        time.sleep(0.1)
+        rows.write_text("row\n" * number)
+        assert not silence.overdue
+    time.sleep(0.6)
+    assert silence.overdue
+    assert silence.news().startswith("nothing new for ")
+    assert silence.news() is None  # until twice as long has passed
+
+
+def test_a_launcher_says_whom_it_waits_for(tmp_path, impatient):
+    """Fault B4: cells that another process is at."""
+    folder, cells = make_folder(tmp_path, "a", "good")
+    lines = []
+    with held(folder.lock(cells[0])):
+        summary = run_pool(folder, alone(cells), 1, (), lines.append, STAND_IN, limit=2.0)
+    assert summary.finished == [cells[1].id]
+    who = f"process {os.getpid()} on {socket.gethostname()} holds it"
+    assert summary.failed[cells[0].id].startswith(f"{who}, and it showed nothing for 2 s")
+    assert any(f"{cells[0].id}: waiting; {who}: nothing new for" in line for line in lines)
+    assert folder.failure(cells[0]) is None  # whoever holds it may still finish it
 
 
 def test_a_lock_is_held_by_one_and_names_its_holder(tmp_path):
