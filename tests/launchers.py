@@ -79,23 +79,22 @@ def _no_flags_of_others():
     try:
         yield
     finally:
-        FOUND[:] = _taken_out().values()
-        for name, flag in before.items():
-            flags.FLAGS[name] = flag
+        FOUND[:] = [flag for _, flag in _taken_out()]
+        for module, flag in before:
+            flags.FLAGS[flag.name] = flag
+            flags.FLAGS.register_flag_by_module(module, flag)
 
 
 def _taken_out():
-    """Removes the flags of all launchers, and returns them."""
-    by_module = flags.FLAGS.flags_by_module_dict()
-    names = {
-        flag.name
-        for module, own in by_module.items()
+    """Removes the flags of all launchers, and returns them with their modules."""
+    found = [
+        (module, flag)
+        for module, own in flags.FLAGS.flags_by_module_dict().items()
         for flag in own
         if module.startswith(OURS) or module.endswith(".py") or flag.name.startswith("config")
-    }
-    found = {name: flags.FLAGS[name] for name in names if name in flags.FLAGS}
-    for name in found:
-        delattr(flags.FLAGS, name)
+    ]
+    for _, flag in found:
+        delattr(flags.FLAGS, flag.name)
     flags.FLAGS.unparse_flags()
     return found
 

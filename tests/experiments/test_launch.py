@@ -148,6 +148,23 @@ def test_a_silent_cell_is_told_and_ended_after_the_limit(tmp_path, impatient):
         assert 2 <= len(told) <= 5  # after 0.2 s, 0.4 s, 0.8 s, 1.6 s
 
 
+def test_a_third_signal_kills_what_no_other_reaches(tmp_path):
+    folder, (one,) = make_folder(tmp_path, "frozen")
+
+    def insist():
+        for _ in range(3):
+            while not starts(folder, one):
+                time.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.2)
+
+    thread = threading.Thread(target=insist)
+    thread.start()
+    summary = run_pool(folder, [(one,)], 1, (), lambda _: None, STAND_IN)
+    thread.join()
+    assert (summary.stopped, summary.failed) == ([one.id], {})
+
+
 def test_a_cell_that_is_written_to_is_not_silent(tmp_path, impatient):
     folder, (one,) = make_folder(tmp_path, "a")
     silence = Silence(folder, [one], limit=0.5)
@@ -346,8 +363,11 @@ def test_a_cell_that_somebody_runs_is_left_alone(tmp_path):
     assert "has no cell" in run_cell_main(folder, cell("b"))
 
 
-def test_jobs_of_submitit_finish_fail_and_are_requeued(tmp_path):
+def test_jobs_of_submitit_finish_fail_and_are_requeued(tmp_path, monkeypatch):
     pytest.importorskip("submitit")
+    (tmp_path / "experiments").mkdir()  # fault D12: jobs start here, and it is not ours
+    (tmp_path / "experiments" / "__init__.py").write_text("raise SystemExit('the wrong one')")
+    monkeypatch.chdir(tmp_path)
     folder, cells = make_folder(tmp_path, "good", "fails", "preempted")
     jobs = submit(
         make_executor(folder, "local", 3, {"timeout_min": 5}), folder, alone(cells), STAND_IN
