@@ -24,6 +24,9 @@ DM_CONTROL = [
     *(f"{name}; python_version >= '3.13'" for name in DM_CONTROL_NEEDS),
 ]
 
+# Each is experiments/NAME.py; `experiments.cli.script` says what a console script does.
+LAUNCHERS = ("train", "evaluate", "plot", "inspect", "video", "sweep", "report", "quickstart")
+
 setup(
     name="mst_jax",
     version="0.1.0",
@@ -32,6 +35,9 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["mst_jax", "mst_jax.*", "experiments", "experiments.*"]),
+    entry_points={
+        "console_scripts": [f"mst-{name} = experiments.cli:script" for name in LAUNCHERS]
+    },
     python_requires=">=3.11",
     install_requires=[
         "jax>=0.10,<0.13",  # each jax minor so far removed something; tried: 0.10, 0.11, 0.12
