@@ -145,7 +145,7 @@ def check(params: PyTree, opt_state: optax.OptState, plan: Plan | None = None) -
     Raises:
         ValueError: naming the first leaf that is wrong.
     """
-    refuse_outer_wrappers(opt_state)
+    refuse_wrappers(opt_state)
     leaves = named_leaves(params)
     named_masks = named_leaves(expand(masks(opt_state), params))
     for path, mask in named_masks.items():
@@ -205,28 +205,36 @@ def require_drawn(state: SparseState) -> None:
         )
 
 
-def refuse_outer_wrappers(opt_state: optax.OptState) -> None:
-    """Raises ``ValueError`` for optax's wrappers around ``sparse`` that would break it.
+def refuse_wrappers(opt_state: optax.OptState) -> None:
+    """Raises ``ValueError`` for wrappers around ``sparse``, or inside it, that would break it.
 
     Only those that hand its updates on as they are may surround it. ``MultiSteps``, for one, drops
-    the rewires of all but its last step, ``apply_if_finite`` turns the conditional into a select,
-    and ``lookahead`` moves weights to an average of several topologies. Containers of one's own
+    the rewires of all but its last step, and ``apply_if_finite`` turns the conditional into a
+    select. ``lookahead`` fits nowhere: it has two copies of the parameters. Containers of one's own
     are not judged.
     """
+    found = states(opt_state)
+    if any(states(state.inner) for state in found):
+        raise ValueError("A sparse() inside a sparse(): remove one; a plan may have many rules.")
+    if found and _lookaheads(opt_state):
+        raise ValueError(
+            "lookahead cannot be combined with sparse(), as its slow weights average several "
+            "topologies: keep such an average with topology.update_target."
+        )
 
     def is_wrapper(node: PyTree) -> bool:
         return type(node).__module__.startswith("optax.") and not isinstance(node, _TRANSPARENT)
 
     for node in jax.tree.leaves(opt_state, is_leaf=lambda x: is_wrapper(x) or _is_state(x)):
-        if not is_wrapper(node) or not states(node):
-            continue
-        name = type(node).__name__.removesuffix("State")
-        if isinstance(node, optax.LookaheadState):
-            raise ValueError(
-                f"{name} cannot be combined with sparse(): its slow weights average several "
-                f"topologies; keep such an average with topology.update_target instead."
-            )
-        raise ValueError(f"{name} must be inside sparse(), around the inner optimizer.")
+        if is_wrapper(node) and states(node):
+            name = type(node).__name__.removesuffix("State")
+            raise ValueError(f"{name} must be inside sparse(), around the inner optimizer.")
+
+
+def _lookaheads(tree: PyTree) -> list[PyTree]:
+    """States of ``lookahead`` in a tree."""
+    is_one = lambda node: isinstance(node, optax.LookaheadState)  # noqa: E731
+    return [node for node in jax.tree.leaves(tree, is_leaf=is_one) if is_one(node)]
 
 
 def is_undrawn(node: PyTree) -> bool:

@@ -35,7 +35,9 @@ def sweep(plans: Sequence[Plan]) -> tuple[Plan, tuple[Table | Totals, ...]]:
         ValueError: no plan, or plans that differ in more than their counts.
     """
     if strangers := [plan for plan in plans if not isinstance(plan, Plan)]:
-        raise TypeError(f"sweep() takes plans made by topology.plan, got {strangers[0]!r}.")
+        raise TypeError(
+            f"sweep() takes plans made by topology.plan, got a {type(strangers[0]).__name__}."
+        )
     if not plans:
         raise ValueError("sweep needs at least one plan.")
     first = plans[0]

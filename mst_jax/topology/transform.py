@@ -75,10 +75,13 @@ def sparse(
             integer.
     """
     if not all(callable(getattr(inner, name, None)) for name in ("init", "update")):
-        raise TypeError(f"sparse() wraps an optimizer such as optax.adam(1e-3), got {inner!r}.")
+        raise TypeError(
+            f"sparse() wraps an optimizer such as optax.adam(1e-3), got a {type(inner).__name__}."
+        )
     if not isinstance(plan, Plan):
         raise TypeError(
-            f"sparse() needs the plan that topology.plan(params, rules) makes, got {plan!r}."
+            f"sparse() needs the plan that topology.plan(params, rules) makes, got a "
+            f"{type(plan).__name__}."
         )
     policy = moments_lib.named(moments)
     inner = optax.with_extra_args_support(inner)
@@ -170,7 +173,9 @@ def init(
             ``tables`` that do not fit it, or a wrapper outside that must be inside.
     """
     if not jnp.issubdtype(jnp.asarray(key).dtype, jax.dtypes.prng_key):
-        raise TypeError(f"init needs a typed key such as jax.random.key(0), got {key!r}.")
+        raise TypeError(
+            f"init needs a typed key such as jax.random.key(0), got a {type(key).__name__}."
+        )
     named = named_leaves(params)
 
     def drawn(state: SparseState) -> SparseState:
@@ -198,7 +203,7 @@ def init(
         )
 
     blank = tx.init(params)
-    state_lib.refuse_outer_wrappers(blank)
+    state_lib.refuse_wrappers(blank)
     found = [drawn(state) for state in state_lib.states(blank)]
     if not found:
         raise ValueError(
@@ -223,10 +228,12 @@ def _returning(param: jax.Array, update: jax.Array, mask: PyTree) -> jax.Array:
 
 def _require_clock(step: jax.Array | None) -> jax.Array:
     """The step; ``ValueError`` unless it is one integer."""
-    if step is None or jnp.ndim(step) or not jnp.issubdtype(jnp.result_type(step), jnp.integer):
+    kind = None if step is None else (jnp.result_type(step), jnp.shape(step))
+    if kind is None or kind[1] or not jnp.issubdtype(kind[0], jnp.integer):
+        got = "none" if kind is None else f"{kind[0]} of shape {kind[1]}"
         raise ValueError(
             f"update needs step=, the module's optimizer step, as one unbatched integer scalar; "
-            f"got {step!r}."
+            f"got {got}."
         )
     return step
 

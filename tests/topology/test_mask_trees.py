@@ -144,7 +144,8 @@ def test_structured_masks():
         ),
     ):
         tx = topology.sparse(optax.sgd(0.1), topology.plan(params, rules))
-        masks = topology.masks(topology.init(tx, params, jax.random.key(0))[1])
+        init = jax.jit(lambda key, tx=tx: topology.init(tx, params, key)[1])
+        masks = topology.masks(init(jax.random.key(0)))
         assert bool(check(masks).all())
     members = np.asarray(masks["e"])
     assert not (members[0] == members[1]).all()

@@ -35,9 +35,12 @@ OTHERS = {
     "static": topology.static(0.6),
     "set": topology.set(0.6, end=1000, interval=10),
     "snfs": topology.snfs(0.6, end=1000, interval=10),
-    "fan_in": topology.rigl(0.6, end=1000, interval=10, structure=topology.fan_in()),
 }
-REGIMES = FAMILY | OTHERS
+STRUCTURED = {  # one timing, so one program; 2:4 does not fit b
+    "a/kernel": topology.rigl(0.5, end=1000, interval=10, structure=topology.n_of_m(4)),
+    "b/kernel": topology.rigl(0.6, end=1000, interval=10, structure=topology.fan_in()),
+}
+REGIMES = [*FAMILY, *OTHERS, "structured"]
 
 
 def params_of(key):
@@ -73,7 +76,8 @@ def start(tx):
 
 
 def plan_of(name):
-    return topology.plan(SHAPES, {".*kernel": REGIMES[name]})
+    rules = {".*kernel": (FAMILY | OTHERS)[name]} if name != "structured" else STRUCTURED
+    return topology.plan(SHAPES, rules)
 
 
 @functools.cache
@@ -136,8 +140,34 @@ def test_counts_are_the_plan_s_at_every_step(name):
             mask.sum((1, 2)), group.table.target[rows, column], err_msg=entry.path
         )
     assert (after[~masks["a"]["kernel"]] == 0).all()  # exactly zero, and never NaN
-    if name == "fan_in":
-        assert (masks["a"]["kernel"].sum(1) == masks["a"]["kernel"].sum(1)[:, :1]).all()
+    if name == "structured":
+        assert (masks["a"]["kernel"].reshape(STEPS, 3, 4, 10).sum(2) == 2).all()
+        assert (masks["b"]["kernel"].sum(1) == 4).all()
+
+
+def test_structured_topologies_move_and_keep_what_the_oracle_keeps():
+    """Fault C1: some groups of 2:4 drop a weight at every rewire, the smallest of their last."""
+    plan, (weights, grads, before, masks, _) = history("structured")
+    (group,) = plan.groups
+    assert (group.table.keep[1:75] < group.table.target[1:75]).all()
+    changed = 0
+
+    def groups_of(x):
+        return np.swapaxes(x, 0, 1).reshape(30, 4)  # structures.NofM, in words: along the inputs
+
+    for u, step in enumerate(group.timing.steps, start=1):
+        old, new = groups_of(before["a"]["kernel"][step]), groups_of(masks["a"]["kernel"][step])
+        w, g = groups_of(np.abs(weights[step])), groups_of(np.abs(grads[step]))
+        keep = group.table.keep[u, 0]
+        sure = np.stack([best(*group) for group in zip(w, [keep // 30] * 30, old, strict=True)])
+        last = np.stack([best(*group) for group in zip(w, [1] * 30, old & ~sure, strict=True)])
+        kept = sure | best(w.reshape(-1), keep % 30, last.reshape(-1)).reshape(30, 4)
+        assert kept.sum() == keep
+        missing = 2 - kept.sum(1)
+        grown = np.stack([best(*group) for group in zip(g, missing, ~kept, strict=True)])
+        np.testing.assert_array_equal(new, kept | grown)
+        changed += bool((old != new).any())
+    assert changed > 70  # a dropped weight may be the best to grow
 
 
 @pytest.mark.parametrize("name", ["rigl", "gradual_magnitude_pruning", "granet", "gradual_growth"])
