@@ -170,8 +170,16 @@ def _with_vectors(task: str, environment: gymnasium.Env) -> gymnasium.Env:
     space = environment.observation_space
     if isinstance(space, spaces.Box) and len(space.shape) == 1:
         return environment
-    if isinstance(space, spaces.Box) and space.dtype == np.uint8:
-        raise ValueError(f"{task}: its observations are pictures; the agents here need a vector")
+    if _has_pictures(space):
+        raise ValueError(f"{task}: its observations hold pictures; the agents here need a vector")
     if not space.is_np_flattenable:
         raise ValueError(f"{task}: its observations, {space}, cannot be flattened to a vector")
     return gymnasium.wrappers.FlattenObservation(environment)
+
+
+def _has_pictures(space: gymnasium.Space) -> bool:
+    if isinstance(space, spaces.Dict):
+        return any(map(_has_pictures, space.values()))
+    if isinstance(space, spaces.Tuple):
+        return any(map(_has_pictures, space))
+    return isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) > 1

@@ -189,6 +189,48 @@ def test_restored_bit_for_bit_in_a_later_episode(pendulum, workers):
             equal(environments.step(action), step)
 
 
+@pytest.mark.parametrize("raises", [False, True])
+def test_a_failure_costs_the_episode_and_the_others_continue_bit_for_bit(
+    pendulum, raises, monkeypatch, capfd
+):
+    """Fault A5: the pool is made again and the healthy environment's actions are replayed."""
+    task, actions, _, steps = pendulum
+    with task.vector(PAIRS) as environments:
+        environments.reset()
+        advance = environments._advance
+        for action, step in zip(actions[:5], steps, strict=False):
+            equal(environments.step(action), step)
+
+        def fail(actions, ids):
+            monkeypatch.undo()
+            moved = advance(actions, ids)
+            moved[0][0] = np.nan
+            if raises:
+                raise RuntimeError("somewhere")
+            return moved
+
+        monkeypatch.setattr(environments, "_advance", fail)
+        lost = environments.step(actions[5])
+        snapshot = environments.snapshot()
+        later = [environments.step(action) for action in actions[6:10]]
+    assert lost.lost.tolist() == lost.truncated.tolist() == [True, raises]
+    assert lost.reward[0] == 0
+    np.testing.assert_array_equal(lost.next_observation[0], steps[4].observation[0])
+    np.testing.assert_array_equal(lost.observation[0], steps[499].observation[0])  # episode 1
+    assert snapshot["errors"].tolist() == [1, int(raises)]
+    if not raises:
+        equal([field[1] for field in lost], [field[1] for field in steps[5]])
+        for mine, theirs in zip(later, steps[6:10], strict=True):
+            equal([field[1] for field in mine], [field[1] for field in theirs])
+    cause = "RuntimeError: somewhere" if raises else "an observation or reward is not finite"
+    line = f"envpool:pendulum-swingup, seed 7, environment 0, episode 0: {cause}; the episode is "
+    assert capfd.readouterr().out.startswith(line)
+    with task.vector(PAIRS) as environments:
+        np.testing.assert_array_equal(environments.restore(snapshot), lost.observation)
+        for action, step in zip(actions[6:10], later, strict=True):
+            equal(environments.step(action), step)
+
+
 def test_an_environment_plays_the_same_alone_and_in_company(pendulum):
     task, actions, first, steps = pendulum
     with task.vector(PAIRS[1:]) as environments:

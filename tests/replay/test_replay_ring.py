@@ -341,8 +341,10 @@ def test_unusable_priorities_are_ignored_and_the_largest_duplicate_counts():
 
 
 def test_indices_out_of_range_change_nothing():
-    for capacity in (12, 16, 300, 4096):
-        buffer, _ = leaves_after([GOES_ON] * 5, capacity=capacity)
+    """Fault A10: with a capacity of whole blocks the tree's last leaf is a slot."""
+    for capacity, steps in ((12, 5), (12, 20), (16, 24), (48, 56), (300, 5), (4096, 5)):
+        buffer, _ = leaves_after([GOES_ON] * steps, capacity=capacity)
+        assert steps < capacity or buffer.tree[0][0, capacity - 1] > 0
         before = jax.device_get(buffer)
         indices = np.array([[-1, -7, capacity, capacity + 20, 16 * capacity, 2**31 - 1]], np.int32)
         after = jax.device_get(set_priorities(buffer, indices, np.full((1, 6), 9, np.float32)))
