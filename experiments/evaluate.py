@@ -66,7 +66,10 @@ def main(argv: list[str]) -> None:
         print(f"  seed {seed}: {describe(values) if well else 'diverged: it has no return'}")
     known = np.isfinite(returns).any(axis=1).sum()
     mean = mean_of_known(mean_of_known(returns))
-    print(f"  mean  : {mean:8.1f}" + ("" if known == len(returns) else f" ({known} seeds)"))
+    print(
+        f"  mean  : {mean:8.1f}"
+        + ("" if known == len(returns) else f" ({known} of {len(returns)} seeds)")
+    )
     path = folder / ("evaluation_best.json" if BEST.value else "evaluation.json")
     result = {
         "run": settings.folder_name,
