@@ -15,7 +15,7 @@ OUTSIDE = re.compile(
 # A document, `§1.2` or `rule 3`; the latter two belong to the document named last before them.
 REFERENCE = re.compile(
     r"(?P<document>(?<![\w/.])docs/[\w./-]+\.md)(?:`*,? \"(?P<heading>[^\"]+)\")?"
-    r"|(?<!\d{4}, )§(?P<section>\d+(?:\.\d+)*)(?: \"(?P<title>[^\"]+)\"| row (?P<row>\d+))?"
+    r"|(?<!\d{4}, )§(?P<section>\d+(?:\.\d+)*)(?: \"(?P<title>[A-Z][^\"]+)\"| row (?P<row>\d+))?"
     r"|(?<=\.md )rule (?P<rule>\d+)"
 )
 LINK = re.compile(r"\]\(([^()\s]+)\)")
@@ -47,7 +47,7 @@ def in_text(root, path, text):
     if path.suffix == ".py":
         text = re.sub(r"\n\s*(?:# ?)?", " ", text)  # a reference may be wrapped
         yield from (f"{match[0]} is not in this repository" for match in OUTSIDE.finditer(text))
-    document = path if path.is_relative_to(root / "docs/specs") else None
+    document = None
     for match in REFERENCE.finditer(text):
         if match["document"]:
             document = root / match["document"]
@@ -56,8 +56,9 @@ def in_text(root, path, text):
             elif match["heading"] and match["heading"] not in headings(document):
                 yield f"{match['document']} has no heading {match['heading']!r}"
             continue
-        if path.suffix == ".md" and (named := re.search(r"([\w-]+\.md)`? $", text[: match.start()])):
-            document = path.parent / named[1]
+        if path.suffix == ".md":
+            named = re.search(r"([\w/-]+\.md)`? $", text[: match.start()])
+            document = path.parent / named[1] if named else path
         if document is None:
             yield f"{match[0]} belongs to no document: name one before it"
         elif document.exists():
