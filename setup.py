@@ -47,6 +47,7 @@ setup(
         "mujoco-mjx>=3.17,<4",
         "brax==0.14.2",
         "matplotlib>=3.9",
+        "scipy>=1.14",  # jax needs it too
         "tensorboardX>=2.6.5",
         "tqdm",
     ],
@@ -64,6 +65,8 @@ setup(
         "atari": ["ale-py==0.12.1", "gymnasium==1.4.0", "opencv-python-headless"],
         "envpool": ["envpool==1.2.5"],
         "playground": ["playground==0.2.0", MUJOCO, "mujoco-mjx>=3.17,<4"],
+        # arch<8, which rliable needs, fails on import with pandas 3 (deprecate_kwarg changed)
+        "rliable": ["rliable>=1.2", "pandas<3"],
         "video": ["imageio-ffmpeg>=0.6"],
         "peers": ["torch==2.13.0", "gymnasium==1.4.0"],
         "slurm": ["submitit>=1.5"],

@@ -62,7 +62,7 @@ def fused(config: Any, count: int, updates: int = UPDATES, name: str = "mrq") ->
     )
     run = jax.jit(start)(observation=observation)
     ended = jnp.zeros(count, bool)
-    timestep = Timestep(jnp.asarray(observation), jnp.ones(count), ended, ended, observation)
+    timestep = Timestep(jnp.asarray(observation), jnp.ones(count), ended, ended, observation, ended)
 
     def steps(learning: bool, number: int) -> Callable[[Run], Run]:
         step = make_step(agent, count, learning)

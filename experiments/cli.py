@@ -8,6 +8,8 @@ from typing import Any
 
 from absl import app, flags, logging
 
+from experiments.compilation import use_cache
+from mst_jax.envs import EnvironmentFailedError
 from mst_jax.training import DamagedCheckpointError
 
 
@@ -24,7 +26,7 @@ def one_line_errors() -> Iterator[None]:
     """Ends the program with `error: ...` when what was asked for cannot be done."""
     try:
         yield
-    except (ValueError, flags.Error, DamagedCheckpointError) as error:
+    except (ValueError, flags.Error, DamagedCheckpointError, EnvironmentFailedError) as error:
         sys.exit(f"error: {error}")
 
 
@@ -43,10 +45,12 @@ def run_folders(argv: list[str], at_most: int | None = None) -> list[Path]:
 
 
 def launch(main: Callable[[list[str]], None], **kwargs: Any) -> None:
-    """`app.run` without the narration of jax and orbax."""
+    """`app.run` with the compilation cache, and without the narration of jax and orbax."""
 
     def quiet_main(argv: list[str]) -> None:
         logging.set_verbosity(logging.WARNING)  # only now: parsing the flags sets it
+        with one_line_errors():
+            use_cache()
         main(argv)
 
     app.run(quiet_main, **kwargs)

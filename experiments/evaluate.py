@@ -1,10 +1,12 @@
 """Evaluates a run's newest policies: python -m experiments.evaluate RUN_FOLDER --episodes=10.
 
-With --best the policies of each seed's best evaluation, as of the newest full checkpoint.
+Writes evaluation.json into the run folder, or evaluation_best.json with --best: the policies of
+each seed's best evaluation, as of the newest full checkpoint.
 With --video=FILE.mp4 (or .gif) the first seed's first episode is also filmed.
 """
 
 import json
+import sys
 from pathlib import Path
 
 import jax
@@ -14,8 +16,10 @@ from absl import flags
 from experiments.cli import launch, one_line_errors, run_folders
 from experiments.video import film, first_start
 from mst_jax import envs
-from mst_jax.training import Policy, checkpoints, load_snapshot
+from mst_jax.analysis import read_diverged
+from mst_jax.training import Policy, Snapshot, checkpoints, load_snapshot
 from mst_jax.training.evaluation import make_evaluator
+from mst_jax.training.health import healthy_at, mean_of_known
 
 EPISODES = flags.DEFINE_integer("episodes", 10, "Episodes per seed.", lower_bound=1)
 INDEX = flags.DEFINE_integer(
@@ -26,32 +30,63 @@ VIDEO = flags.DEFINE_string("video", None, "Film of one episode to write: a .mp4
 
 
 def main(argv: list[str]) -> None:
-    """Prints the return of each seed and writes evaluation.json into the run folder."""
+    """Prints the return of each seed and writes them, and what they are of, into the run folder."""
     with one_line_errors():
         (folder,) = run_folders(argv, at_most=1)
-        tier = checkpoints.BEST if BEST.value else checkpoints.LIGHT
-        settings, agent, states, _, step = load_snapshot(folder, tier)
+        snapshot = load_snapshot(folder, checkpoints.BEST if BEST.value else checkpoints.LIGHT)
+        settings, healthy = snapshot.settings, healthy_policies(folder, snapshot, BEST.value)
         task = envs.make(settings.task)
         if VIDEO.value:
-            policy = Policy(agent, jax.tree.map(lambda leaf: leaf[0], states))
+            if not healthy[0]:
+                raise ValueError(f"seed {settings.seed} has diverged: there is no policy to film")
+            first = jax.tree.map(lambda leaf: leaf[0], snapshot.states)
             start = first_start(task, settings.seed_list, 0, EPISODES.value, INDEX.value)
-            print(film(Path(VIDEO.value), settings.task, policy, start))
-    evaluator = make_evaluator(agent, task, settings.seed_list, EPISODES.value)
+            print(film(Path(VIDEO.value), settings.task, Policy(snapshot.agent, first), start))
+    evaluator = make_evaluator(snapshot.agent, task, settings.seed_list, EPISODES.value)
     try:
-        returns = evaluator(states, INDEX.value).returns
+        returns = evaluator(snapshot.states, INDEX.value).of_healthy(healthy).returns
     finally:
         evaluator.close()
+    if evaluator.failure:
+        sys.exit(f"error: {evaluator.failure}")
     which = "best policies until step" if BEST.value else "step"
-    print(
-        f"{settings.task}, {settings.recipe}, {which} {step:,}, {EPISODES.value} episodes per seed"
-    )
-    for seed, values in zip(settings.seed_list, returns, strict=True):
-        print(f"  seed {seed}: {values.mean():8.1f} +- {values.std():.1f}")
-    print(f"  mean  : {returns.mean():8.1f}")
-    result = {"step": step, "returns": dict(zip(settings.seed_list, returns.tolist(), strict=True))}
-    path = Path(folder) / "evaluation.json"
+    what = f"{settings.task}, {settings.recipe}, {which} {snapshot.step:,}"
+    print(f"{what}, {EPISODES.value} episodes per seed")
+    for seed, values, well in zip(settings.seed_list, returns, healthy, strict=True):
+        print(f"  seed {seed}: {describe(values) if well else 'diverged: it has no return'}")
+    known = np.isfinite(returns).any(axis=1).sum()
+    mean = mean_of_known(mean_of_known(returns))
+    print(f"  mean  : {mean:8.1f}" + ("" if known == len(returns) else f" ({known} seeds)"))
+    path = folder / ("evaluation_best.json" if BEST.value else "evaluation.json")
+    result = {
+        "run": settings.folder_name,
+        "policy": "best" if BEST.value else "last",
+        "step": snapshot.step,
+        "episodes": EPISODES.value,
+        "index": INDEX.value,
+        "returns": {
+            seed: [value if np.isfinite(value) else None for value in values.tolist()]
+            for seed, values in zip(settings.seed_list, returns, strict=True)
+        },
+    }
     path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print(f"written to {path}; mean over seeds {np.mean(returns):.1f}")
+    print(f"written to {path}")
+
+
+def healthy_policies(folder: Path, snapshot: Snapshot, best: bool) -> np.ndarray:
+    """Which seeds' policies have a return, (S,) bool; a best one was chosen before it diverged."""
+    diverged = {} if best else read_diverged(folder)
+    seeds = snapshot.settings.seed_list
+    return snapshot.healthy & [healthy_at(snapshot.step, diverged.get(seed)) for seed in seeds]
+
+
+def describe(values: np.ndarray) -> str:
+    """Mean and deviation of the returns there are, and of how many episodes if some have none."""
+    known = values[np.isfinite(values)]
+    if not known.size:
+        return "no return"
+    some = "" if known.size == values.size else f" ({known.size} of {values.size} episodes)"
+    return f"{known.mean():8.1f} +- {known.std():.1f}{some}"
 
 
 if __name__ == "__main__":

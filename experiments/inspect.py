@@ -10,15 +10,16 @@ import numpy as np
 from absl import flags
 
 from experiments.cli import launch, one_line_errors, run_folders
-from mst_jax.analysis import layer_table, read_layers, write_report
+from mst_jax.analysis import layer_table, read_diverged, read_layers, write_report
 from mst_jax.training import checkpoint_fingerprint
+from mst_jax.training.health import describe_diverged
 
 SEED = flags.DEFINE_integer("seed", None, "One of the run's seeds; the first by default.")
 OUTPUT = flags.DEFINE_string(
     "output", None, "Folder for inspect.html and pictures/; the run folder by default."
 )
 FINGERPRINT = flags.DEFINE_bool(
-    "fingerprint", False, "Also hash the newest full checkpoint into the run's fingerprint.txt."
+    "fingerprint", False, "Also print the hash of the newest full checkpoint's run."
 )
 
 
@@ -27,9 +28,12 @@ def main(argv: list[str]) -> None:
     with one_line_errors():
         (folder,) = run_folders(argv, at_most=1)
         layers, snapshot = read_layers(folder, SEED.value)
+        diverged = read_diverged(folder)
         digest = checkpoint_fingerprint(folder) if FINGERPRINT.value else None
     settings, seed = snapshot.settings, snapshot.index_of(SEED.value) + snapshot.settings.seed
     print(f"{settings.task}, {settings.recipe}, seed {seed}, step {snapshot.step:,}")
+    if diverged:
+        print(f"  {describe_diverged(diverged)}")
     for module, params in snapshot.agent.parameters(snapshot.states).items():
         total = sum(leaf[0].size for leaf in jax.tree.leaves(params))
         own = [layer for layer in layers if layer.name.startswith(f"{module}/")]

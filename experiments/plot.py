@@ -6,6 +6,7 @@ from absl import flags
 
 from experiments.cli import launch, one_line_errors, run_folders
 from mst_jax.analysis import draw_curves, read_curve, read_published
+from mst_jax.training.health import describe_diverged
 
 OUTPUT = flags.DEFINE_string("output", None, "Picture; by default in the first run folder.")
 PUBLISHED = flags.DEFINE_string(
@@ -21,6 +22,9 @@ def main(argv: list[str]) -> None:
         published = read_published(Path(PUBLISHED.value)) if PUBLISHED.value else []
     path = Path(OUTPUT.value) if OUTPUT.value else folders[0] / "learning_curve.png"
     draw_curves(curves, path, published)
+    for folder, curve in zip(folders, curves, strict=True):
+        if curve.diverged:
+            print(f"{folder}: {describe_diverged(curve.diverged)}")
     print(path)
 
 

@@ -22,6 +22,7 @@ from mst_jax.analysis import (
     write_report,
 )
 from mst_jax.training import Settings, plan_run, read_metrics, train
+from mst_jax.training.health import mean_of_known
 
 TASK = flags.DEFINE_string("task", "dmc:cartpole-swingup", "Task, as suite:name.")
 SEEDS = flags.DEFINE_integer("seeds", 4, "Seeds of each recipe, in one program.", lower_bound=1)
@@ -51,7 +52,8 @@ def main(_: list[str]) -> None:
     with one_line_errors():
         jobs = [plan_run(_settings(recipe), logdir) for recipe in RECIPES]
     for job in jobs:
-        outcome = train(job)
+        with one_line_errors():
+            outcome = train(job)
         if not outcome.finished:
             sys.exit(f"stopped; continue: {command('train', f'--resume={job.folder}')}")
     _report([job.folder for job in jobs], logdir)
@@ -98,13 +100,17 @@ def _print_curve(folder: Path, curve: Curve) -> None:
     sparsity = [row for row in read_metrics(folder / "seed_0") if row["kind"] == "train"][-1]
     modules = [name for name in sparsity if name.startswith("sparsity/")]
     shares = ", ".join(f"{name.removeprefix('sparsity/')} {sparsity[name]:.2f}" for name in modules)
-    print(f"  {curve.label:6s} mean {last.mean():6.1f}   wall time {curve.seconds:.0f} s")
+    known = np.isfinite(last).sum()
+    some = "" if known == len(last) else f" of {known} of {len(last)} seeds"
+    mean = mean_of_known(last)
+    print(f"  {curve.label:6s} mean {mean:6.1f}{some}   wall time {curve.seconds:.0f} s")
     print(f"         sparsity: {shares}")
     for seed, (before, after) in enumerate(zip(first, last, strict=True)):
-        verdict = "improved" if after > before else "NOT improved"
-        print(f"         seed {seed}: {before:6.1f} -> {after:6.1f}  {verdict}")
-    if not np.all(curve.healthy):
-        print("         some seeds became non-finite and are marked in their metrics")
+        if seed in curve.diverged:
+            verdict = f"DIVERGED by step {curve.diverged[seed]:,}, it has no return"
+        else:
+            verdict = f"{after:6.1f}  {'improved' if after > before else 'NOT improved'}"
+        print(f"         seed {seed}: {before:6.1f} -> {verdict}")
 
 
 if __name__ == "__main__":

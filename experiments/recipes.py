@@ -8,6 +8,7 @@ from mst_jax.agents import SIMBA_SIZES, ModuleConfig, default_config, scaled, si
 Overrides = dict[str, Any]
 
 SPARSITY = 0.6  # of every sparse module in the study of MST (specs/mst-and-mrq.md §3.1)
+NE_SPARSITY = 0.8  # that Neuroplastic Expansion begins with, as published
 MR_MODULES = ("encoder", "critic", "actor")
 SIMBA_MODULES = ("critic", "actor")  # SAC and DDPG have no encoder
 
@@ -25,7 +26,10 @@ def _sparse(regime: str, *modules: str, sparsity: float = SPARSITY) -> Overrides
 
 
 def _recipes(modules: tuple[str, ...], architecture: Overrides) -> dict[str, Overrides]:
-    """MST and its rivals on one architecture; the last four treat every module alike."""
+    """MST and its rivals on one architecture; from `all_static` on, every module is treated alike.
+
+    The last five are methods as their authors have them (docs/topology.md, "What the papers do").
+    """
     regimes = {
         "dense": {},
         "mst": {**_sparse("rigl", "critic"), **_sparse("static", "actor")},
@@ -34,6 +38,11 @@ def _recipes(modules: tuple[str, ...], architecture: Overrides) -> dict[str, Ove
         "all_rigl": _sparse("rigl", *modules),
         "gmp": _sparse("gradual_magnitude_pruning", *modules),
         "growth": _sparse("gradual_growth", *modules),
+        "set_by_sign": _sparse("set_by_sign", *modules),
+        "snfs_redistributed_adam": _sparse("snfs_redistributed_adam", *modules),
+        "gmp_global": _sparse("gradual_magnitude_pruning_global", *modules),
+        "granet_global": _sparse("granet_global", *modules),
+        "ne_dormancy": _sparse("neuroplastic_expansion_dormancy", *modules, sparsity=NE_SPARSITY),
     }
     return {name: {**architecture, **changes} for name, changes in regimes.items()}
 

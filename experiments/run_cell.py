@@ -9,21 +9,20 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from absl import flags
 
 from experiments.cli import launch, one_line_errors
-from experiments.launch.locks import HeldError, held
 from experiments.launch.process import HELD, STOPPED
 from experiments.launch.study_folder import (
     StudyFolder,
     drop_full_checkpoints,
-    prepare_run,
+    is_begun,
 )
 from experiments.studies import Cell
+from mst_jax.runs.lock import HeldError
 from mst_jax.training import (
     DamagedCheckpointError,
     Job,
@@ -50,12 +49,9 @@ def main(argv: list[str]) -> None:
         if PARENT.value:
             threading.Thread(target=_watch, args=(PARENT.value,), daemon=True).start()
         try:
-            with ExitStack() as locks:
-                for cell in cells:
-                    locks.enter_context(held(folder.lock(cell)))
-                status = run(folder, cells)
+            status = run(folder, cells)
         except HeldError as error:
-            print(f"{cells[0].id}: {error}")
+            print(error)
             status = HELD
         except OSError as error:
             raise ValueError(f"{error.strerror}: {error.filename or cells[0].id}") from error
@@ -63,19 +59,14 @@ def main(argv: list[str]) -> None:
 
 
 def run(folder: StudyFolder, cells: Sequence[Cell]) -> int:
-    """Trains or resumes cells whose locks are held; returns the exit status.
+    """Trains or resumes cells; returns the exit status.
 
     Raises:
+        HeldError: somebody else is at one of them.
         ValueError: a run folder is not what the plan says.
         DamagedCheckpointError: one has checkpoints and none is intact.
     """
-    todo = [cell for cell in cells if not is_finished(folder.run(cell))]
-    begun = [cell for cell in todo if prepare_run(folder.run(cell), cell.settings)]
-    new = [cell.settings for cell in todo if cell not in begun]
-    parts = _resumed([folder.run(cell) for cell in begun])
-    if new:
-        parts.append([plan_run(settings, folder.path / "runs") for settings in new])
-    for jobs in parts:
+    for jobs in _parts(folder, [cell for cell in cells if not is_finished(folder.run(cell))]):
         if not all(outcome.finished for outcome in train_together(make_program(jobs))):
             return STOPPED
     for cell in cells:
@@ -83,14 +74,32 @@ def run(folder: StudyFolder, cells: Sequence[Cell]) -> int:
     return 0
 
 
-def _resumed(runs: Sequence[Path]) -> list[list[Job]]:
-    """Runs to continue, in one program if they have a step in common, else one by one."""
+def _parts(folder: StudyFolder, cells: Sequence[Cell]) -> Iterator[list[Job]]:
+    """The runs of one program each, those begun first; planned when their turn comes."""
+    begun = [cell for cell in cells if is_begun(folder.run(cell), cell.settings)]
+    yield from _resumed([folder.run(cell) for cell in begun])
+    new = [cell.settings for cell in cells if cell not in begun]
+    if new:
+        yield [plan_run(settings, folder.path / "runs") for settings in new]
+
+
+def _resumed(runs: Sequence[Path]) -> Iterator[list[Job]]:
+    """Runs to continue, in one program if they have a step in common, else one by one.
+
+    A cell that was killed before its first full checkpoint begins anew: it was nobody's to keep.
+    """
     if len(runs) > 1:
         try:
-            return [resume_together(runs)]
+            jobs = resume_together(runs, begin_anew=True)
+        except HeldError:
+            raise
         except (ValueError, DamagedCheckpointError) as error:
             print(f"continuing one by one: {error}", flush=True)
-    return [[plan_resume(path)] for path in runs]
+        else:
+            yield jobs
+            return
+    for path in runs:
+        yield [plan_resume(path, begin_anew=True)]
 
 
 def _watch(parent: int) -> None:

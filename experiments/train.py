@@ -17,6 +17,7 @@ from ml_collections import config_flags
 
 from experiments.cli import command, launch, one_line_errors
 from experiments.recipes import ARCHITECTURES, RECIPES, label, make_config, override, settings_of
+from mst_jax import envs
 from mst_jax.agents import AGENTS, SIMBA_SIZES, SWEPT
 from mst_jax.training import (
     WANDB_MODES,
@@ -85,13 +86,30 @@ RESETS = flags.DEFINE_integer(
 WANDB = flags.DEFINE_enum(
     "wandb", "off", WANDB_MODES, "Send metrics to Weights & Biases too, a run for each seed."
 )
+MAX_ENVIRONMENT_ERRORS = flags.DEFINE_integer(
+    "max_environment_errors",
+    100,
+    "Steps that a run may lose to environments that fail; with one more it saves and stops.",
+    lower_bound=0,
+)
+WORKER_TIMEOUT = flags.DEFINE_float(
+    "worker_timeout",
+    envs.WORKER_TIMEOUT,
+    "Seconds without an answer after which a worker process is replaced; 0: wait for ever.",
+    lower_bound=0.0,
+)
 VARY = flags.DEFINE_multi_string(
     "vary",
     [],
     "SETTING=VALUE,VALUE,...: a run for each value, all in one program. For a module's sparsity, "
     "drop_fraction or learning_rate; given again, for each combination.",
 )
-RESUME = flags.DEFINE_string("resume", None, "Run folder to continue; no other flag may be given.")
+RESUME = flags.DEFINE_string(
+    "resume",
+    None,
+    "Run folder to continue; of the other flags only max_environment_errors and worker_timeout.",
+)
+LIMITS = (MAX_ENVIRONMENT_ERRORS, WORKER_TIMEOUT)
 DECIDED_BY_THE_RUN = (
     *(AGENT, TASK, RECIPE, SIZE, ARCHITECTURE, SEEDS, SEED, STEPS, LOGDIR, ROW_DTYPE, RESETS),
     *(DIAGNOSE_EVERY, GRADIENT_COVARIANCE),
@@ -106,7 +124,8 @@ def main(argv: list[str]) -> None:
         program = make_program(_jobs(argv))
     for job in program.jobs:
         print(f"run folder: {job.folder}", flush=True)
-    outcomes = train_together(program)
+    with one_line_errors():
+        outcomes = train_together(program)
     if not outcomes[0].finished:
         print(f"stopped at step {outcomes[0].step:,}; continue with --resume={outcomes[0].folder}")
         return
@@ -154,7 +173,14 @@ def _jobs(argv: list[str]) -> list[Job]:
         raise ValueError(f"--resume continues a run as it was set up; leave out {', '.join(given)}")
     folder = Path(RESUME.value)
     begun = [other for other in program_of(folder) if not is_finished(other)]
-    return resume_together(begun or [folder])
+    if is_finished(folder):
+        left = "going on with the others of its program" if begun else "there is nothing to do"
+        print(f"{folder} is finished: {left}")
+    limits = {flag.name: flag.value for flag in LIMITS if flag.present}
+    return [
+        job._replace(settings=dataclasses.replace(job.settings, **limits))
+        for job in resume_together(begun or [folder])
+    ]
 
 
 def varied(settings: Settings) -> list[Settings]:
@@ -206,6 +232,7 @@ def _settings() -> Settings:
         wandb=WANDB.value,
         history_every=HISTORY_EVERY.value,
         environments=ENVIRONMENTS.value,
+        **{flag.name: flag.value for flag in LIMITS},
     )
 
 

@@ -1,5 +1,6 @@
 """Small settings and runs that several test files share."""
 
+import hashlib
 import json
 from contextlib import contextmanager
 from functools import partial
@@ -117,9 +118,43 @@ def conditionals(jaxpr):
 def conditionals_of_a_step(agent, run):
     num_seeds, size = run.observation.shape
     ended, observation = jnp.zeros(num_seeds, bool), jnp.zeros((num_seeds, size))
-    timestep = Timestep(observation, jnp.zeros(num_seeds), ended, ended, observation)
+    timestep = Timestep(observation, jnp.zeros(num_seeds), ended, ended, observation, ended)
     step = make_step(agent, num_seeds, learning=True)
     return list(conditionals(jax.make_jaxpr(step)(run, timestep).jaxpr))
+
+
+def content(folder: Path):
+    """A hash over all names and bytes in a folder."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        digest.update(str(path.relative_to(folder)).encode())
+        digest.update(path.read_bytes() if path.is_file() else b"")
+    return digest.hexdigest()
+
+
+@contextmanager
+def cache_misses():
+    """A list that grows by one with every program that jax's persistent cache does not have.
+
+    As in a new process: what was compiled in this one is forgotten first. Every program counts,
+    however fast it compiles.
+    """
+    missed = []
+
+    def listen(event, **_):
+        if event == "/jax/compilation_cache/cache_misses":
+            missed.append(event)
+
+    least = "jax_persistent_cache_min_compile_time_secs"
+    before = getattr(jax.config, least)
+    jax.clear_caches()
+    jax.config.update(least, 0.0)
+    jax.monitoring.register_event_listener(listen)
+    try:
+        yield missed
+    finally:
+        jax.monitoring.unregister_event_listener(listen)
+        jax.config.update(least, before)
 
 
 def stop_after(steps):

@@ -15,6 +15,8 @@ from mst_jax.analysis import (
     paired,
     probability_of_improvement,
     seeds_needed,
+    wins,
+    with_worst,
 )
 
 FEWEST_SEEDS = 5  # below, bootstrap intervals are too narrow to support a claim
@@ -22,16 +24,23 @@ LEVEL = 0.05
 
 
 class Comparison(NamedTuple):
-    """A variant x against the baseline y, over the tasks and seeds that both have.
+    """A variant x against the baseline y, over the tasks and seeds of which both have an outcome.
+
+    An outcome is a return, or that the seed diverged. A pair in which one diverged has no
+    difference, but counts where runs are only ranked, below every run with a return: else a variant
+    would look the better the more of its bad seeds it loses.
 
     Attributes:
         agent: algorithm.
         variant: name of x.
         tasks: those compared.
-        seeds: common seeds of the task that has fewest.
+        seeds: seeds with a difference of the task that has fewest.
         unit: `return` on a single task, `score` where returns were normalised.
-        paired: differences x - y by seed.
-        better: probability that a run of x is better than one of y.
+        paired: differences x - y by seed, of the pairs that have one.
+        pairs: all pairs.
+        diverged: runs of x and of y, among these pairs, that diverged.
+        wins: share of all pairs in which x is better, a tie counting half.
+        better: probability that a run of x is better than one of y, of all pairs.
         needed: seeds a side that would resolve the measured difference; None if it is zero.
     """
 
@@ -41,11 +50,17 @@ class Comparison(NamedTuple):
     seeds: int
     unit: str
     paired: Paired
+    pairs: int
+    diverged: tuple[int, int]
+    wins: float
     better: Estimate
     needed: int | None
 
     def verdict(self, comparisons: int) -> str:
         """What the data support, when this is one of so many comparisons (Bonferroni)."""
+        return self._of_differences(comparisons) + self._of_diverged()
+
+    def _of_differences(self, comparisons: int) -> str:
         low, high = float(self.paired.difference.low), float(self.paired.difference.high)
         if self.seeds < FEWEST_SEEDS:
             return f"not decidable: {self.seeds} seeds a task are fewer than {FEWEST_SEEDS}"
@@ -56,7 +71,20 @@ class Comparison(NamedTuple):
                 f"no difference is supported: p = {self.paired.p_value:.3g} in {comparisons} "
                 "comparisons"
             )
-        return f"supported: {'better' if low > 0 else 'worse'} than the baseline"
+        ahead, lost = ("better", self.diverged[0]) if low > 0 else ("worse", self.diverged[1])
+        ranked = self.better.low > 0.5 if low > 0 else self.better.high < 0.5
+        if lost and not ranked:
+            return (
+                f"no difference is supported: the pairs left say {ahead}, but with diverged runs "
+                "counted as the worst the interval of P(better) contains one half"
+            )
+        return f"supported: {ahead} than the baseline"
+
+    def _of_diverged(self) -> str:
+        if not any(self.diverged):
+            return ""
+        ours, theirs = self.diverged
+        return f" ({ours} of its {self.pairs} runs diverged, and {theirs} of the baseline's)"
 
 
 def compare_all(results: Results, baseline: Labels) -> tuple[list[Comparison], list[str]]:
@@ -65,14 +93,19 @@ def compare_all(results: Results, baseline: Labels) -> tuple[list[Comparison], l
     for agent in dict.fromkeys(group.agent for group in results.groups):
         own = [group for group in results.groups if group.agent == agent]
         base = {group.task: group for group in own if dict(group.labels) == dict(baseline)}
-        if not any(group.final for group in base.values()):
+        if not any(group.outcomes for group in base.values()):
             impossible.append(f"{agent}: the baseline has no results")
             continue
         name = next(iter(base.values())).variant
         for variant in dict.fromkeys(group.variant for group in own if group.variant != name):
             groups = results.named(agent, variant)
             pools = _pools(groups, base)
-            found += [_compare(groups, base, pool) for pool in pools]
+            for pool in pools:
+                compared = _compare(groups, base, pool)
+                if isinstance(compared, str):
+                    impossible.append(f"{agent} {variant} on {', '.join(pool)}: {compared}")
+                else:
+                    found.append(compared)
             if not pools:
                 impossible.append(f"{agent} {variant}: no seed in common with the baseline")
     return found, impossible
@@ -81,7 +114,7 @@ def compare_all(results: Results, baseline: Labels) -> tuple[list[Comparison], l
 def _pools(groups: Sequence[Group], base: dict[str, Group]) -> list[dict[str, list[int]]]:
     """{task: common seeds} for each comparison: all tasks in one if they have scores."""
     common = {
-        group.task: sorted(group.final.keys() & base[group.task].final.keys())
+        group.task: sorted(group.outcomes.keys() & base[group.task].outcomes.keys())
         for group in groups
         if group.task in base
     }
@@ -93,26 +126,40 @@ def _pools(groups: Sequence[Group], base: dict[str, Group]) -> list[dict[str, li
 
 def _compare(
     groups: Sequence[Group], base: dict[str, Group], common: dict[str, list[int]]
-) -> Comparison:
-    """A variant's groups against the baseline's on some tasks and seeds."""
+) -> Comparison | str:
+    """A variant's groups against the baseline's on some tasks and seeds, or why that cannot be."""
     scored = len(common) > 1
     own = {group.task: group for group in groups}
 
     def runs(side: dict[str, Group], task: str) -> np.ndarray:
-        returns = np.array([side[task].final[seed] for seed in common[task]])
+        returns = np.array([side[task].outcomes[seed] for seed in common[task]])
         return normalised(task, returns) if scored else returns
 
-    pair = [[runs(side, task) for task in common] for side in (own, base)]
+    everything = [[runs(side, task) for task in common] for side in (own, base)]
+    whole = [np.isfinite(ours + theirs) for ours, theirs in zip(*everything, strict=True)]
+    pair = [
+        [run[kept] for run, kept in zip(side, whole, strict=True) if kept.any()]
+        for side in everything
+    ]
+    pairs = sum(map(len, whole))
+    ours, theirs = (int(sum(np.isnan(run).sum() for run in side)) for side in everything)
+    if not pair[0]:
+        return f"no pair is left: {ours} of {pairs} runs diverged, and {theirs} of the baseline's"
     difference = paired(*pair)
-    spread = float(np.mean([np.std(run, ddof=1) for side in pair for run in side if len(run) > 1]))
+    ranked = with_worst(*everything)
+    spreads = [np.std(run, ddof=1) for side in pair for run in side if len(run) > 1]
+    spread = float(np.mean(spreads)) if spreads else np.nan
     value = float(difference.difference.value)
     return Comparison(
         agent=groups[0].agent,
         variant=groups[0].variant,
         tasks=tuple(common),
-        seeds=min(map(len, common.values())),
+        seeds=int(min(kept.sum() for kept in whole)),
         unit="score" if scored else "return",
         paired=difference,
-        better=estimate(probability_of_improvement, *pair),
+        pairs=pairs,
+        diverged=(ours, theirs),
+        wins=wins(*ranked),
+        better=estimate(probability_of_improvement, *ranked),
         needed=seeds_needed(value, spread) if value and np.isfinite(spread) else None,
     )

@@ -1,7 +1,6 @@
 """Cells in local processes, several at a time, each on a device of its own where there are GPUs."""
 
 import os
-import signal
 import subprocess
 import time
 from collections import deque
@@ -12,6 +11,7 @@ from experiments.launch.process import HELD, STOPPED, Command, explain, start
 from experiments.launch.programs import Group, title
 from experiments.launch.study_folder import Status, StudyFolder
 from experiments.studies import Cell
+from mst_jax.runs.signals import on_stop_signal
 
 ATTEMPTS = 2  # what failed is tried once more, every cell of a program by itself
 PATIENCE = 2.0  # seconds before cells that another process holds are looked at again
@@ -49,7 +49,8 @@ def run_pool(
 ) -> Summary:
     """Runs all cells that are not finished; failures do not stop the others.
 
-    SIGTERM and SIGINT ask the running cells to write checkpoints, and end the launch after them.
+    SIGTERM, SIGINT and SIGHUP ask the running cells to write checkpoints, and end the launch after
+    them.
 
     Args:
         folder: of the study.
@@ -65,12 +66,8 @@ def run_pool(
     pool = _Pool(folder, command or Command(), devices, report, sum(map(len, groups)))
     waiting = deque(_Waiting(group) for group in groups)
     signals: list[int] = []
-    previous = {
-        number: signal.signal(number, lambda number, _: signals.append(number))
-        for number in (signal.SIGTERM, signal.SIGINT)
-    }
-    try:
-        heard = 0
+    heard = 0
+    with on_stop_signal(signals.append):
         while waiting or pool.running:
             if len(signals) > heard:  # a second signal ends the cells at once
                 heard = len(signals)
@@ -82,9 +79,6 @@ def run_pool(
                 pool.begin(waiting.popleft(), waiting)
             pool.collect(waiting)
             time.sleep(0.05)
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
     return pool.summary
 
 

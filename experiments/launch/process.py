@@ -35,13 +35,8 @@ def start(
 ) -> subprocess.Popen:
     """Starts cells in a session of their own: Ctrl-C reaches them through the launcher only.
 
-    What they print is appended to the first one's log. Programs are compiled once for all seed
-    blocks: jax's compilation cache is in the study's folder unless the user has one.
+    What they print is appended to the first one's log.
     """
-    cache = {
-        "JAX_COMPILATION_CACHE_DIR": str((folder.path / "programs").absolute()),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
-    }
     with folder.log(cells[0]).open("ab") as log:
         log.write(f"{ATTEMPT}\n".encode())
         return subprocess.Popen(
@@ -50,7 +45,7 @@ def start(
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env={**cache, **os.environ, **environment},
+            env={**os.environ, **environment},
         )
 
 

@@ -5,10 +5,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from experiments.launch.comparisons import FEWEST_SEEDS, LEVEL, Comparison, compare_all
 from experiments.launch.study_folder import Status, StudyFolder
 from experiments.studies import Cell, Study
-from experiments.studies.results import Results, comparable, scores
+from experiments.studies.results import Group, Results, comparable, scores
 from mst_jax.analysis import Estimate, estimate, iqm, mean, median, optimality_gap
 
 
@@ -76,21 +78,22 @@ def _what_is_missing(folder: StudyFolder, cells: Sequence[Cell], results: Result
 
 
 def _per_task(results: Results) -> str:
-    """One row a group: mean, IQM and every seed's return."""
+    """One row a group: mean and IQM over the seeds that have a return, and every seed's."""
     rows = []
     for group in results.groups:
-        if not group.final:
+        if not group.outcomes:
             continue
         low_n = "" if len(group.final) >= FEWEST_SEEDS else " (few seeds)"
+        over = [group.returns]
         rows.append(
             [
                 group.task,
                 group.agent,
                 group.variant,
                 f"{len(group.final)}/{len(group.planned)}{low_n}",
-                _show(estimate(mean, [group.returns])),
-                _show(estimate(iqm, [group.returns])),
-                ", ".join(f"{value:.4g}" for value in group.returns),
+                _show(estimate(mean, over)) if group.final else "-",
+                _show(estimate(iqm, over)) if group.final else "-",
+                ", ".join(_outcome(group, seed) for seed in sorted(group.outcomes)),
                 f"{group.column('parameters'):,}",
                 f"{group.column('active_parameters'):,}",
                 f"{max(row['flops'] for row in group.rows):.2e}",
@@ -102,9 +105,15 @@ def _per_task(results: Results) -> str:
     return (
         "## Return on each task\n\n"
         + _table(head, rows)
-        + "\n\nOperations are theoretical (masks on dense arrays save none); seconds are of the "
-        "longest block and all its seeds."
+        + "\n\nMean and IQM are of the seeds that have a return. Operations are theoretical (masks "
+        "on dense arrays save none); seconds are of the longest block and all its seeds."
     )
+
+
+def _outcome(group: Group, seed: int) -> str:
+    """A seed's final return, or the step by which it had diverged."""
+    value = group.outcomes[seed]
+    return f"diverged by {group.diverged[seed]:,}" if np.isnan(value) else f"{value:.4g}"
 
 
 def _over_tasks(results: Results) -> str:
@@ -113,14 +122,17 @@ def _over_tasks(results: Results) -> str:
     for agent, variant in dict.fromkeys((g.agent, g.variant) for g in results.groups):
         groups = results.named(agent, variant)
         known = comparable(group.task for group in groups)
-        if len(groups) < 2 or not known or not all(group.final for group in groups):
+        if len(groups) < 2 or not known or not all(group.outcomes for group in groups):
             continue
         values = scores(groups)
-        estimators = (iqm, mean, median, optimality_gap)
-        rows.append([agent, variant, *(_show(estimate(e, values)) for e in estimators)])
+        shown = ["-"] * 4  # a task without any return cannot be left out of an average over tasks
+        if all(group.final for group in groups):
+            shown = [_show(estimate(e, values)) for e in (iqm, mean, median, optimality_gap)]
+        planned = sum(len(group.planned) for group in groups)
+        rows.append([agent, variant, *shown, f"{sum(map(len, values))}/{planned}"])
     if not rows:
         return ""
-    head = ["agent", "variant", "IQM", "mean", "median", "optimality gap"]
+    head = ["agent", "variant", "IQM", "mean", "median", "optimality gap", "runs"]
     return "## Normalised scores over all tasks, with 95 % intervals\n\n" + _table(head, rows)
 
 
@@ -135,8 +147,8 @@ def _comparisons(study: Study, results: Results) -> str:
             c.variant,
             _tasks(c),
             f"{_show(c.paired.difference)} ({c.unit})",
-            str(c.paired.pairs),
-            f"{c.paired.wins:.0%}",
+            str(c.pairs) if c.paired.pairs == c.pairs else f"{c.paired.pairs} of {c.pairs}",
+            f"{c.wins:.0%}",
             f"{c.paired.p_value:.3g}",
             _show(c.better),
             "-" if c.needed is None else str(c.needed),
@@ -144,10 +156,11 @@ def _comparisons(study: Study, results: Results) -> str:
         for c in found
     ]
     explained = (
-        "Differences are paired by seed and averaged over tasks, if all have "
-        "scores; p is of the sign-flip test over "
-        "pairs, before any correction. The last column is the seeds a side with which a t-test "
-        "finds the measured difference, were it true, with probability 0.8."
+        "Differences are paired by seed and averaged over tasks, if all have scores; p is of the "
+        "sign-flip test over pairs, before any correction. A pair in which a run diverged has no "
+        "difference; wins and P(better) count it, with a diverged run worse than every other. The "
+        "last column is the seeds a side with which a t-test finds the measured difference, were "
+        "it true, with probability 0.8."
     )
     verdicts = [f"- {c.agent} {c.variant} on {_tasks(c)}: {c.verdict(len(found))}." for c in found]
     verdicts += [f"- {line}." for line in impossible]
@@ -175,7 +188,9 @@ def _show(found: Estimate) -> str:
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
+    """A Markdown table; what the text of users would mean in Markdown is taken from it."""
+    cells = [[cell.replace("|", r"\|").replace("$", r"\$") for cell in row] for row in rows]
+    lines = [head, ["---"] * len(head), *cells]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 

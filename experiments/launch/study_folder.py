@@ -9,10 +9,10 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from experiments.launch.locks import exclusive, holder
 from experiments.recipes import settings_of
 from experiments.studies import Cell, check_distinct
-from mst_jax.training import Settings, is_finished, read_settings, rebuild_settings
+from mst_jax.runs.lock import GUARD, exclusive, owner
+from mst_jax.training import Settings, is_blank, is_finished, read_settings, rebuild_settings
 
 MANIFEST = "study.json"
 
@@ -28,23 +28,19 @@ class Status(Enum):
 
 
 class StudyFolder:
-    """The folder of a study: `study.json`, `runs/`, `state/` (locks, failures) and `logs/`."""
+    """The folder of a study: `study.json`, `runs/`, `state/` (failures) and `logs/`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     @property
     def state(self) -> Path:
-        """Locks and failures of cells."""
+        """Failures of cells."""
         return self.path / "state"
 
     def run(self, cell: Cell) -> Path:
         """Where the run of a cell is."""
         return self.path / "runs" / cell.settings.folder_name
-
-    def lock(self, cell: Cell) -> Path:
-        """Held by the process that runs a cell."""
-        return self.state / f"{cell.id}.lock"
 
     def log(self, cell: Cell) -> Path:
         """What the process of a cell printed."""
@@ -61,7 +57,7 @@ class StudyFolder:
         """
         for folder in (self.state, self.path / "logs", self.path / "runs"):
             folder.mkdir(parents=True, exist_ok=True)
-        with exclusive(self.state / ".guard"):
+        with exclusive(self.state / GUARD):
             path = self.path / MANIFEST
             old = self.manifest() if path.exists() else {"cells": [], "commands": []}
             named = {"study": study, "size": size}
@@ -108,11 +104,11 @@ class StudyFolder:
         """How far a cell has come."""
         if is_finished(self.run(cell)):
             return Status.FINISHED
-        if holder(self.lock(cell)) is not None:
+        if owner(self.run(cell)) is not None:
             return Status.RUNNING
         if self.failure(cell) is not None:
             return Status.FAILED
-        return Status.STOPPED if self.run(cell).exists() else Status.MISSING
+        return Status.MISSING if is_blank(self.run(cell)) else Status.STOPPED
 
     def failure(self, cell: Cell) -> dict[str, Any] | None:
         """How a cell failed last: `message`, `attempts` and `time`; None if it did not."""
@@ -153,23 +149,15 @@ def require_same(old: Settings, new: Settings, name: str) -> None:
             )
 
 
-def prepare_run(run: Path, settings: Settings) -> bool:
-    """Whether there is a run to resume; what was killed before it wrote its settings is removed.
+def is_begun(run: Path, settings: Settings) -> bool:
+    """Whether there is a run to resume, and not only what was killed before it wrote its settings.
 
     Raises:
-        ValueError: the run has other settings, or they are damaged though there are checkpoints.
+        ValueError: the run has other settings, or they are damaged.
     """
-    if not run.exists():
+    if is_blank(run):
         return False
-    try:
-        require_same(read_settings(run), settings, str(run))
-    except ValueError:
-        if (run / "config.json").is_file() and (run / "config.json").stat().st_size > 0:
-            raise
-        if (run / "checkpoints").exists():
-            raise
-        shutil.rmtree(run)
-        return False
+    require_same(read_settings(run), settings, str(run))
     return True
 
 

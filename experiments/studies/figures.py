@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from experiments.studies.published import STEPS, published_points
 from experiments.studies.results import Group, Results
 from mst_jax.analysis import Estimate, estimate, mean
-from mst_jax.analysis.curves import PALETTE
+from mst_jax.analysis.curves import PALETTE, draw_ends, draw_mean
+from mst_jax.analysis.text import plain
 
 Draw = Callable[[Axes, Sequence[Group]], None]
 StudyFigure = Callable[[Results, Path], None]
@@ -49,9 +50,16 @@ def bars(x: str, colour: str | None, panel: str | None = None) -> StudyFigure:
 
 
 def learning_curves(results: Results, path: Path, x: str = "step", label: str = "") -> None:
-    """Return against steps, operations or seconds: means over seeds with 95 % intervals."""
+    """Return against steps, operations or seconds: means over seeds with 95 % intervals.
+
+    A line is dotted where it is not of all seeds; a cross is the last return of a diverged one.
+    """
     _panels(
-        results, path, lambda axis, groups: _draw_curves(axis, groups, x), label or "agent steps"
+        results,
+        path,
+        lambda axis, groups: _draw_curves(axis, groups, x),
+        label or "agent steps",
+        can_draw=lambda group: group.rows,
     )
 
 
@@ -66,6 +74,7 @@ def _panels(
     draw: Draw,
     xlabel: str,
     splits: Sequence[tuple[str | None, object]] = ((None, None),),
+    can_draw: Callable[[Group], object] = lambda group: group.final,
 ) -> None:
     """A row for each task and agent, a column for each value of the label that splits it."""
     pairs = results.panels
@@ -78,11 +87,11 @@ def _panels(
                 for group in results.panel(task, agent)
                 if name is None or group.labels[name] == value
             ]
-            present = [group for group in groups if group.final]
+            present = [group for group in groups if can_draw(group)]
             if present:
                 draw(axis, present)
             title = f"{task}, {agent}" + ("" if name is None else f", {name} {value}")
-            axis.set(title=title, xlabel=xlabel, ylabel="evaluation return")
+            axis.set(title=plain(title), xlabel=xlabel, ylabel="evaluation return")
             axis.spines[["top", "right"]].set_visible(False)
             if axis.get_legend_handles_labels()[0]:
                 axis.legend(fontsize=7, framealpha=0.7, edgecolor="none")
@@ -92,17 +101,13 @@ def _panels(
 
 def _name_missing(axis: Axes, groups: Sequence[Group]) -> None:
     """Writes which variants have no, or not all, of their seeds."""
-    lines = [
-        f"{g.variant}: {len(g.planned) - len(g.missing)} of {len(g.planned)} seeds"
-        for g in groups
-        if g.missing
-    ]
+    lines = [f"{group.variant}: {group.count}" for group in groups if group.missing]
     if lines:
         shown = lines[:8] + ([f"and {len(lines) - 8} more"] if len(lines) > 8 else [])
         text = "MISSING\n" + "\n".join(shown)
         box = {"facecolor": "white", "alpha": 0.7, "edgecolor": "none"}
         place = {"transform": axis.transAxes, "ha": "right", "bbox": box}
-        axis.text(0.98, 0.02, text, fontsize=6, color="0.25", **place)
+        axis.text(0.98, 0.02, plain(text), fontsize=6, color="0.25", **place)
 
 
 def _draw_size(axis: Axes, groups: Sequence[Group]) -> None:
@@ -111,11 +116,12 @@ def _draw_size(axis: Axes, groups: Sequence[Group]) -> None:
             (g for g in groups if g.labels["kind"] == kind), key=lambda g: g.column("parameters")
         )
         found = [interval(group.returns) for group in own]
-        style = {"color": PALETTE[index], "label": str(kind)}
+        style = {"color": PALETTE[index], "label": plain(kind)}
         for column, filled in (("parameters", True), ("active_parameters", False)):
             xs = [group.column(column) for group in own]
             if filled:
                 _errorbar(axis, xs, found, marker="o", **style)
+                _mark_diverged(axis, xs, found, own)
             elif kind != "dense":
                 axis.plot(xs, [f.value for f in found], "o", mfc="none", color=PALETTE[index])
         _draw_published(axis, own, lambda group: group.column("parameters"), PALETTE[index])
@@ -127,7 +133,8 @@ def _draw_sparsity(axis: Axes, groups: Sequence[Group]) -> None:
         own = [group for group in groups if group.labels["network"] == network]
         xs = [float(group.labels["sparsity"]) for group in own]
         found = [interval(group.returns) for group in own]
-        _errorbar(axis, xs, found, marker="o", color=PALETTE[index], label=str(network))
+        _errorbar(axis, xs, found, marker="o", color=PALETTE[index], label=plain(network))
+        _mark_diverged(axis, xs, found, own)
         sparsity = lambda group: float(group.labels["sparsity"])  # noqa: E731
         _draw_published(axis, own, sparsity, PALETTE[index])
 
@@ -155,25 +162,38 @@ def _draw_bars(axis: Axes, groups: Sequence[Group], x: str, colour: str | None) 
         at = [places.index(g.labels[x]) + (index - (len(colours) - 1) / 2) * width for g in own]
         found = [interval(group.returns) for group in own]
         paint = PALETTE[index % len(PALETTE)]
-        axis.bar(at, [f.value for f in found], width * 0.92, color=paint, alpha=0.6, label=value)
+        label = None if value is None else plain(value)
+        axis.bar(at, [f.value for f in found], width * 0.92, color=paint, alpha=0.6, label=label)
         _errorbar(axis, at, found, fmt="none", color="0.2")
+        _mark_diverged(axis, at, found, own)
         for place, group in zip(at, own, strict=True):
             axis.plot(np.full(len(group.returns), place), group.returns, ".", ms=3, color="0.1")
-    axis.set_xticks(range(len(places)), [str(place) for place in places], rotation=20)
+    axis.set_xticks(range(len(places)), [plain(place) for place in places], rotation=20)
 
 
 def _draw_curves(axis: Axes, groups: Sequence[Group], x: str) -> None:
+    crossed = [group for group in groups if group.diverged][:1]  # one of them is explained
     for index, group in enumerate(groups):
         xs, returns = group.curve(x)
-        seen = np.isfinite(returns).all(axis=0)
-        found = [interval(column) for column in returns.T[seen]]
-        paint = PALETTE[index % len(PALETTE)]
-        label = f"{group.variant} ({len(returns)} seeds)"
-        style = ("-", "--", ":")[index // len(PALETTE) % 3]
-        axis.plot(xs[seen], [f.value for f in found], style, color=paint, label=label)
-        axis.fill_between(
-            xs[seen], [f.low for f in found], [f.high for f in found], color=paint, alpha=0.15
-        )
+        color = PALETTE[index % len(PALETTE)]
+        style = ("-", "--", "-.")[index // len(PALETTE) % 3]
+        seeds = sorted({row["seed"] for row in group.rows})
+        diverged = np.array([seed in group.diverged for seed in seeds])
+        count = group.count if group.missing else f"{len(returns)} seeds"
+        label = plain(f"{group.variant} ({count})")
+        draw_mean(axis, xs, returns, style, color=color, label=label)
+        label = "last return of a diverged seed" if group in crossed else None
+        draw_ends(axis, xs, returns[diverged], color=color, label=label)
+
+
+def _mark_diverged(
+    axis: Axes, xs: Sequence[float], found: Sequence[Estimate], groups: Sequence[Group]
+) -> None:
+    """Writes beside a mean how many seeds are not in it because they diverged."""
+    for x, mean_of_rest, group in zip(xs, found, groups, strict=True):
+        if group.diverged:
+            text, place = f"{len(group.diverged)} diverged", (x, float(mean_of_rest.value))
+            axis.annotate(text, place, (3, 3), textcoords="offset points", fontsize=6)
 
 
 def _errorbar(axis: Axes, xs: Sequence[float], found: Sequence[Estimate], **style: object) -> None:

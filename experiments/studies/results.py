@@ -8,6 +8,7 @@ import numpy as np
 
 from experiments.studies.base import Labels
 from mst_jax.analysis import Row, last_rows, normalised, score_range
+from mst_jax.training.health import describe_diverged
 
 
 @dataclass
@@ -32,9 +33,20 @@ class Group:
 
     @property
     def final(self) -> dict[int, float]:
-        """Seed -> return of its last evaluation, finite ones only."""
+        """Seed -> return of its last evaluation, of those that have one."""
         last = {row["seed"]: float(row["return"]) for row in last_rows(self.rows)}
         return {seed: value for seed, value in last.items() if np.isfinite(value)}
+
+    @property
+    def diverged(self) -> dict[int, int]:
+        """Seed -> the step by which it had diverged, of those that did."""
+        last = sorted(last_rows(self.rows), key=lambda row: row["seed"])
+        return {row["seed"]: row["diverged"] for row in last if row["diverged"] is not None}
+
+    @property
+    def outcomes(self) -> dict[int, float]:
+        """Seed -> final return, or NaN where it diverged; others have no outcome."""
+        return {**self.final, **dict.fromkeys(self.diverged, np.nan)}
 
     @property
     def returns(self) -> np.ndarray:
@@ -44,15 +56,24 @@ class Group:
 
     @property
     def missing(self) -> list[int]:
-        """Planned seeds without a finite final return."""
+        """Planned seeds without a final return."""
         return [seed for seed in self.planned if seed not in self.final]
+
+    @property
+    def count(self) -> str:
+        """How many seeds have a final return, of how many, and how many of the others diverged."""
+        lost = f", {len(self.diverged)} diverged" if self.diverged else ""
+        return f"{len(self.planned) - len(self.missing)} of {len(self.planned)} seeds{lost}"
 
     def column(self, name: str) -> Any:
         """A column that all rows share, such as `parameters`; None without rows."""
         return self.rows[0][name] if self.rows else None
 
     def curve(self, x: str) -> tuple[np.ndarray, np.ndarray]:
-        """(T,) mean of a column and (S, T) returns over the evaluations that all seeds have."""
+        """(T,) mean of a column and (S, T) returns over the evaluations that all seeds have.
+
+        Returns are NaN from where a seed diverged. The seeds are in order.
+        """
         by_step: dict[int, dict[int, Row]] = {}
         for row in self.rows:
             by_step.setdefault(row["step"], {})[row["seed"]] = row
@@ -99,13 +120,24 @@ class Results:
 
     @property
     def missing(self) -> list[str]:
-        """One line for each group that lacks seeds."""
+        """One line for each group that lacks seeds: which, and the steps by which they diverged."""
         return [
-            f"{group.task} {group.agent} {group.variant}: seeds "
-            f"{', '.join(map(str, group.missing))}"
+            f"{group.task} {group.agent} {group.variant}: {_why_missing(group)}"
             for group in self.groups
             if group.missing
         ]
+
+
+def _why_missing(group: Group) -> str:
+    """The missing seeds of a group: those that diverged, have no return, or are not finished."""
+    there = {row["seed"] for row in group.rows}
+    others = [seed for seed in group.missing if seed not in group.diverged]
+    broken = [str(seed) for seed in others if seed in there]
+    absent = [str(seed) for seed in others if seed not in there]
+    parts = [describe_diverged(group.diverged)] if group.diverged else []
+    parts += [f"no return in the last evaluation of seeds {', '.join(broken)}"] if broken else []
+    parts += [f"seeds {', '.join(absent)}"] if absent else []
+    return "; ".join(parts)
 
 
 def scores(groups: Iterable[Group]) -> list[np.ndarray]:

@@ -5,6 +5,7 @@ An algorithm adds how to act and one update (specs/network-sparsity.md §2).
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -142,6 +143,10 @@ class ActorCritic:
         """Values (..., heads) of normalised observations (..., O) and actions (..., A)."""
         return self.critic.apply(params, jnp.concatenate([observation, action], axis=-1))
 
+    def activity(self, params: Any, observation: jax.Array, action: jax.Array) -> networks.Activity:
+        """The critic's units on the same inputs."""
+        return self.critic.activity(params, jnp.concatenate([observation, action], axis=-1))
+
     def value(
         self, state: ActorCriticState, observation: jax.Array, action: jax.Array
     ) -> jax.Array:
@@ -197,7 +202,8 @@ class ActorCritic:
             return losses.critic_loss(values, target), values
 
         (value, values), grads = jax.value_and_grad(loss, has_aux=True)(params)
-        params, opt_state = self.trained.step("critic", grads, params, opt_state, step)
+        activity = partial(self.activity, params, batch.observation, batch.action)
+        params, opt_state = self.trained.step("critic", grads, params, opt_state, step, activity)
         # The mask goes with the weights: a rewired critic's target follows its topology.
         masks = topology.masks(opt_state)
         tau = self.config.tau

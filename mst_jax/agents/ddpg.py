@@ -6,6 +6,7 @@ The same Gaussian noise explores, smooths the actor's loss and the target; there
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -68,7 +69,8 @@ class DDPG:
         value, grads = jax.value_and_grad(self.actor_loss)(
             params["actor"], params["critic"], batch.observation, noise
         )
-        actor, opt_state = trained.step("actor", grads, params["actor"], opt_state, step)
+        activity = partial(self.actor.activity, params["actor"], batch.observation)
+        actor, opt_state = trained.step("actor", grads, params["actor"], opt_state, step, activity)
         metrics = {
             "actor/loss": value,
             "actor/gradient_norm": active_norm(grads, opt_state),

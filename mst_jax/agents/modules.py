@@ -14,14 +14,30 @@ REGIMES = (
     "static",
     "network_sparsity",
     "set",
+    "set_by_sign",
     "rigl",
     "snfs",
+    "snfs_redistributed",
+    "snfs_redistributed_adam",
     "gradual_magnitude_pruning",
+    "gradual_magnitude_pruning_global",
     "granet",
+    "granet_global",
     "dense_then_rigl",
     "gradual_growth",
     "neuroplastic_expansion",
+    "neuroplastic_expansion_dormancy",
 )
+BEGIN_DENSE = (
+    "gradual_magnitude_pruning",
+    "gradual_magnitude_pruning_global",
+    "granet",
+    "granet_global",
+    "dense_then_rigl",
+)
+
+
+NE_RATE = 0.008  # of a layer's room, at every rewire: the constant in the authors' code
 
 
 @dataclass
@@ -39,8 +55,8 @@ class ModuleConfig:
         weight_decay: AdamW decoupled decay, biases included.
         regime: one of `REGIMES`; each is described in docs/topology.md.
         sparsity: share of zero weights over the module's kernels (`network_sparsity`: over all its
-            parameters), distributed by Erdős–Rényi: the final one, or for the two growing regimes
-            the initial one.
+            parameters), distributed by Erdős–Rényi unless the regime shares it by score: the final
+            one, or for the growing regimes the initial one.
         interval: updates of this module between topology updates.
         drop_fraction: share of active weights replaced at a rewiring.
         start_fraction: share of all updates before the first prune of a regime that begins dense.
@@ -106,8 +122,7 @@ def plan_module(name: str, config: ModuleConfig, params: Any, total_updates: int
     """
     start = max(1, int(config.start_fraction * total_updates))
     end = max(1, int(config.end_fraction * total_updates))
-    begins_dense = config.regime in ("gradual_magnitude_pruning", "granet", "dense_then_rigl")
-    first = start if begins_dense else config.interval
+    first = start if config.regime in BEGIN_DENSE else config.interval
     require(
         config.regime in ("dense", "static", "network_sparsity") or first <= end,
         f"{name}.regime={config.regime} would first change the topology at update {first}, after "
@@ -128,16 +143,31 @@ def _regime(config: ModuleConfig, start: int, end: int) -> topology.Regime:
         "static": partial(topology.static, **static),
         "network_sparsity": partial(topology.network_sparsity, **static),
         "set": partial(topology.set, **dropping),
+        "set_by_sign": partial(topology.set, by_sign=True, **dropping),
         "rigl": partial(topology.rigl, **dropping),
         "snfs": partial(topology.snfs, **dropping),
+        "snfs_redistributed": partial(topology.snfs, redistribute=True, **dropping),
+        "snfs_redistributed_adam": partial(topology.snfs, redistribute=True, adam=True, **dropping),
         "gradual_magnitude_pruning": partial(
             topology.gradual_magnitude_pruning, start=start, **moving
         ),
+        "gradual_magnitude_pruning_global": partial(
+            topology.gradual_magnitude_pruning, start=start, threshold="global", **moving
+        ),
         "granet": partial(topology.granet, start=start, **dropping),
+        "granet_global": partial(topology.granet, start=start, threshold="global", **dropping),
         "dense_then_rigl": partial(topology.dense_then_rigl, start=start, **dropping),
         "gradual_growth": partial(topology.gradual_growth, **moving),
         "neuroplastic_expansion": partial(
             topology.neuroplastic_expansion, growth_end=end, interval=config.interval, **static
+        ),
+        "neuroplastic_expansion_dormancy": partial(
+            topology.neuroplastic_expansion,
+            growth_end=end,
+            interval=config.interval,
+            rate=NE_RATE,
+            prune="dormancy",
+            **static,
         ),
     }
     return builders[config.regime]()

@@ -6,6 +6,7 @@ An algorithm adds how to act, the critic's target and the actor's update
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -155,7 +156,14 @@ class MRCore:
             bins,
             weights,
         )
-        params, opt_state = self.trained.step("encoder", grads, params, opt_state, step)
+        params, opt_state = self.trained.step(
+            "encoder",
+            grads,
+            params,
+            opt_state,
+            step,
+            lambda: self.encoder.activity(params, batch.observation[:, 0], batch.action[:, 0]),
+        )
         return (params, opt_state), {"loss": loss, **terms}
 
     def value(self, state: MRState, observation: jax.Array, action: jax.Array) -> jax.Array:
@@ -216,7 +224,8 @@ class MRCore:
         (loss, values), grads = jax.value_and_grad(losses.critic_loss, has_aux=True)(
             params, self.critic, zsa, target
         )
-        params, opt_state = self.trained.step("critic", grads, params, opt_state, step)
+        activity = partial(self.critic.activity, params, zsa)
+        params, opt_state = self.trained.step("critic", grads, params, opt_state, step, activity)
         priorities = losses.lap_priority(
             values, target, config.min_priority, config.priority_exponent
         )

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -66,7 +67,10 @@ class MRQ:
         params, opt_state = state.params, state.opt_state["actor"]
         zs = self.core.encoder.zs(params["encoder"], batch.observation)
         loss, grads = jax.value_and_grad(self.actor_loss)(params["actor"], params, zs)
-        actor, opt_state = self.core.trained.step("actor", grads, params["actor"], opt_state, step)
+        activity = partial(self.actor.activity, params["actor"], zs)
+        actor, opt_state = self.core.trained.step(
+            "actor", grads, params["actor"], opt_state, step, activity
+        )
         metrics = {"actor/loss": loss, "actor/gradient_norm": active_norm(grads, opt_state)}
         return replaced(state, "actor", actor, opt_state), metrics
 

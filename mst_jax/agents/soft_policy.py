@@ -4,6 +4,7 @@ The state is a dataclass with `params` and `opt_state` by module, `temperature` 
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -89,7 +90,8 @@ def update_actor(
     (value, log_probability), grads = jax.value_and_grad(loss, argnums=1, has_aux=True)(
         actor, params, features, values_of, temperature, noise
     )
-    params, opt_state = trained.step("actor", grads, params, opt_state, step)
+    activity = partial(actor.activity, params, features)
+    params, opt_state = trained.step("actor", grads, params, opt_state, step, activity)
     entropy = -jnp.mean(log_probability)
     metrics = {
         "actor/loss": value,

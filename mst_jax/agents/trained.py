@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mst_jax import topology
+from mst_jax import networks, topology
 from mst_jax.agents.actor_critic_config import TemperatureConfig
 from mst_jax.agents.base import Numbers
 from mst_jax.agents.modules import make_optimizer, plan_module
@@ -38,14 +38,13 @@ class Trained:
         """
         params, opt_state = {}, {}
         for name, network_key, mask_key in self._keys(key):
-            own = numbers is not None and name in self.plans
-            params[name], opt_state[name] = topology.init(
-                self.optimizers[name],
-                self.inits[name](network_key),
-                mask_key,
-                numbers.tables[name] if own else None,
-            )
-            if own:
+            dense, optimizer = self.inits[name](network_key), self.optimizers[name]
+            if name not in self.plans:
+                params[name], opt_state[name] = dense, optimizer.init(dense)
+                continue
+            tables = numbers.tables[name] if numbers is not None else None
+            params[name], opt_state[name] = topology.init(optimizer, dense, mask_key, tables)
+            if numbers is not None:
                 rate = numbers.learning_rates[name]
                 opt_state[name] = optax.tree.set(opt_state[name], learning_rate=rate)
         return params, opt_state
@@ -66,12 +65,27 @@ class Trained:
         return params, fresh
 
     def step(
-        self, name: str, grads: Tree, params: Tree, opt_state: Tree, step: jax.Array
+        self,
+        name: str,
+        grads: Tree,
+        params: Tree,
+        opt_state: Tree,
+        step: jax.Array,
+        activity: Callable[[], networks.Activity] | None = None,
     ) -> tuple[Tree, Tree]:
-        """One optimizer step of one module; its topology is rewired when `step` says so."""
-        extra = {"step": step} if name in self.plans else {}
+        """One optimizer step of one module; its topology is rewired when `step` says so.
+
+        `activity` is the module's forward pass on the batch: called, at rewires only, by a regime
+        that looks at units.
+        """
+        if name not in self.plans:
+            updates, opt_state = self.optimizers[name].update(grads, opt_state, params)
+            return optax.apply_updates(params, updates), opt_state
+        extra: dict[str, Any] = {"step": step}
+        if activity is not None and self.plans[name].reads_activity:
+            extra["activity"] = lambda: networks.strengths(activity())
         updates, opt_state = self.optimizers[name].update(grads, opt_state, params, **extra)
-        return optax.apply_updates(params, updates), opt_state
+        return topology.apply_updates(params, updates, topology.masks(opt_state)), opt_state
 
     def masks(self, opt_state: Tree) -> dict[str, Tree]:
         """{module: masks}; dense leaves carry topology's sentinel."""

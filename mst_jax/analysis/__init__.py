@@ -2,7 +2,14 @@
 
 from mst_jax.analysis import edges
 from mst_jax.analysis.covariance import draw_covariances, read_covariances
-from mst_jax.analysis.curves import Curve, Published, draw_curves, read_curve, read_published
+from mst_jax.analysis.curves import (
+    Curve,
+    Published,
+    draw_curves,
+    read_curve,
+    read_diverged,
+    read_published,
+)
 from mst_jax.analysis.degrees import draw_degrees, erdos_renyi_degrees
 from mst_jax.analysis.history import TopologyHistory, read_history
 from mst_jax.analysis.movement import movement
@@ -34,6 +41,8 @@ from mst_jax.analysis.statistics import (
     performance_profile,
     probability_of_improvement,
     seeds_needed,
+    wins,
+    with_worst,
 )
 from mst_jax.analysis.topology_figure import Layer, draw_topology, read_layers, title_of
 
@@ -73,6 +82,7 @@ __all__ = [
     "probability_of_improvement",
     "read_covariances",
     "read_curve",
+    "read_diverged",
     "read_history",
     "read_layers",
     "read_published",
@@ -82,6 +92,8 @@ __all__ = [
     "spec_of",
     "title_of",
     "updates_at",
+    "wins",
+    "with_worst",
     "write_csv",
     "write_report",
 ]

@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from mst_jax.analysis.text import plain
+
 FOLDER = "diagnostics"
 
 
@@ -55,7 +57,7 @@ def draw_covariances(
             # Orange to purple is told apart with colour-vision deficiency; near white is near 0.
             image = axis.imshow(matrix, cmap="PuOr", vmin=-1, vmax=1, interpolation="nearest")
             axis.set(xticks=[], yticks=[], xlabel="sample", ylabel="sample")
-        row[0].set_title(heading, fontsize=8, loc="left")
+        row[0].set_title(plain(heading), fontsize=8, loc="left")
     figure.colorbar(image, ax=axes, shrink=0.6, label="cosine of two samples' gradients")
-    figure.suptitle(title, fontsize=9)
+    figure.suptitle(plain(title), fontsize=9)
     figure.savefig(path, dpi=150)

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from mst_jax import topology
 from mst_jax.analysis.curves import PALETTE
 from mst_jax.analysis.history import as_matrix
+from mst_jax.analysis.text import plain
 
 BARS = 30  # at most; more are not told apart in a small panel
 
@@ -69,10 +70,11 @@ def draw_degrees(layers: dict[str, np.ndarray], path: Path, title: str) -> None:
         inputs, outputs = masks.shape[1:]
         _draw(left, incoming, erdos_renyi_degrees(inputs, outputs, active))
         _draw(right, outgoing, erdos_renyi_degrees(outputs, inputs, active))
-        left.set_title(name, fontsize=8)
+        left.set_title(plain(name), fontsize=8)
         left.set_xlabel("incoming weights of an output", fontsize=7)
         right.set_xlabel("outgoing weights of an input", fontsize=7)
-    figure.suptitle(f"{title}\nbars: now, all seeds; line: the same weights at random", fontsize=9)
+    note = "bars: now, all seeds; line: the same weights at random"
+    figure.suptitle(plain(f"{title}\n{note}"), fontsize=9)
     figure.supylabel("share of neurons", fontsize=8)
     figure.savefig(path, dpi=150)
 

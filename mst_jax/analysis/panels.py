@@ -13,7 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-from mst_jax.analysis.curves import PALETTE, mean_over_seeds
+from mst_jax.analysis.curves import PALETTE
+from mst_jax.analysis.text import plain
+from mst_jax.training.health import mean_of_known
 
 STYLES = ("-", "--", "-.", ":")
 COLUMNS = 3
@@ -69,7 +71,7 @@ def draw_panels(
     for axis, (heading, panel) in zip(axes.flat, panels.items(), strict=False):
         for name, lines in panel.items():
             _draw(axis, lines, *looks[name], name)
-        axis.set_title(heading, fontsize=8)
+        axis.set_title(plain(heading), fontsize=8)
         axis.tick_params(labelsize=7)
         axis.spines[["top", "right"]].set_visible(False)
     for axis in axes.flat[len(panels) :]:
@@ -79,7 +81,7 @@ def draw_panels(
         lowest.tick_params(labelbottom=True)
         lowest.set_xlabel(xlabel, fontsize=7)
         lowest.xaxis.set_major_formatter(EngFormatter(sep=""))
-    figure.suptitle(title, fontsize=9)
+    figure.suptitle(plain(title), fontsize=9)
     figure.supylabel(ylabel, fontsize=8)
     if len(names) > 1:
         handles = {
@@ -103,4 +105,4 @@ def _draw(axis: Axes, lines: Lines, colour: str, style: str, name: str) -> None:
         axis.plot(lines.steps, lines.values.T, color=colour, alpha=0.3, linewidth=0.7)
     marker = "o" if len(lines.steps) == 1 else ""
     look = {"color": colour, "linestyle": style, "linewidth": 1.8, "marker": marker}
-    axis.plot(lines.steps, mean_over_seeds(lines.values), label=name, **look)
+    axis.plot(lines.steps, mean_of_known(lines.values, axis=0), label=plain(name), **look)

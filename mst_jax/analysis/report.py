@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mst_jax.analysis.covariance import draw_covariances, read_covariances
-from mst_jax.analysis.curves import draw_curves, read_curve, read_rows
+from mst_jax.analysis.curves import draw_curves, read_curve, read_diverged, read_rows
 from mst_jax.analysis.degrees import draw_degrees, layers_of
 from mst_jax.analysis.history import read_history
 from mst_jax.analysis.movement import movement
@@ -19,6 +19,7 @@ from mst_jax.analysis.plasticity import plasticity
 from mst_jax.analysis.topology_figure import Layer, draw_topology, read_layers, title_of
 from mst_jax.topology import TextTable
 from mst_jax.training import Settings, Snapshot, read_settings
+from mst_jax.training.health import describe_diverged, diverged_by, healthy_at
 
 PAGE, PICTURES = "inspect.html", "pictures"
 
@@ -54,12 +55,18 @@ class Sources:
         """What the topology history says."""
         return movement(read_history(self.folder))
 
+    @cached_property
+    def diverged(self) -> dict[int, int]:
+        """Seed -> the step by which it had diverged."""
+        return read_diverged(self.folder)
+
     @property
     def title(self) -> str:
-        """What the run is."""
+        """What the run is, and which of its seeds diverged."""
         settings = self.settings
         seeds = f"{settings.seeds} seeds" if settings.seeds > 1 else f"seed {settings.seed}"
-        return f"{settings.task}, {settings.agent}, {settings.recipe}, {seeds}"
+        lost = f"; {describe_diverged(self.diverged)}" if self.diverged else ""
+        return f"{settings.task}, {settings.agent}, {settings.recipe}, {seeds}{lost}"
 
 
 class Family(NamedTuple):
@@ -165,10 +172,16 @@ def _moves(name: str, ylabel: str, xlabel: str = "agent steps") -> Callable[[Sou
 
 
 def _plasticity(sources: Sources, path: Path) -> None:
-    panels = plasticity(read_rows(sources.folder))
+    panels = plasticity([_until_diverged(rows) for rows in read_rows(sources.folder)])
     if not panels:
         raise ValueError("the metric rows hold no diagnostics")
     draw_panels(panels, path, title=sources.title, shared=False)
+
+
+def _until_diverged(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of a seed while it was healthy: later measurements of its networks say nothing."""
+    diverged = diverged_by(rows)
+    return [row for row in rows if healthy_at(row["step"], diverged)]
 
 
 def _covariances(sources: Sources, path: Path) -> None:
@@ -183,7 +196,9 @@ FAMILIES = {
     "returns": Family(
         "Learning curve",
         "Mean return of the evaluation episodes. Thin lines are seeds, the bold one is their mean, "
-        "and the shade its 95 % bootstrap interval, too narrow with fewer than about five seeds.",
+        "and the shade its 95 % bootstrap interval, too narrow with fewer than about five seeds. "
+        "A cross is the last return of a seed that diverged; the mean is dotted where it is not of "
+        "all seeds.",
         _returns,
     ),
     "masks": Family(

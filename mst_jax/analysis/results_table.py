@@ -14,6 +14,7 @@ import numpy as np
 from mst_jax import envs, topology
 from mst_jax.agents import Agent, make_agent
 from mst_jax.training import Settings, read_metrics, read_settings
+from mst_jax.training.health import diverged_by, healthy_at, return_of, returns_of
 
 Row = dict[str, Any]
 
@@ -76,8 +77,10 @@ def read_results(folder: Path) -> list[Row]:
     """The rows of one run folder, by seed and then step; ValueError when it is not a run.
 
     Columns: `run` (folder name), `task`, `agent`, `recipe`, `seed`, `step` (agent steps), `return`
-    (mean over the evaluation's episodes; NaN where it is not finite), `healthy`, `wall_seconds`
-    (of training up to there, over all processes of the run; the seeds of a run share it),
+    (mean over the evaluation's episodes that have one; NaN if none has or the seed is not healthy),
+    `episodes` (how many have one), `healthy` (whether the seed had not diverged until then),
+    `diverged` (the step by which it had; None if it never did), `wall_seconds` (of training up to
+    there, over all processes of the run; the seeds of a run share it),
     `block` (runs in the program), `updates`, those of `Cost` with `flops` and `dense_flops` times
     the updates so far, and every setting as `config.NAME`.
     """
@@ -97,6 +100,7 @@ def read_results(folder: Path) -> list[Row]:
     for seed in settings.seed_list:
         seed_folder = folder / f"seed_{seed}"
         metrics = read_metrics(seed_folder) if seed_folder.is_dir() else []
+        diverged = diverged_by(metrics)
         for row, seconds in zip(metrics, _total_seconds(metrics), strict=True):
             if row["kind"] != "eval":
                 continue
@@ -106,8 +110,10 @@ def read_results(folder: Path) -> list[Row]:
                     **common,
                     "seed": seed,
                     "step": row["step"],
-                    "return": math.nan if row["return"] is None else row["return"],
-                    "healthy": row["healthy"],
+                    "return": return_of(row, diverged),
+                    "episodes": len(returns_of(row, diverged)),
+                    "healthy": healthy_at(row["step"], diverged),
+                    "diverged": diverged,
                     "wall_seconds": seconds,
                     "updates": updates,
                     "flops": cost.flops * updates,

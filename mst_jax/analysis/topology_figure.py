@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from mst_jax import topology
 from mst_jax.analysis.history import as_matrix, short_name
+from mst_jax.analysis.text import plain
 from mst_jax.training import INITIAL_TOPOLOGY, Snapshot, load_snapshot
 
 WIDEST = 256  # more rows or columns are not visible in print; they are averaged into blocks
@@ -48,12 +49,13 @@ def read_layers(folder: Path, seed: int | None = None) -> tuple[list[Layer], Sna
 
 
 def title_of(layers: list[Layer], snapshot: Snapshot, seed: int | None = None) -> str:
-    """Task, recipe and seed of a picture, and which modules are dense and so have no masks."""
+    """Task, recipe and seed of a picture, whether it diverged, and which modules have no masks."""
     settings = snapshot.settings
     number = settings.seed_list[snapshot.index_of(seed)]
     masked = {layer.name.partition("/")[0] for layer in layers}
     dense = [module for module in snapshot.agent.plans if module not in masked]
     title = f"{settings.task}, {settings.recipe}, seed {number}, step {snapshot.step:,}"
+    title += "" if snapshot.healthy[snapshot.index_of(seed)] else ", DIVERGED"
     return title + (f"\ndense: {', '.join(dense)}" if dense else "")
 
 
@@ -70,7 +72,7 @@ def draw_topology(layers: list[Layer], path: Path, title: str) -> None:
     note = "dark: kept, blue: grown, orange: removed since the start"
     if full:
         note += "\nfull: " + ", ".join(full)
-    figure.suptitle(f"{title}\n{note}", fontsize=8)
+    figure.suptitle(plain(f"{title}\n{note}"), fontsize=8)
     axes = figure.subplots(rows, 4, squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
@@ -78,7 +80,8 @@ def draw_topology(layers: list[Layer], path: Path, title: str) -> None:
         _show(left, layer.before, layer.before)
         _show(right, layer.before, layer.after)
         grown = np.count_nonzero(layer.after & ~layer.before) / max(layer.after.sum(), 1)
-        left.set_title(f"{layer.name}\n{layer.before.mean():.1%} of weights", fontsize=7)
+        name = plain(layer.name)
+        left.set_title(f"{name}\n{layer.before.mean():.1%} of weights", fontsize=7)
         right.set_title(f"now {layer.after.mean():.1%}\n{grown:.0%} of it grown", fontsize=7)
     if not sparse:
         axes[0, 0].text(0, 0.5, "Every module is dense: there are no masks to show.")

@@ -1,6 +1,8 @@
 """Environments of every suite behind two small protocols; importing this never imports jax."""
 
 from mst_jax.envs.base import (
+    WORKER_TIMEOUT,
+    EnvironmentFailedError,
     HostEnv,
     HostTask,
     HostVectorEnv,
@@ -11,6 +13,8 @@ from mst_jax.envs.base import (
 from mst_jax.envs.registry import make, suites, tasks
 
 __all__ = [
+    "WORKER_TIMEOUT",
+    "EnvironmentFailedError",
     "HostEnv",
     "HostTask",
     "HostVectorEnv",

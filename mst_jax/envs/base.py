@@ -1,6 +1,6 @@
 """What an environment is: the types that every suite provides and the trainer uses.
 
-Nothing here imports jax, because worker processes import this module (DESIGN §3.4).
+Nothing here imports jax, because worker processes import this module.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import numpy as np
 
 if TYPE_CHECKING:
     import jax
+
+WORKER_TIMEOUT = 600.0  # seconds; the largest environments load in less than a minute
 
 
 class Spec(NamedTuple):
@@ -41,9 +43,12 @@ class Timestep(NamedTuple):
         episode when this step ended one, else the same as `next_observation`.
       reward: [...] float32, summed over the action repeat.
       terminated: [...] bool, the episode reached a terminal state: do not bootstrap.
-      truncated: [...] bool, the episode was cut by the time limit: do bootstrap.
+      truncated: [...] bool, the episode was cut by the time limit, or is lost: do bootstrap.
       next_observation: [..., O] float32, what this transition led to: the final observation
         when the episode ended.
+      lost: [...] bool, the environment failed in this step: it raised, diverged, or could not
+        start the episode. The step is truncated, its reward is 0, its next observation is the
+        last one that was finite, and the next episode begins.
     """
 
     observation: np.ndarray | jax.Array
@@ -51,17 +56,24 @@ class Timestep(NamedTuple):
     terminated: np.ndarray | jax.Array
     truncated: np.ndarray | jax.Array
     next_observation: np.ndarray | jax.Array
+    lost: np.ndarray | jax.Array
+
+
+class EnvironmentFailedError(RuntimeError):
+    """Environments that cannot go on: not set up rightly, or they could not be started again."""
 
 
 class JaxEnv(NamedTuple):
     """One environment as pure JAX functions; the caller vmaps them over seeds.
 
-    Episodes restart inside `step`, each from a start state of its own.
+    Episodes restart inside `step`, each from a start state of its own. Nothing that `reset` and
+    `step` hand out is ever non-finite: `episodic` sees to it.
 
     Attributes:
       spec: sizes of the task.
       reset: `reset(key) -> (state, observation[O])`; `key` is one typed key.
-      step: `step(state, action[A]) -> (state, Timestep)`.
+      step: `step(state, action[A]) -> (state, Timestep)`; `state.errors`, int32, counts the steps
+        that were lost so far.
     """
 
     spec: Spec
@@ -73,7 +85,9 @@ class HostEnv(Protocol):
     """One environment on the host: what a suite writes to be run by worker processes.
 
     An episode must depend on its seed and its actions alone, bit for bit, whatever the instance
-    did before: exact resume replays the actions of the current episode (DESIGN rule 7).
+    did before: exact resume replays the actions of the current episode. An exception, or an
+    observation or reward that is not finite, costs the episode: the instance is thrown away and
+    another one is made.
     """
 
     def reset(self, seed: np.random.SeedSequence) -> np.ndarray:
@@ -91,9 +105,23 @@ class HostEnv(Protocol):
 
 
 class HostVectorEnv(Protocol):
-    """E environments on the host, stepped together; usable as a context manager."""
+    """E environments on the host, stepped together; usable as a context manager.
+
+    Attributes:
+      spec: sizes of the task.
+      errors: [E] int64, steps that each environment has lost so far.
+      restarts: how often a worker process had to be started again.
+    """
 
     spec: Spec
+
+    @property
+    def errors(self) -> np.ndarray:
+        """See the class."""
+
+    @property
+    def restarts(self) -> int:
+        """See the class."""
 
     def reset(self, episode: int = 0) -> np.ndarray:
         """Starts episode number `episode` everywhere; returns the observations, [E, O] float32."""
@@ -122,9 +150,11 @@ class HostTask(NamedTuple):
 
     Attributes:
       spec: sizes of the task.
-      vector: `vector(seeds, workers=None) -> HostVectorEnv` with one environment for each
-        (seed, environment index) pair in `seeds`; `workers` is the number of processes, by
-        default one per core and never more than environments. Results do not depend on it.
+      vector: `vector(seeds, workers=None, timeout=WORKER_TIMEOUT) -> HostVectorEnv` with one
+        environment for each (seed, environment index) pair in `seeds`; `workers` is the number of
+        processes, by default one per core and never more than environments. Results do not
+        depend on it. A process that does not answer for `timeout` seconds counts as dead; 0:
+        never.
     """
 
     spec: Spec

@@ -14,6 +14,7 @@ import numpy as np
 from mst_jax.envs import dmc
 from mst_jax.envs.actions import affine
 from mst_jax.envs.base import (
+    WORKER_TIMEOUT,
     HostTask,
     Spec,
     Timestep,
@@ -23,6 +24,7 @@ from mst_jax.envs.base import (
     worker_count,
 )
 from mst_jax.envs.episode_log import EpisodeLog
+from mst_jax.envs.notices import Notices
 
 Fields = list[tuple[str, slice]]
 
@@ -60,7 +62,8 @@ class EnvpoolVectorEnv:
     A pool cannot be seeded again, and an environment draws its start states from a generator of
     its own, one after the other. So `reset(episode=k)` makes a new pool, seeded by (seed, index,
     k), and restoring makes that pool again, draws the start states up to the current episode's
-    (a reset takes less than a millisecond) and replays that episode's actions.
+    (a reset takes less than a millisecond) and replays that episode's actions. The same is done
+    when an environment has failed: the others continue bit for bit.
 
     Attributes:
       spec: sizes of the task.
@@ -73,6 +76,7 @@ class EnvpoolVectorEnv:
         fields: Fields,
         seeds: Sequence[tuple[int, int]],
         workers: int | None = None,
+        timeout: float = WORKER_TIMEOUT,
     ) -> None:
         """Checks the arguments; the pool is made by `reset` or `restore`.
 
@@ -81,6 +85,7 @@ class EnvpoolVectorEnv:
           fields: dm_control's fields of an observation and where they go.
           seeds: a (seed, environment index) pair for each environment.
           workers: number of threads; by default one per core, at most one per environment.
+          timeout: of no meaning here, where there are no worker processes.
 
         Raises:
           ValueError: if the seeds or the number of workers make no sense.
@@ -88,6 +93,7 @@ class EnvpoolVectorEnv:
         self.spec = spec
         self.seeds = check_seeds(seeds)
         self._log = EpisodeLog(spec, self.seeds)
+        self._notices = Notices(spec.task)
         self._threads = worker_count(workers, len(self.seeds))
         self._name = identifier(spec.task.partition(":")[2])
         self._fields = fields
@@ -97,11 +103,21 @@ class EnvpoolVectorEnv:
         self._pool: Any = None
         self._closed = False
 
+    @property
+    def errors(self) -> np.ndarray:
+        """[E] int64, steps that each environment has lost so far."""
+        return self._log.errors
+
+    @property
+    def restarts(self) -> int:
+        """Worker processes started again: there are none."""
+        return 0
+
     def reset(self, episode: int = 0) -> np.ndarray:
         """Starts episode number `episode` in every environment.
 
         Returns:
-          The first observations, [E, O] float32.
+          The first observations, [E, O] float32; zeros where the episode could not be started.
 
         Raises:
           ValueError: if `episode` is not in [0, 2**32).
@@ -110,8 +126,7 @@ class EnvpoolVectorEnv:
         check_episode(episode)
         self._require_open()
         observation = self._begin(episode, np.zeros(len(self.seeds), np.int64))
-        self._log.begin(episode)
-        return observation
+        return self._log.begin(episode, observation, ~_finite(observation))
 
     def step(self, actions: np.ndarray) -> Timestep:
         """Takes one agent step in every environment.
@@ -129,16 +144,18 @@ class EnvpoolVectorEnv:
         actions = self._log.check(actions)
         self._require_open()
         try:
-            final, reward, terminated, truncated = self._advance(actions, np.arange(len(actions)))
-            observation, ended = final, terminated | truncated
+            timestep, cause = self._attempt(actions)
+            if timestep.lost.any():
+                return self._begin_anew(actions, timestep, cause)
+            observation, ended = timestep.observation, timestep.terminated | timestep.truncated
             if ended.any():
-                observation = final.copy()
+                observation = observation.copy()
                 observation[ended] = self._observe(self._pool.reset(np.flatnonzero(ended)))
         except BaseException:
             self.close()  # an interrupt may have left some environments a control step ahead
             raise
-        self._log.append(actions, ended)
-        return Timestep(observation, reward, terminated, truncated, final)
+        timestep = timestep._replace(observation=observation)
+        return self._log.step(actions, timestep, ~_finite(observation))
 
     def snapshot(self) -> dict[str, np.ndarray]:
         """Returns what `restore` needs to continue from this very step, bit for bit.
@@ -155,7 +172,8 @@ class EnvpoolVectorEnv:
         """Continues from a snapshot.
 
         Returns:
-          The current observations, [E, O] float32, equal bit for bit.
+          The current observations, [E, O] float32, equal bit for bit. An environment that fails on
+          the way there loses its next step.
 
         Raises:
           ValueError: if the snapshot was taken of other environments.
@@ -165,16 +183,7 @@ class EnvpoolVectorEnv:
             raise ValueError("the snapshot was not taken of EnvPool environments")
         self._log.load(snapshot)
         self._require_open()
-        first = int(snapshot["first"])
-        observation = self._begin(first, self._log.episode - first)
-        logs = [self._log.actions(i) for i in range(len(self.seeds))]
-        for number in range(self._log.length.max()):
-            ids = np.flatnonzero(self._log.length > number)
-            actions = np.stack([logs[i][number] for i in ids])
-            observation[ids], _, *ends = self._advance(actions, ids)
-            if np.any(ends):
-                raise RuntimeError("a replayed episode ended early: it is not deterministic")
-        return observation
+        return self._replay(int(snapshot["first"]))
 
     def close(self) -> None:
         """Ends the threads; may be called again. A snapshot can still be taken."""
@@ -187,6 +196,45 @@ class EnvpoolVectorEnv:
     def __exit__(self, *exception: object) -> None:
         """Closes it."""
         self.close()
+
+    def _attempt(self, actions: np.ndarray) -> tuple[Timestep, str]:
+        """Takes one agent step everywhere, and says why steps are lost; nothing restarts yet."""
+        count = len(actions)
+        try:
+            final, reward, terminated, truncated = self._advance(actions, np.arange(count))
+        except Exception as error:  # it does not say in which environment
+            cause, lost = f"{type(error).__name__}: {error}", np.ones(count, bool)
+            final, reward = np.zeros_like(self._log.observation), np.zeros(count, np.float32)
+            terminated, truncated = np.zeros(count, bool), np.zeros(count, bool)
+        else:
+            cause = "an observation or reward is not finite"
+            lost = self._log.idle | ~_finite(final) | ~np.isfinite(reward)
+        reward = np.where(lost, np.float32(0), reward)
+        return Timestep(final, reward, terminated & ~lost, truncated | lost, final, lost), cause
+
+    def _begin_anew(self, actions: np.ndarray, timestep: Timestep, cause: str) -> Timestep:
+        """Notes a step that some environments have lost, and makes the pool again behind it."""
+        lost = timestep.lost
+        names = np.column_stack([self.seeds, self._log.episode])[lost].tolist()
+        self._notices.tell(
+            f"seed {seed}, environment {index}, episode {number}: {cause}"
+            for seed, index, number in names
+        )
+        timestep = self._log.step(actions, timestep, lost)
+        self._log.idle = np.zeros_like(lost)  # they may begin their next episodes
+        return timestep._replace(observation=self._replay(self._first))
+
+    def _replay(self, first: int) -> np.ndarray:
+        """Makes the pool of episode `first` and brings it to where the log is."""
+        observation = self._begin(first, self._log.episode - first)
+        broken = self._log.idle.copy()
+        logs = [self._log.actions(i) for i in range(len(self.seeds))]
+        for number in range(self._log.length.max()):
+            ids = np.flatnonzero(self._log.length > number)
+            actions = np.stack([logs[i][number] for i in ids])
+            observation[ids], _, *ends = self._advance(actions, ids)
+            broken[ids] |= np.logical_or(*ends)  # it is not deterministic
+        return self._log.resume(observation, broken | ~_finite(observation))
 
     def _begin(self, first: int, later: np.ndarray) -> np.ndarray:
         """Makes the pool of episode `first` and goes on to `later` [E] episodes after it."""
@@ -236,3 +284,8 @@ class EnvpoolVectorEnv:
     def _require_open(self) -> None:
         if self._closed:
             raise RuntimeError("these environments are closed")
+
+
+def _finite(observations: np.ndarray) -> np.ndarray:
+    """Which rows of [E, O] are finite, [E] bool."""
+    return np.isfinite(observations).all(axis=1)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mst_jax.envs.base import Spec
+from mst_jax.envs.base import Spec, Timestep
 
 
 class EpisodeLog:
@@ -12,6 +12,10 @@ class EpisodeLog:
       seeds: [E, 2] int64, the (seed, environment index) of each environment.
       episode: [E] int64, number of the current episode; -1 before the first.
       length: [E] int64, agent steps taken in it.
+      observation: [E, O] float32, what is to be acted on: the last one that was finite.
+      idle: [E] bool, the current episode could not be started: the next step will be lost.
+      errors: [E] int64, steps lost so far.
+      restarts: worker processes started again so far.
     """
 
     def __init__(self, spec: Spec, seeds: np.ndarray) -> None:
@@ -25,6 +29,10 @@ class EpisodeLog:
         self.seeds = seeds
         self.episode = np.full(count, -1, np.int64)
         self.length = np.zeros(count, np.int64)
+        self.observation = np.zeros((count, spec.observation_size), np.float32)
+        self.idle = np.zeros(count, bool)
+        self.errors = np.zeros(count, np.int64)
+        self.restarts = 0
         self._limit = spec.episode_length
         self._actions = np.zeros((count, spec.episode_length or 1024, spec.action_size), np.float32)
         self._everyone = np.arange(count)
@@ -50,13 +58,61 @@ class EpisodeLog:
         if self.episode[0] < 0:
             raise RuntimeError("call reset() or restore() first")
 
-    def begin(self, episode: int) -> None:
-        """Notes that every environment has begun episode number `episode`."""
+    def begin(self, episode: int, observation: np.ndarray, idle: np.ndarray) -> np.ndarray:
+        """Notes that every environment has begun episode number `episode`.
+
+        Args:
+          episode: its number.
+          observation: [E, O] float32, the first ones.
+          idle: [E], where there is none because the episode could not be started.
+
+        Returns:
+          The observations to act on, [E, O] float32: zeros where there is none.
+        """
         self.episode = np.full_like(self.episode, episode)
         self.length = np.zeros_like(self.length)
+        self.observation = np.zeros_like(self.observation)
+        return self.resume(observation, idle)
 
-    def append(self, actions: np.ndarray, ended: np.ndarray) -> None:
-        """Notes a step that succeeded; forgets the actions of episodes that it ended."""
+    def resume(self, observation: np.ndarray, idle: np.ndarray) -> np.ndarray:
+        """Notes that the current episodes were started again and played up to the present.
+
+        Args:
+          observation: [E, O] float32, the current ones.
+          idle: [E], where there is none because that failed.
+
+        Returns:
+          The observations to act on, [E, O] float32: the logged ones where there is none.
+        """
+        self.idle = np.array(idle)
+        self.observation = np.where(self.idle[:, None], self.observation, observation)
+        return self.observation.copy()
+
+    def step(self, actions: np.ndarray, timestep: Timestep, idle: np.ndarray) -> Timestep:
+        """Notes a step and puts the last finite observation where the step has none.
+
+        Args:
+          actions: [E, A] float32, what was done.
+          timestep: what came of it; of lost steps only the observation and the flags mean anything.
+          idle: [E], where the next episode could not be started: there is no observation.
+
+        Returns:
+          The timestep, finite everywhere.
+        """
+        if timestep.lost.any() or idle.any():
+            final = np.where(timestep.lost[:, None], self.observation, timestep.next_observation)
+            timestep = timestep._replace(
+                observation=np.where(idle[:, None], final, timestep.observation),
+                next_observation=final,
+            )
+        self._append(actions, timestep.terminated | timestep.truncated)
+        self.errors = self.errors + timestep.lost
+        self.idle = np.array(idle)
+        self.observation = timestep.observation.copy()
+        return timestep
+
+    def _append(self, actions: np.ndarray, ended: np.ndarray) -> None:
+        """Adds actions, and forgets those of episodes that ended."""
         if self.length.max() == self._actions.shape[1]:
             self._actions = np.concatenate([self._actions, np.zeros_like(self._actions)], axis=1)
         self._actions[self._everyone, self.length] = actions
@@ -71,9 +127,8 @@ class EpisodeLog:
         """Everything as arrays.
 
         Returns:
-          `seeds` [E, 2] int64, `episode` [E] int64, `length` [E] int64 and `actions` [E, T, A]
-          float32 (those taken in the current episodes, then zeros; T is the episode length, or
-          grows if there is none).
+          The attributes by their names, and `actions` [E, T, A] float32 (those taken in the current
+          episodes, then zeros; T is the episode length, or grows if there is none).
 
         Raises:
           RuntimeError: if no episode was begun yet.
@@ -84,6 +139,10 @@ class EpisodeLog:
             "seeds": self.seeds.copy(),
             "episode": self.episode.copy(),
             "length": self.length.copy(),
+            "observation": self.observation.copy(),
+            "idle": self.idle.copy(),
+            "errors": self.errors.copy(),
+            "restarts": np.array(self.restarts, np.int64),
             "actions": np.where(taken[..., None], self._actions, np.float32(0)),
         }
 
@@ -91,19 +150,30 @@ class EpisodeLog:
         """Takes over a snapshot.
 
         Raises:
-          ValueError: if it was taken of other environments; nothing is changed then.
+          ValueError: if it was taken of other environments or by an earlier version; nothing is
+            changed then.
         """
+        missing = {"observation", "idle", "errors", "restarts"} - snapshot.keys()
+        if missing:
+            raise ValueError(
+                f"the snapshot has no {min(missing)}: an earlier version of mst_jax took it, and "
+                "its run can only be continued by that version"
+            )
         if not np.array_equal(snapshot["seeds"], self.seeds):
             raise ValueError("the snapshot was taken with other seeds than these environments have")
         actions = np.array(snapshot["actions"], np.float32)
         count, _, size = self._actions.shape
         shape = (count, self._limit or actions.shape[1], size)
-        if actions.shape != shape:
+        observation = np.array(snapshot["observation"], np.float32)
+        if actions.shape != shape or observation.shape != self.observation.shape:
             raise ValueError(
-                f"the snapshot holds actions {actions.shape}, these environments need {shape}: "
-                "was it taken of another task or action repeat?"
+                f"the snapshot holds actions {actions.shape} and observations {observation.shape}, "
+                f"these environments need {shape} and {self.observation.shape}: was it taken of "
+                "another task or action repeat?"
             )
-        self._actions = actions
-        self.episode, self.length = (
-            np.array(snapshot[name], np.int64) for name in ("episode", "length")
+        self._actions, self.observation = actions, observation
+        self.episode, self.length, self.errors = (
+            np.array(snapshot[name], np.int64) for name in ("episode", "length", "errors")
         )
+        self.idle = np.array(snapshot["idle"], bool)
+        self.restarts = int(snapshot["restarts"])

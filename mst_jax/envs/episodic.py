@@ -1,7 +1,10 @@
-"""Episodes around a pure-JAX simulation: time limit, and restart with the final observation kept.
+"""Episodes around a pure-JAX simulation: where they end, and what is observed there.
+
+They end with the simulation, at the time limit, and where something has become non-finite. Each
+starts afresh, and its final observation is kept.
 
 Ours rather than brax's wrapper, which overwrites the final observation and replays one start
-state for ever (DESIGN §6).
+state for ever.
 """
 
 from collections.abc import Callable
@@ -14,7 +17,7 @@ from mst_jax.envs.base import JaxEnv, Spec, Timestep
 
 
 class Simulation(NamedTuple):
-    """A task without episodes. `world` is any pytree of arrays.
+    """A task without episodes. `world` is any pytree of arrays; a healthy one holds no NaN.
 
     Attributes:
       start: `start(key) -> world`, drawn afresh for each episode.
@@ -35,18 +38,29 @@ class EpisodeState(NamedTuple):
       episode: int32, number of the current episode.
       steps: int32, agent steps taken in it.
       world: the simulation's state.
+      observation: [O], what is to be acted on: the last one that was finite.
+      idle: bool, the episode could not start, so that the next step is lost.
+      errors: int32, steps lost so far.
     """
 
     key: jax.Array
     episode: jax.Array
     steps: jax.Array
     world: Any
+    observation: jax.Array
+    idle: jax.Array
+    errors: jax.Array
 
 
 def episodic(spec: Spec, simulation: Simulation, *, lazy: bool = False) -> JaxEnv:
     """Cuts a simulation into episodes.
 
     Episode n starts from `simulation.start(fold_in(key, n))`, so it depends on nothing before it.
+
+    A step is lost when a NaN appears in the world, or when its reward or observation is not finite:
+    its reward is 0, it is truncated, the last finite observation stands for its next one, and the
+    next episode begins. A start with a NaN, or with an observation that is not finite, makes
+    an episode of one step, which is lost.
 
     Args:
       spec: sizes; `episode_length` None means no time limit.
@@ -57,42 +71,59 @@ def episodic(spec: Spec, simulation: Simulation, *, lazy: bool = False) -> JaxEn
     """
     restart = _restart_when_due if lazy else _restart_by_select
 
-    def begin(key: jax.Array, episode: jax.Array) -> EpisodeState:
+    def start(key: jax.Array, episode: jax.Array) -> tuple[Any, jax.Array]:
         world = simulation.start(jax.random.fold_in(key, episode))
-        return EpisodeState(key, episode, jnp.zeros((), jnp.int32), world)
+        return world, _broken(world, simulation.observe(world))
 
     def reset(key: jax.Array) -> tuple[EpisodeState, jax.Array]:
-        state = begin(key, jnp.zeros((), jnp.int32))
-        return state, simulation.observe(state.world)
+        zero = jnp.zeros((), jnp.int32)
+        world, idle = start(key, zero)
+        observation = jnp.where(idle, 0.0, simulation.observe(world))
+        return EpisodeState(key, zero, zero, world, observation, idle, zero), observation
 
     def step(state: EpisodeState, action: jax.Array) -> tuple[EpisodeState, Timestep]:
         world, reward, terminated = simulation.advance(state.world, action)
-        going_on = EpisodeState(state.key, state.episode, state.steps + 1, world)
-        timeout = spec.episode_length is not None and going_on.steps >= spec.episode_length
-        truncated = jnp.logical_and(timeout, ~terminated)
+        reached = simulation.observe(world)
+        lost = state.idle | _broken(world, reached, reward)
+        terminated = terminated & ~lost
+        timeout = spec.episode_length is not None and state.steps + 1 >= spec.episode_length
+        truncated = lost | jnp.logical_and(timeout, ~terminated)
         ended = terminated | truncated
-        following = restart(lambda: begin(state.key, state.episode + 1), going_on, ended)
-        return following, Timestep(
-            observation=simulation.observe(following.world),
-            reward=reward,
-            terminated=terminated,
-            truncated=truncated,
-            next_observation=simulation.observe(world),
+        begin = lambda: start(state.key, state.episode + 1)  # noqa: E731
+        world, idle = restart(begin, (world, jnp.zeros((), bool)), ended)
+        reached = jnp.where(lost, state.observation, reached)
+        observation = jnp.where(idle, reached, simulation.observe(world))
+        following = EpisodeState(
+            key=state.key,
+            episode=state.episode + ended,
+            steps=jnp.where(ended, 0, state.steps + 1),
+            world=world,
+            observation=observation,
+            idle=idle,
+            errors=state.errors + lost,
         )
+        reward = jnp.where(lost, 0.0, reward)
+        return following, Timestep(observation, reward, terminated, truncated, reached, lost)
 
     return JaxEnv(spec, reset, step)
 
 
-def _restart_by_select(
-    begin: Callable[[], EpisodeState], going_on: EpisodeState, ended: jax.Array
-) -> EpisodeState:
+def _broken(world: Any, *finite: jax.Array) -> jax.Array:
+    """Whether the world holds a NaN, or what is handed out is not finite.
+
+    Infinity may have a meaning within a world, such as a limit that there is not.
+    """
+    leaves = [leaf for leaf in jax.tree.leaves(world) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    bad = [jnp.any(jnp.isnan(leaf)) for leaf in leaves]
+    return jnp.stack(bad + [~jnp.all(jnp.isfinite(array)) for array in finite]).any()
+
+
+def _restart_by_select(begin: Callable[[], Any], going_on: Any, ended: jax.Array) -> Any:
     """Begins the next episode always and takes it where one ended."""
     return jax.tree.map(lambda new, old: jnp.where(ended, new, old), begin(), going_on)
 
 
-def _restart_when_due(
-    begin: Callable[[], EpisodeState], going_on: EpisodeState, ended: jax.Array
-) -> EpisodeState:
+def _restart_when_due(begin: Callable[[], Any], going_on: Any, ended: jax.Array) -> Any:
     """Begins the next episode in a loop that turns at most once.
 
     A `cond` would become a select under `vmap`; a loop keeps a scalar predicate, "did any end?".

@@ -1,13 +1,16 @@
-"""Gymnasium's MuJoCo tasks (v5) and classic continuous control as host environments."""
+"""Gymnasium's tasks with continuous actions, its own and those that users register."""
 
 from __future__ import annotations
 
 import functools
 import math
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import gymnasium
 import numpy as np
+from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
 
 from mst_jax.envs.actions import affine
 from mst_jax.envs.base import HostTask, Spec
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     import mujoco
 
 CLASSIC = ["MountainCarContinuous-v0", "Pendulum-v1"]  # the others have discrete actions
+OWN_TASKS = "; gym:MODULE:ID imports the module that registers a task of yours"
 
 
 def tasks() -> list[str]:
@@ -30,15 +34,32 @@ def tasks() -> list[str]:
     return sorted([*mujoco, *CLASSIC])
 
 
+def accepts(name: str) -> bool:
+    """Whether a name is worth a try although it is not listed: `ID` or `MODULE:ID`."""
+    return ":" in name or name in gymnasium.registry
+
+
 def make(name: str, action_repeat: int | None = None) -> HostTask:
-    """Makes one of `tasks()`.
+    """Makes a registered task.
 
     Args:
-      name: Gymnasium's identifier.
+      name: Gymnasium's identifier `ID`, or `MODULE:ID` to import a module that registers it.
       action_repeat: environment steps per agent step; None means 1.
+
+    Raises:
+      ValueError: if it cannot be made, its actions are not continuous, its observations not a
+        vector of numbers, or it has no time limit.
     """
-    factory = functools.partial(GymEnv, name, action_repeat or 1)
-    spec = factory().spec
+    registered = _registered(name)
+    try:
+        first = GymEnv(registered, action_repeat or 1)
+    except ValueError:
+        raise
+    except Exception as error:  # whatever the environment's own code may raise
+        text = (str(error).splitlines() or [""])[0]
+        raise ValueError(f"gym:{name} cannot be made: {type(error).__name__}: {text}") from error
+    spec = first.spec._replace(task=f"gym:{name}")
+    factory = functools.partial(GymEnv, registered, action_repeat or 1)
     return HostTask(spec, functools.partial(WorkerVectorEnv, spec, factory))
 
 
@@ -49,16 +70,34 @@ class GymEnv:
       spec: sizes of the task.
     """
 
-    def __init__(self, name: str, action_repeat: int) -> None:
-        """Makes it; arguments as in `make`."""
+    def __init__(self, registered: str | EnvSpec, action_repeat: int) -> None:
+        """Makes it.
+
+        Args:
+          registered: identifier, or what is registered under it; only the latter can be made in
+            another process, if the user has registered it.
+          action_repeat: environment steps per agent step.
+
+        Raises:
+          ValueError: see `make`.
+        """
         with quiet():
-            self._environment = gymnasium.make(name, disable_env_checker=True)
+            environment = gymnasium.make(registered, disable_env_checker=True)
+        task = f"gym:{environment.spec.id}"
+        space = environment.action_space
+        _check_actions(task, space)
+        self._environment = _with_vectors(task, environment)
         self._repeat = action_repeat
-        space = self._environment.action_space
         self._offset, self._scale = affine(space.low, space.high)
         (size,) = self._environment.observation_space.shape
-        length = math.ceil(self._environment.spec.max_episode_steps / action_repeat)
-        self.spec = Spec(f"gym:{name}", size, space.shape[0], length, action_repeat)
+        steps = environment.spec.max_episode_steps
+        if steps is None:
+            raise ValueError(
+                f"{task} has no time limit, and evaluations play whole episodes: register it with "
+                "max_episode_steps"
+            )
+        length = math.ceil(steps / action_repeat)
+        self.spec = Spec(task, size, space.shape[0], length, action_repeat)
 
     def reset(self, seed: np.random.SeedSequence) -> np.ndarray:
         """Starts the episode of `seed`; returns the first observation, [O] float32."""
@@ -87,9 +126,52 @@ class GymEnv:
         """MuJoCo's model and state, both live, and the seconds of a control step.
 
         Raises:
-          ValueError: if it is one of the classic tasks.
+          ValueError: if it is not made of MuJoCo.
         """
         own = self._environment.unwrapped
         if not hasattr(own, "model"):
             raise ValueError(f"{self.spec.task} has no picture: it is not made of MuJoCo")
         return own.model, own.data, own.dt
+
+
+def _registered(name: str) -> EnvSpec:
+    """What is registered under `ID` or `MODULE:ID`; ValueError if there is nothing."""
+    module, _, identifier = name.rpartition(":")
+    try:
+        if module:
+            import_module(module)
+        return gymnasium.spec(identifier)
+    except gymnasium.error.Error as error:
+        raise ValueError(f"unknown task 'gym:{name}': {str(error).splitlines()[0]}") from error
+    except Exception as error:  # whatever the module's own code may raise
+        raise ValueError(
+            f"gym:{name}: importing {module!r}, which is to register {identifier!r}, failed: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def _check_actions(task: str, space: gymnasium.Space) -> None:
+    """Raises ValueError unless actions are a vector of real numbers."""
+    if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)):
+        raise ValueError(
+            f"{task}: its actions are discrete; the agents here need continuous ones (a Box)"
+        )
+    real = isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating)
+    if not real or len(space.shape) != 1:
+        raise ValueError(f"{task}: its actions are {space}; the agents here need a Box of one axis")
+
+
+def _with_vectors(task: str, environment: gymnasium.Env) -> gymnasium.Env:
+    """The environment with observations flattened to one vector if they are something else.
+
+    Raises:
+      ValueError: if they are pictures, or cannot be flattened.
+    """
+    space = environment.observation_space
+    if isinstance(space, spaces.Box) and len(space.shape) == 1:
+        return environment
+    if isinstance(space, spaces.Box) and space.dtype == np.uint8:
+        raise ValueError(f"{task}: its observations are pictures; the agents here need a vector")
+    if not space.is_np_flattenable:
+        raise ValueError(f"{task}: its observations, {space}, cannot be flattened to a vector")
+    return gymnasium.wrappers.FlattenObservation(environment)

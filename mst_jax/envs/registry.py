@@ -1,7 +1,8 @@
 """Task names: `"suite:name"` to the module that makes it.
 
 A new suite is one module with `tasks() -> list[str]` and `make(name, action_repeat)` that returns
-a `JaxEnv` or a `HostTask`, and one line here (docs/environments.md).
+a `JaxEnv` or a `HostTask`, and one line here (docs/environments.md). With `accepts(name) -> bool`
+it takes names that it does not list, and `OWN_TASKS` says how users get at theirs.
 """
 
 import difflib
@@ -53,7 +54,8 @@ def make(task: str, *, action_repeat: int | None = None) -> JaxEnv | HostTask:
     if not separator:
         raise ValueError(f"task {task!r} must read 'suite:name'; suites are {', '.join(SUITES)}")
     module = _load(suite)
-    _check_known("task", name, module.tasks(), suite)
+    if not (hasattr(module, "accepts") and module.accepts(name)):
+        _check_known("task", name, module.tasks(), suite, getattr(module, "OWN_TASKS", ""))
     if action_repeat is not None and action_repeat < 1:
         raise ValueError(f"action_repeat must be at least 1; got {action_repeat}")
     return module.make(name, action_repeat)
@@ -83,7 +85,9 @@ def _load(suite: str) -> ModuleType:
         ) from error
 
 
-def _check_known(kind: str, name: str, known: Iterable[str], suite: str | None = None) -> None:
+def _check_known(
+    kind: str, name: str, known: Iterable[str], suite: str | None = None, more: str = ""
+) -> None:
     """Raises ValueError naming the nearest names, or all of them when nothing is near."""
     known = list(known)
     if name in known:
@@ -91,4 +95,4 @@ def _check_known(kind: str, name: str, known: Iterable[str], suite: str | None =
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
     hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known)}"
     where = f" in suite {suite!r}" if suite else ""
-    raise ValueError(f"unknown {kind} {name!r}{where}: {hint}")
+    raise ValueError(f"unknown {kind} {name!r}{where}: {hint}{more}")

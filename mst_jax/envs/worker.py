@@ -1,13 +1,14 @@
 """A worker process: steps several host environments, one message a step.
 
-`python -m mst_jax.envs.worker FD` serves the pipe at file descriptor FD until it closes, which
-also happens when the parent is killed. Messages, after the first, which is a pickled
-`(factory, seeds [e, 2])`:
+`vector` starts it; it serves the pipe at a file descriptor until that closes, which also happens
+when the parent is killed. Messages, after the first, which is a pickled
+`(factory, seeds [e, 2], observation size)`:
 
 * a non-empty request is the actions of one step, float32 [e, A]; an empty one announces a pickled
   `(episodes, actions)`: start these episodes and replay these actions;
-* a non-empty reply is the records of e environments (`record_dtype`); an empty one announces the
-  text of an error, after which the worker only waits for the pipe to close.
+* a non-empty reply is the records of e environments (`record_dtype`) and then text, a line for each
+  environment that failed; an empty one announces the text of an error that concerns all, after
+  which the worker only waits for the pipe to close.
 
 The process never imports jax. SIGINT and SIGTERM are blocked by the parent before it is born: who
 interrupts a run wants the parent to write its checkpoint first.
@@ -16,100 +17,184 @@ interrupts a run wants the parent to write its checkpoint first.
 import contextlib
 import sys
 import traceback
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 import numpy as np
 
 from mst_jax.envs.base import HostEnv, Timestep, episode_seed
 
+LARGEST = float(np.finfo(np.float32).max)
+
 
 def record_dtype(observation_size: int) -> np.dtype:
-    """One environment's `Timestep` as a packed record, in the order of its fields."""
+    """One environment's step as a packed record: the fields of `Timestep` in their order, `idle`.
+
+    `idle` says that the environment has no episode to go on with, so that its observation means
+    nothing and its next step will be lost.
+    """
     observation = (np.float32, (observation_size,))
-    kinds = (observation, np.float32, np.bool_, np.bool_, observation)
-    return np.dtype(list(zip(Timestep._fields, map(np.dtype, kinds), strict=True)))
+    kinds = (observation, np.float32, np.bool_, np.bool_, observation, np.bool_, np.bool_)
+    names = (*Timestep._fields, "idle")
+    return np.dtype(list(zip(names, map(np.dtype, kinds), strict=True)))
+
+
+class WrongShapeError(Exception):
+    """An observation that the task's spec does not describe: no fault of an episode."""
 
 
 class Block:
     """Several environments stepped in turn, each restarting by itself.
 
+    An environment that raises, or returns something non-finite, is thrown away. A new one begins
+    the next episode; if that fails too, the environment is idle, and its next step is lost as well.
+
     Attributes:
-      environments: the e environments.
-      seeds: [e, 2], the (seed, environment index) of each.
-      episodes: the number of each one's current episode.
+      failures: a line for each failure since it was last cleared.
     """
 
-    def __init__(self, environments: Sequence[HostEnv], seeds: np.ndarray) -> None:
-        self.environments = environments
-        self.seeds = seeds.tolist()
-        self.episodes = [0] * len(environments)
-        self._records: np.ndarray | None = None
+    def __init__(
+        self, factory: Callable[[], HostEnv], seeds: np.ndarray, observation_size: int
+    ) -> None:
+        """Makes the environments.
 
-    def start(self, episodes: Sequence[int], actions: Sequence[np.ndarray]) -> np.ndarray:
+        Args:
+          factory: makes one.
+          seeds: [e, 2], the (seed, environment index) of each.
+          observation_size: O.
+        """
+        self.failures: list[str] = []
+        self._factory, self._seeds = factory, seeds.tolist()
+        self._environments: list[HostEnv | None] = [factory() for _ in self._seeds]
+        self._episodes = [0] * len(self._seeds)
+        self._idle = [True] * len(self._seeds)
+        self._records = np.zeros(len(self._seeds), record_dtype(observation_size))
+        self._nothing = np.zeros(observation_size, np.float32)
+
+    def start(self, episodes: Sequence[int], actions: Sequence[np.ndarray | None]) -> np.ndarray:
         """Starts an episode everywhere and replays actions in it.
 
         Args:
           episodes: the episode number of each environment.
-          actions: float32 [t, A] for each environment, t >= 0; none may end the episode.
+          actions: float32 [t, A] for each environment, t >= 0; None leaves it idle.
 
         Returns:
-          Records of which only the observations mean anything.
+          Records of which only the observations and `idle` mean anything.
         """
-        self.episodes = list(episodes)
-        observations = [self._replay(i, log) for i, log in enumerate(actions)]
-        self._records = np.zeros(len(observations), record_dtype(len(observations[0])))
-        for name in ("observation", "next_observation"):
-            self._records[name] = observations
+        for i, (episode, log) in enumerate(zip(episodes, actions, strict=True)):
+            self._episodes[i] = episode
+            observation = None if log is None else self._begin(i, log)
+            self._write(i, observation, 0.0, False, False, self._nothing, False)
         return self._records
 
     def step(self, actions: np.ndarray) -> np.ndarray:
         """Takes one agent step everywhere: actions [e, A] to records [e], reused by later calls."""
-        for i, (environment, action) in enumerate(zip(self.environments, actions, strict=True)):
-            final, reward, terminated, truncated = environment.step(action)
-            observation = final
+        for i, action in enumerate(actions):
+            taken = None if self._idle[i] else self._take(i, action)
+            final, reward, terminated, truncated = taken or (self._nothing, 0.0, False, True)
+            observation: np.ndarray | None = final
             if terminated or truncated:
-                self.episodes[i] += 1
-                observation = self._reset(i)
-            self._records[i] = (observation, reward, terminated, truncated, final)
+                self._episodes[i] += 1
+                observation = self._begin(i)
+            self._write(i, observation, reward, terminated, truncated, final, taken is None)
         return self._records
 
-    def _reset(self, i: int) -> np.ndarray:
-        return self.environments[i].reset(episode_seed(*self.seeds[i], self.episodes[i]))
+    def _write(self, i: int, observation: np.ndarray | None, *others: object) -> None:
+        self._idle[i] = observation is None
+        self._records[i] = (self._nothing if self._idle[i] else observation, *others, self._idle[i])
 
-    def _replay(self, i: int, actions: np.ndarray) -> np.ndarray:
-        observation = self._reset(i)
+    def _begin(self, i: int, actions: Sequence[np.ndarray] = ()) -> np.ndarray | None:
+        """Starts the current episode, replays actions in it; None if it cannot be done."""
+        try:
+            if self._environments[i] is None:
+                self._environments[i] = self._factory()
+            seed = episode_seed(*self._seeds[i], self._episodes[i])
+            observation = self._checked(self._environments[i].reset(seed))
+        except WrongShapeError:
+            raise
+        except Exception as error:
+            return self._fail(i, error)
         for action in actions:
-            observation, _, terminated, truncated = self.environments[i].step(action)
+            taken = self._take(i, action)
+            if taken is None:
+                return None
+            observation, _, terminated, truncated = taken
             if terminated or truncated:
-                raise RuntimeError("a replayed episode ended early: it is not deterministic")
+                return self._fail(
+                    i, RuntimeError("the episode ends early when it is replayed: not deterministic")
+                )
         return observation
+
+    def _take(self, i: int, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool] | None:
+        """One step of one environment; None if it fails."""
+        try:
+            observation, reward, terminated, truncated = self._environments[i].step(action)
+            reward = float(reward)
+            if not abs(reward) <= LARGEST:
+                raise FloatingPointError(f"the reward is {reward}")
+            return self._checked(observation), reward, terminated, truncated
+        except WrongShapeError:
+            raise
+        except Exception as error:
+            return self._fail(i, error)
+
+    def _fail(self, i: int, error: Exception) -> None:
+        self._environments[i] = None
+        seed, index = self._seeds[i]
+        self.failures.append(
+            f"seed {seed}, environment {index}, episode {self._episodes[i]}: {describe(error)}"
+        )
+
+    def _checked(self, observation: np.ndarray) -> np.ndarray:
+        observation = np.asarray(observation)
+        if observation.shape != self._nothing.shape:
+            raise WrongShapeError(
+                f"an observation has shape {observation.shape}, the task's spec says "
+                f"{self._nothing.shape}"
+            )
+        observation = observation.astype(np.float32, copy=False)
+        if not np.isfinite(observation).all():
+            raise FloatingPointError("an observation is not finite")
+        return observation
+
+
+def describe(error: Exception) -> str:
+    """An exception in one line: its type, the first line of its text, where it was raised."""
+    text = (str(error).splitlines() or [""])[0]
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename != __file__]
+    place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {text}{place}"
 
 
 def serve(connection: Connection) -> None:
     """Answers requests until the pipe closes (EOFError or another OSError)."""
     try:
-        factory, seeds = connection.recv()
-        block = Block([factory() for _ in seeds], seeds)
+        factory, seeds, observation_size = connection.recv()
+        block = Block(factory, seeds, observation_size)
         while True:
+            block.failures.clear()
             request = connection.recv_bytes()
             if request:
                 actions = np.frombuffer(request, np.float32).reshape(len(seeds), -1)
                 records = block.step(actions)
             else:
                 records = block.start(*connection.recv())
-            connection.send_bytes(records.tobytes())
+            connection.send_bytes(records.tobytes() + "\n".join(block.failures).encode())
     except (EOFError, BrokenPipeError, ConnectionResetError):
         raise
-    except Exception:
+    except Exception as error:
         connection.send_bytes(b"")
-        connection.send(traceback.format_exc())
+        connection.send((describe(error), traceback.format_exc()))
         while True:
             connection.recv_bytes()
 
 
 def main() -> None:
     """Serves the pipe whose file descriptor is the first argument."""
+    # Numbers too large for float32 are reported as a failure of the environment.
+    warnings.filterwarnings("ignore", "overflow encountered in cast", RuntimeWarning)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         serve(Connection(int(sys.argv[1])))
 

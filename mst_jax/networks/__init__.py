@@ -1,6 +1,6 @@
 """Networks as pairs of pure functions; the only package that imports flax.linen."""
 
-from mst_jax.networks.activity import Activity
+from mst_jax.networks.activity import Activity, strengths
 from mst_jax.networks.actor_critic import (
     Actor,
     Critic,
@@ -39,4 +39,5 @@ __all__ = [
     "make_critic",
     "make_encoder",
     "make_gaussian_actor",
+    "strengths",
 ]

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
 # Hidden linear layers, beside an MLP's numbered ones. Output layers predict; their units are not
@@ -38,6 +39,21 @@ def activity_of(module: nn.Module) -> Callable[..., Activity]:
         return Activity(pre, post, _features(outputs, post))
 
     return activity
+
+
+def strengths(activity: Activity) -> dict[str, jax.Array]:
+    """How active the hidden units are: path of a layer's kernel -> mean |output| (units,).
+
+    Outputs are taken after the activation function, or of the linear layer if none follows it
+    (SimBa's embedding and projections, the action latent of MR.Q).
+    """
+    found = {}
+    for path, linear in activity.pre.items():
+        parent, _, name = path.rpartition("/")
+        active = {"expand": "active"}.get(name, name.replace("layer_", "active_"))
+        outputs = activity.post.get(f"{parent}/{active}".removeprefix("/"), linear)
+        found[f"{path}/kernel"] = jnp.mean(jnp.abs(outputs), axis=0)
+    return found
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, jax.Array]]:

@@ -1,7 +1,7 @@
 """Device replay buffer: a ring per seed, n-step and sub-trajectory views, prioritised sampling."""
 
 from mst_jax.replay.ring import Buffer, create, insert, nbytes, set_priorities, view
-from mst_jax.replay.storage import pack, unpack
+from mst_jax.replay.storage import check, pack, unpack
 from mst_jax.replay.view import Subtrajectory, Transition, View
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "Subtrajectory",
     "Transition",
     "View",
+    "check",
     "create",
     "insert",
     "nbytes",

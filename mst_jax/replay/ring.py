@@ -317,7 +317,9 @@ def _insert(
 def _set_priorities(buffer: Buffer, indices: jax.Array, priorities: jax.Array) -> Buffer:
     """`set_priorities` for one seed."""
     usable = (priorities >= SMALLEST_PRIORITY) & (priorities <= LARGEST_PRIORITY)
-    applies = usable & (indices >= 0) & (buffer.tree[0][indices] > 0)
+    # An index beyond the tree would read its last leaf.
+    in_range = (indices >= 0) & (indices < buffer.reward.shape[0])
+    applies = usable & in_range & (buffer.tree[0][indices] > 0)
     priorities = jnp.where(applies, priorities, 0.0)
     return dataclasses.replace(
         buffer,

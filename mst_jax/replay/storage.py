@@ -6,6 +6,7 @@ function of them, so the round trip is bit-exact.
 
 import dataclasses
 from collections.abc import Mapping
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -16,11 +17,15 @@ from mst_jax.replay.ring import Buffer
 
 SLOTS = ("rows", "reward", "terminated", "priority")
 SCALARS = ("cursor", "filled", "steps", "max_priority", "terminal_seen")
+SLICE = 65_536  # slots that are copied from an accelerator at a time
 LAYOUT = ("capacity", "observation_size", "action_size", "span")
 
 
 def pack(buffer: Buffer) -> dict[str, np.ndarray]:
-    """Copies the buffer to the host.
+    """Gives the buffer to the host.
+
+    On a CPU, where the buffer is host memory already, the slots are views of it. A view keeps its
+    values: as long as one is there, a donated call works on a copy. So use them and let them go.
 
     Args:
       buffer: the buffer.
@@ -45,12 +50,12 @@ def pack(buffer: Buffer) -> dict[str, np.ndarray]:
 
 
 def unpack(arrays: Mapping[str, np.ndarray], like: Buffer) -> Buffer:
-    """Restores a buffer from `pack`'s arrays, bit for bit.
+    """Restores a buffer from `pack`'s arrays, bit for bit, without compiling anything.
 
     Args:
       arrays: what `pack` returned; the slots may be padded with zeros.
       like: a buffer of the same layout, or its shapes (`jax.eval_shape` of `create`); its values
-        are not used. If its leaves have shardings, the restored ones get the same.
+        are not used. If its leaves are committed to devices, so are the restored ones.
 
     Returns:
       The buffer.
@@ -59,19 +64,24 @@ def unpack(arrays: Mapping[str, np.ndarray], like: Buffer) -> Buffer:
       ValueError: if an array is missing, or a size or dtype differs from `like`'s.
     """
     arrays = {name: np.asarray(array) for name, array in arrays.items()}
-    _check(arrays, like)
-    restored = dataclasses.replace(
+    check(arrays, like)
+    # Level by level, so that the host never holds a second buffer.
+    leaves = _spread(arrays["priority"], like.tree[0], like)
+    tree = zip(*map(sum_tree.from_leaves, leaves), strict=True)
+    return dataclasses.replace(
         like,
-        rows=_to_device(arrays["rows"].view(like.rows.dtype), like.rows, like),
-        reward=_to_device(arrays["reward"], like.reward, like),
-        terminated=_to_device(arrays["terminated"], like.terminated, like),
-        tree=jax.vmap(sum_tree.from_leaves)(_to_device(arrays["priority"], like.tree[0], like)),
-        **{name: jnp.array(arrays[name].reshape(getattr(like, name).shape)) for name in SCALARS},
+        rows=_place(_spread(arrays["rows"].view(like.rows.dtype), like.rows, like), like.rows),
+        reward=_place(_spread(arrays["reward"], like.reward, like), like.reward),
+        terminated=_place(_spread(arrays["terminated"], like.terminated, like), like.terminated),
+        tree=tuple(_place(np.stack(level), of) for level, of in zip(tree, like.tree, strict=True)),
+        **{
+            name: _place(arrays[name].reshape(leaf.shape), leaf)
+            for name, leaf in ((name, getattr(like, name)) for name in SCALARS)
+        },
     )
-    return jax.tree.map(_place_like, restored, like)
 
 
-def _check(arrays: Mapping[str, np.ndarray], like: Buffer) -> None:
+def check(arrays: Mapping[str, np.ndarray], like: Buffer) -> None:
     """Raises ValueError unless the arrays are what `pack` makes of a buffer such as `like`."""
     expected = {*SLOTS, *SCALARS, "layout"}
     if set(arrays) != expected:
@@ -135,44 +145,64 @@ def _host_dtype(dtype: np.dtype) -> np.dtype:
 
 
 def _to_host(array: jax.Array, written: int, buffer: Buffer) -> np.ndarray:
-    """Copies the first `written` slots of each ring, so the device never holds a second buffer.
+    """The first `written` slots of each ring [S*E, K, ...], from all devices."""
+    shards = [shard for shard in array.addressable_shards if shard.replica_id == 0]
+    shards.sort(key=lambda shard: shard.index[0].start or 0)  # by seed
+    of_shard = _view if shards[0].device.platform == "cpu" else _fetch
+    parts = [of_shard(shard.data, written, _ring(buffer), buffer.environments) for shard in shards]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    A copy, not a view: on CPU a view would alias memory that a donated insert overwrites.
+
+def _view(array: jax.Array, written: int, ring: int, environments: int) -> np.ndarray:
+    first = _rings(np.asarray(array), ring, environments)[:, :, :written]
+    return first.reshape(-1, *first.shape[2:])
+
+
+def _fetch(array: jax.Array, written: int, ring: int, environments: int) -> np.ndarray:
+    """Copies from another device's memory, in slices of one size that are compiled once.
+
+    Slices that grow with the run would each be a program of their own, and stay in memory.
     """
-    starts = range(0, buffer.reward.shape[1], _ring(buffer))
-    out = np.zeros((array.shape[0], len(starts), written, *array.shape[2:]), array.dtype)
-    for seed in range(array.shape[0]):
-        block = np.asarray(array[seed, : starts[-1] + written])
-        for number, start in enumerate(starts):
-            out[seed, number] = block[start : start + written]
+    size = min(SLICE, ring)
+    out = np.empty((array.shape[0], environments, written, *array.shape[2:]), array.dtype)
+    for seed, number in np.ndindex(out.shape[:2]):
+        for start in range(0, written, size):
+            first = min(start, ring - size)  # a slice that would leave the ring begins earlier
+            block = np.asarray(_slice(array, seed, number * ring + first, size))
+            out[seed, number, first : first + size] = block[: written - first]
     return out.reshape(-1, *out.shape[2:])
 
 
-def _to_device(
-    values: np.ndarray, like: jax.Array | jax.ShapeDtypeStruct, buffer: Buffer
-) -> jax.Array:
-    """The inverse of `_to_host`, zeros elsewhere; seed by seed for the same reason."""
-    slots = jnp.zeros(like.shape, like.dtype, device=like.sharding)
-    write = jax.jit(_write_seed, donate_argnums=0, out_shardings=slots.sharding)
-    of_seeds = values.reshape(-1, buffer.environments, *values.shape[1:])
-    for seed, blocks in enumerate(of_seeds):
-        slots = write(slots, seed, _spread(blocks, _ring(buffer)))
-    return slots
+@partial(jax.jit, static_argnames="size")
+def _slice(array: jax.Array, seed: int, start: int, size: int) -> jax.Array:
+    """`size` slots of a seed, from `start`."""
+    rest = array.shape[2:]
+    corner = (seed, start, *(0,) * len(rest))
+    return jax.lax.dynamic_slice(array, corner, (1, size, *rest))[0]
 
 
-def _spread(blocks: np.ndarray, ring: int) -> np.ndarray:
-    """The first slots of a seed's rings [E, K, ...] where they belong, zeros between the rings."""
-    rings, written = blocks.shape[:2]
-    if rings == 1:
-        return blocks[0]
-    spread = np.zeros((rings, ring, *blocks.shape[2:]), blocks.dtype)
-    spread[:, :written] = blocks
-    return spread.reshape(-1, *blocks.shape[2:])
+def _spread(
+    slots: np.ndarray, like: jax.Array | jax.ShapeDtypeStruct, buffer: Buffer
+) -> np.ndarray:
+    """The slots [S*E, K, ...] where they belong in `like`'s shape, zeros elsewhere."""
+    out = np.zeros(like.shape, like.dtype)
+    rings = _rings(out, _ring(buffer), buffer.environments)
+    written = min(slots.shape[1], _ring(buffer))
+    rings[:, :, :written] = slots[:, :written].reshape(*rings.shape[:2], written, *slots.shape[2:])
+    return out
 
 
-def _write_seed(slots: jax.Array, seed: jax.Array, block: jax.Array) -> jax.Array:
-    return slots.at[seed, : block.shape[0]].set(block)
+def _rings(slots: np.ndarray, ring: int, environments: int) -> np.ndarray:
+    """A view [S, E, ring, ...] of slots [S, N, ...]; a sum tree's leaves have padding."""
+    own = slots[:, : environments * ring]
+    return own.reshape(len(own), environments, ring, *own.shape[2:])
 
 
-def _place_like(leaf: jax.Array, like: jax.Array | jax.ShapeDtypeStruct) -> jax.Array:
-    return leaf if like.sharding is None else jax.device_put(leaf, like.sharding)
+def _place(array: np.ndarray, like: jax.Array | jax.ShapeDtypeStruct) -> jax.Array:
+    """On the device, committed to it only if `like` is.
+
+    An array that is committed where the original was not makes every program of it another one,
+    which is compiled again and which the persistent cache does not know.
+    """
+    committed = getattr(like, "committed", True)
+    return jax.device_put(array, like.sharding if committed else None)

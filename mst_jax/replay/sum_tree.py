@@ -16,6 +16,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 FANOUT = 16
 
@@ -30,8 +31,11 @@ def level_sizes(num_leaves: int) -> list[int]:
     return sizes
 
 
-def from_leaves(leaves: jax.Array) -> Tree:
-    """Builds the tree over `leaves` (float32[n]), bit-equal to one built by `replace` calls."""
+def from_leaves(leaves: jax.Array | np.ndarray) -> Tree:
+    """Builds the tree over `leaves` (float32[n]), bit-equal to one built by `replace` calls.
+
+    Of NumPy's arrays it is built by NumPy, with the same additions and so the same bits.
+    """
     tree = [_pad(leaves, level_sizes(leaves.shape[0])[0])]
     while tree[-1].shape[0] > FANOUT:
         sums = _running_sums(_blocks(tree[-1]))[-1]
@@ -114,8 +118,9 @@ def _blocks(level: jax.Array) -> jax.Array:
     return level.reshape(-1, FANOUT)
 
 
-def _pad(level: jax.Array, size: int) -> jax.Array:
-    return jnp.pad(level, (0, size - level.shape[0]))
+def _pad(level: jax.Array | np.ndarray, size: int) -> jax.Array | np.ndarray:
+    pad = np.pad if isinstance(level, np.ndarray) else jnp.pad
+    return pad(level, (0, size - level.shape[0]))
 
 
 def _padded(size: int) -> int:

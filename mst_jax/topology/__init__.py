@@ -25,13 +25,28 @@ from mst_jax.topology.gradual import (
     granet,
     neuroplastic_expansion,
 )
-from mst_jax.topology.mask_tree import DenseLeaf, apply, count, density, overlap
+from mst_jax.topology.mask_tree import (
+    DenseLeaf,
+    apply,
+    apply_updates,
+    count,
+    density,
+    overlap,
+)
 from mst_jax.topology.moments import MomentPolicy, bias_corrected
-from mst_jax.topology.planning import Plan, Table, plan
+from mst_jax.topology.planning import Plan, Table, Totals, plan
 from mst_jax.topology.presets import PRESETS, rigl_preset
-from mst_jax.topology.regime import Regime, Timing
+from mst_jax.topology.regime import Regime, Sharing, Timing
 from mst_jax.topology.regimes import dense, network_sparsity, rigl, set, snfs, static
-from mst_jax.topology.scores import Leaf, average_gradient, gradient, magnitude, random
+from mst_jax.topology.scores import (
+    Leaf,
+    adam_gradient,
+    average_gradient,
+    dormancy,
+    gradient,
+    magnitude,
+    random,
+)
 from mst_jax.topology.selection import top_k
 from mst_jax.topology.state import LeafHistory, SparseState, check, masks, states
 from mst_jax.topology.stats import LeafStatistics, degree_histogram, degrees, statistics
@@ -55,12 +70,16 @@ __all__ = [
     "MomentPolicy",
     "Plan",
     "Regime",
+    "Sharing",
     "SparseState",
     "Table",
     "TextTable",
     "Timing",
+    "Totals",
+    "adam_gradient",
     "allocation",
     "apply",
+    "apply_updates",
     "average_gradient",
     "bias_corrected",
     "check",
@@ -72,6 +91,7 @@ __all__ = [
     "dense_then_rigl",
     "density",
     "diff",
+    "dormancy",
     "ensemble",
     "erdos_renyi",
     "erdos_renyi_kernel",

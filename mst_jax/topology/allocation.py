@@ -1,8 +1,9 @@
 """Allocation: how a module's budget of weights is shared among its leaves, exact to one weight.
 
-Everything here runs on the host in Python integers and float64: float32 would turn 17,000,001 into
-17,000,000. Sources: uniform and Erdős–Rényi (ER): Mocanu et al. 2018; Erdős–Rényi-kernel (ERK):
-Evci et al. 2020, §3; procedure: ``specs/mst-and-mrq.md`` §3.2.
+Everything here runs on the host in integers and fractions: float32 would turn 17,000,001 into
+17,000,000, and float64 0.29 * 100 into 28.999999999999996. Sources: uniform and Erdős–Rényi (ER):
+Mocanu et al. 2018; Erdős–Rényi-kernel (ERK): Evci et al. 2020, §3; procedure:
+``specs/mst-and-mrq.md`` §3.2.
 """
 
 from __future__ import annotations
@@ -22,13 +23,19 @@ class Allocation:
 
     Attributes:
         name: shown in printed plans.
-        densities: ``(paths, shapes, sparsity) -> real density of every leaf``, each in [0, 1].
+        densities: ``(paths, shapes, sparsity) -> real density of every leaf``, each in [0, 1];
+            floats are read as the decimals they print as, fractions are exact.
         by_leaf: round every leaf on its own, instead of meeting the module's total.
     """
 
     name: str
-    densities: Callable[[Sequence[str], Sequence[Shape], float], list[float]]
+    densities: Callable[[Sequence[str], Sequence[Shape], float], list[float] | list[Fraction]]
     by_leaf: bool = False
+
+
+def exact(value: float | Fraction) -> Fraction:
+    """A number as the decimal it prints as: 0.29 is 29/100."""
+    return value if isinstance(value, Fraction) else Fraction(repr(float(value)))
 
 
 def total_budget(size: int, sparsity: float) -> int:
@@ -41,12 +48,14 @@ def total_budget(size: int, sparsity: float) -> int:
     Returns:
         Number of weights kept.
     """
-    return size - math.floor(Fraction(repr(float(sparsity))) * size)
+    return size - math.floor(exact(sparsity) * size)
 
 
 def uniform() -> Allocation:
     """The same density everywhere."""
-    return Allocation("uniform", lambda paths, shapes, sparsity: [1.0 - sparsity] * len(shapes))
+    return Allocation(
+        "uniform", lambda paths, shapes, sparsity: [1 - exact(sparsity)] * len(shapes)
+    )
 
 
 def erdos_renyi() -> Allocation:
@@ -77,10 +86,15 @@ def explicit(sparsities: Mapping[str, float]) -> Allocation:
 
     Returns:
         Allocation that raises ``ValueError`` for a leaf no pattern matches.
-    """
 
-    def densities(paths: Sequence[str], shapes: Sequence[Shape], sparsity: float) -> list[float]:
-        return [1.0 - sparsity * _lookup(sparsities, path) for path in paths]
+    Raises:
+        ValueError: a pattern is not a regular expression.
+    """
+    values = {pattern_of(pattern): exact(value) for pattern, value in sparsities.items()}
+
+    def densities(paths: Sequence[str], shapes: Sequence[Shape], sparsity: float) -> list[Fraction]:
+        level = exact(sparsity)
+        return [1 - level * _lookup(values, path) for path in paths]
 
     return Allocation("explicit", densities, by_leaf=True)
 
@@ -142,7 +156,7 @@ def budgets(
     groups = [1] * len(shapes) if groups is None else list(map(int, groups))
     sizes = [math.prod(shape) for shape in shapes]
     densities = allocation.densities(paths, shapes, sparsity)
-    real = [density * size for density, size in zip(densities, sizes, strict=True)]
+    real = [exact(density) * size for density, size in zip(densities, sizes, strict=True)]
     total = total_budget(sum(sizes), sparsity)
     low = previous if previous and growing else [0] * len(sizes)
     high = previous if previous and not growing else sizes
@@ -165,36 +179,46 @@ def budgets(
     return whole
 
 
-def _lookup(values: Mapping[str, float], path: str) -> float:
+def pattern_of(text: str) -> re.Pattern[str]:
+    """The compiled pattern of a rule; one line that says what is wrong if there is none."""
+    if not isinstance(text, str):
+        raise TypeError(f"A pattern must be text such as '.*kernel', got {text!r}.")
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise ValueError(f"{text!r} is not a regular expression: {error}.") from None
+
+
+def _lookup(values: Mapping[re.Pattern[str], Fraction], path: str) -> Fraction:
     for pattern, value in values.items():
-        if re.fullmatch(pattern, path):
+        if pattern.fullmatch(path):
             return value
     raise ValueError(f"No explicit sparsity for {path!r}: add a pattern that matches it.")
 
 
-def _scaled(terms: Sequence[Shape], shapes: Sequence[Shape], sparsity: float) -> list[float]:
+def _scaled(terms: Sequence[Shape], shapes: Sequence[Shape], sparsity: float) -> list[Fraction]:
     """Densities ``min(1, eps * sum(term) / prod(term))`` that spend the budget exactly."""
-    raw = [sum(term) / math.prod(term) for term in terms]
+    raw = [Fraction(sum(term), math.prod(term)) for term in terms]
     sizes = [math.prod(shape) for shape in shapes]
+    weights = [density * size for density, size in zip(raw, sizes, strict=True)]
+    budget = (1 - exact(sparsity)) * sum(sizes)
     dense: set[int] = set()
     while len(dense) < len(raw):
         rest = [i for i in range(len(raw)) if i not in dense]
-        spend = (1.0 - sparsity) * sum(sizes) - sum(sizes[i] for i in dense)
-        scale = spend / sum(raw[i] * sizes[i] for i in rest)
+        scale = (budget - sum(sizes[i] for i in dense)) / sum(weights[i] for i in rest)
         largest = max(raw[i] for i in rest)
-        if scale * largest <= 1.0:
-            return [1.0 if i in dense else scale * raw[i] for i in range(len(raw))]
+        if scale * largest <= 1:
+            return [Fraction(1) if i in dense else scale * raw[i] for i in range(len(raw))]
         dense.update(i for i in rest if raw[i] == largest)
-    return [1.0] * len(raw)
+    return [Fraction(1)] * len(raw)
 
 
 def _largest_remainder(
-    real: Sequence[float], low: Sequence[int], high: Sequence[int], total: int
+    real: Sequence[Fraction], low: Sequence[int], high: Sequence[int], total: int
 ) -> list[int]:
     """Integers near ``real`` within bounds that add up to ``total`` (which the bounds allow)."""
     whole = [
-        min(max(math.floor(x + 1e-9), least), most)
-        for x, least, most in zip(real, low, high, strict=True)
+        min(max(math.floor(x), least), most) for x, least, most in zip(real, low, high, strict=True)
     ]
     order = sorted(range(len(real)), key=lambda i: (whole[i] - real[i], i))
     while (missing := total - sum(whole)) != 0:

@@ -42,7 +42,8 @@ def costs(plan: Plan, steps: int, positions: Mapping[str, int] | None = None) ->
     A layer with n active weights costs 2n operations forward, 2n for the gradient of its input and
     2n for that of its active weights. A rewire that does not grow at random needs the gradient of
     all N positions once (Evci et al. 2020, appendix H; there a rewire replaces a training step), an
-    averaged gradient at every step. Selection and element-wise operations are left out.
+    averaged gradient at every step. Selection and element-wise operations are left out. Leaves that
+    share their counts by score are costed as allocated, which matters only if ``positions`` differ.
 
     Args:
         plan: the plan.
@@ -52,8 +53,13 @@ def costs(plan: Plan, steps: int, positions: Mapping[str, int] | None = None) ->
 
     Returns:
         The costs; leaves with fewer than two axes count as bytes only.
+
+    Raises:
+        ValueError: ``positions`` of a leaf that the plan does not have.
     """
     times = positions or {}
+    if strangers := sorted(times.keys() - plan.names.keys()):
+        raise ValueError(f"positions of {strangers[0]!r}: the plan's leaves are {[*plan.names]}.")
     inference = training = dense_inference = 0.0
     stored = parameters = 0
     entries = plan.entries()

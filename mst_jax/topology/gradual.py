@@ -8,10 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from mst_jax.topology import schedules
-from mst_jax.topology.allocation import Allocation
-from mst_jax.topology.regime import Regime, Timing
-from mst_jax.topology.regimes import Sparsity, check_share, fading, resolve, timing_of
+from mst_jax.topology import schedules, scores
+from mst_jax.topology.allocation import Allocation, exact
+from mst_jax.topology.regime import Regime, Sharing, Timing
+from mst_jax.topology.regimes import (
+    Sparsity,
+    check_share,
+    fading,
+    one_of,
+    resolve,
+    timing_of,
+)
 from mst_jax.topology.schedules import Schedule
 
 
@@ -23,13 +30,16 @@ def gradual_magnitude_pruning(
     interval: int = 1000,
     initial: float = 0.0,
     schedule: Callable[[float, float, int, int], Schedule] = schedules.cubic,
+    threshold: str = "leaf",
     allocation: str | Allocation = "er",
     **options: object,
 ) -> Regime:
     """D2S: from dense to sparse, the smallest weights first (Zhu & Gupta 2017).
 
     The project prunes between 0.2 and 0.8 of all updates, every 1000 (``specs/mst-and-mrq.md``
-    §3.6). Pruned weights never return.
+    §3.6). Pruned weights never return. Zhu & Gupta prune every layer to the same sparsity
+    (``allocation="uniform"``); GMP as GraNet's authors run it has one threshold for all layers
+    (``threshold="global"``); by default leaves have Erdős–Rényi budgets, as everywhere here.
 
     Args:
         sparsity: final sparsity, as in :func:`static`.
@@ -38,19 +48,26 @@ def gradual_magnitude_pruning(
         interval: steps between prunes.
         initial: sparsity before ``start``.
         schedule: ``(initial, final, start, end) -> schedule``: ``cubic``, ``linear``, ``cosine``.
-        allocation: as in :func:`static`.
+        threshold: ``leaf``: every leaf is pruned to its own budget; ``global``: one threshold for
+            all leaves of the rule, so that the smallest weights of the module go wherever they
+            are. The module's total is exact either way.
+        allocation: as in :func:`static`; under a global threshold of the first topology only.
         **options: other fields of :class:`Regime`.
 
     Returns:
         The regime.
 
     Raises:
-        ValueError: sparsity out of range, or ``end`` not after ``start``.
+        ValueError: sparsity out of range, ``end`` not after ``start``, or unknown threshold.
     """
     level, allocation = resolve(sparsity, allocation)
     check_share("initial", initial)
+    one_of("threshold", threshold, ("leaf", "global"))
+    if threshold == "global":
+        score = options.get("drop_score", scores.magnitude)
+        options = {"sharing": Sharing(threshold=score, growth="own"), **options}
     return Regime(
-        "gradual_magnitude_pruning",
+        "gradual_magnitude_pruning" + "_global" * (threshold == "global"),
         schedule(initial, level, start, end),
         allocation,
         timing=Timing(interval, start, end),
@@ -68,10 +85,14 @@ def granet(
     initial: float = 0.0,
     drop_fraction: float | Schedule = 0.5,
     final_drop_fraction: float = 0.005,
+    threshold: str = "leaf",
     allocation: str | Allocation = "er",
     **options: object,
 ) -> Regime:
     """GraNet: gradual pruning with prune-and-regrow at every step of it (Liu et al. 2021).
+
+    By default every leaf is pruned to its own budget. The paper prunes by one threshold for all
+    layers; each then drops the same share of what is left to it and regrows as many.
 
     Args:
         sparsity: final sparsity, as in :func:`static`.
@@ -82,7 +103,8 @@ def granet(
         initial: sparsity before ``start``; 0 is dense-to-sparse, 0.5 the paper's sparse start.
         drop_fraction: share of the active weights replaced at ``start``, or a schedule.
         final_drop_fraction: the same at ``end``; half a cosine in between.
-        allocation: as in :func:`static` (the paper prunes globally).
+        threshold: ``leaf`` or, as published, ``global``; see :func:`gradual_magnitude_pruning`.
+        allocation: as in :func:`static`; under a global threshold of the first topology only.
         **options: other fields of :class:`Regime`.
 
     Returns:
@@ -96,6 +118,7 @@ def granet(
         start=start,
         end=end if prune_end is None else prune_end,
         initial=initial,
+        threshold=threshold,
         allocation=allocation,
         **options,
     )
@@ -103,7 +126,8 @@ def granet(
     if not callable(drop):
         check_share("drop_fraction", drop, closed=True)
         drop = schedules.cosine(drop, final_drop_fraction, start, end)
-    return replace(regime, name="granet", timing=Timing(interval, start, end), drop=drop)
+    name = "granet" + "_global" * (threshold == "global")
+    return replace(regime, name=name, timing=Timing(interval, start, end), drop=drop)
 
 
 def gradual_growth(
@@ -159,15 +183,20 @@ def neuroplastic_expansion(
     start: int | None = None,
     prune_share: float = 0.4,
     drop_fraction: float = 0.2,
+    rate: float | Schedule | None = None,
+    prune: str = "magnitude",
+    tau: float = 0.0,
     allocation: str | Allocation = "er",
     **options: object,
 ) -> Regime:
     """Neuroplastic Expansion (Liu et al. 2025): grow with some pruning, then rewire as RigL.
 
-    Starts from the largest initial weights. The growth rate is cosine-annealed to zero at
-    ``growth_end``; of the weights grown at a step, ``prune_share`` are paid for by dropping the
-    smallest ones. Growth is a schedule of counts measured from masks (``specs/mst-and-mrq.md``
-    §3.7); dropping by dormancy would need activations and is not part of it.
+    Starts from the largest initial weights. Of the weights grown at a step, ``prune_share`` are
+    paid for by dropping others. By default the growth rate is cosine-annealed to zero at
+    ``growth_end`` and scaled so that growth ends exactly at ``final``, leaves have Erdős–Rényi
+    budgets throughout, and the smallest weights go; ``rate`` and ``prune`` are the published
+    choices (``specs/mst-and-mrq.md`` §3.7). Experience review, which is about replay, is not part
+    of it.
 
     Args:
         sparsity: initial sparsity, as in :func:`static`.
@@ -178,16 +207,38 @@ def neuroplastic_expansion(
         start: first rewire; ``interval`` by default.
         prune_share: share of the grown weights that replace dropped ones.
         drop_fraction: RigL's drop fraction after ``growth_end``, half a cosine to zero at ``end``.
-        allocation: as in :func:`static`.
+        rate: growth at each rewire as a share of the room that a leaf has between its first count
+            and density ``1 - final``, the same in all leaves; a schedule (the paper anneals it by
+            half a cosine) or a constant (the authors' code: 0.008). Nothing normalises it: leaves
+            that are full stop, and at a low rate ``final`` is never reached.
+        prune: ``magnitude``, or ``dormancy``: the module's drops go to the weights into the least
+            active neurons, whatever the leaf, as published; ``update`` then needs ``activity=``.
+        tau: with ``dormancy``, weights into neurons more active than this share of their layer's
+            mean are never dropped by it; the paper's 0 leaves neurons that are exactly silent, and
+            ``math.inf`` spends every drop.
+        allocation: as in :func:`static`; with ``rate`` of the first topology only.
         **options: other fields of :class:`Regime`.
 
     Returns:
         The regime.
 
     Raises:
-        ValueError: shares out of range, or no rewire before ``end``.
+        ValueError: shares out of range, no rewire before ``end``, or unknown ``prune``.
     """
     check_share("prune_share", prune_share)
+    one_of("prune", prune, ("magnitude", "dormancy"))
+    if not tau >= 0.0:
+        raise ValueError(f"tau must not be negative, got {tau}.")
+    own: dict[str, object] = {"draw": "magnitude"}
+    if rate is not None:
+        if not callable(rate):
+            check_share("rate", rate, closed=True)
+        gross = schedules.as_schedule(rate)
+        own["growth"] = lambda step: (
+            gross(step) * (1.0 - prune_share) if step <= growth_end else 0.0
+        )
+    if prune == "dormancy":
+        own["sharing"] = Sharing(threshold=scores.dormancy, spared=tau, growth="plan")
     regime = gradual_growth(
         sparsity,
         end=growth_end,
@@ -196,16 +247,16 @@ def neuroplastic_expansion(
         final=final,
         schedule=schedules.annealed_rate,
         allocation=allocation,
-        **{"draw": "magnitude", **options},
+        **{**own, **options},
     )
     end = growth_end if end is None else end
     rewiring = fading(drop_fraction, growth_end, max(end, growth_end + 1))
     return replace(
         regime,
-        name="neuroplastic_expansion",
+        name="neuroplastic_expansion" + "_dormancy" * (prune == "dormancy"),
         timing=timing_of(interval, start, end),
         drop=lambda step: rewiring(step) if step > growth_end else 0.0,
-        prune_ratio=prune_share / (1.0 - prune_share),
+        prune_ratio=exact(prune_share) / (1 - exact(prune_share)),
     )
 
 

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 PyTree = Any
@@ -46,11 +47,38 @@ def named_leaves(tree: PyTree, is_leaf: Callable[[PyTree], bool] | None = None) 
 
     Returns:
         ``{path: leaf}``.
+
+    Raises:
+        ValueError: two leaves have the same path, as in ``{"a/b": x, "a": {"b": y}}``.
     """
-    return {
-        path_of(path): leaf
-        for path, leaf in jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_leaf)[0]
-    }
+    named: dict[str, Any] = {}
+    for key_path, leaf in jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_leaf)[0]:
+        path = path_of(key_path)
+        if path in named:
+            raise ValueError(f"Two leaves of this tree are called {path!r}: rename one of them.")
+        named[path] = leaf
+    return named
+
+
+def require_same_leaves(what: str, tree: PyTree, params: PyTree) -> None:
+    """Raises ``ValueError``, naming the first odd leaf, unless a tree has the parameters' shapes.
+
+    Args:
+        what: the tree's name in the message.
+        tree: the tree.
+        params: parameter tree.
+    """
+    given, wanted = (
+        {path: np.shape(leaf) for path, leaf in named_leaves(t, is_leaf=is_sentinel).items()}
+        for t in (tree, params)
+    )
+    if given == wanted:
+        return
+    path = next(path for path in [*wanted, *given] if given.get(path) != wanted.get(path))
+    raise ValueError(
+        f"The {what} are not those of these parameters: {path!r} has shape "
+        f"{given.get(path, 'none')} there and {wanted.get(path, 'none')} in the parameters."
+    )
 
 
 def inside(mask: PyTree, value: jax.Array, other: jax.Array | None = None) -> jax.Array:
@@ -109,6 +137,34 @@ def apply(masks: PyTree, params: PyTree) -> PyTree:
     return jax.tree.map(lambda p, m: inside(m, p), params, expand(masks, params))
 
 
+def apply_updates(params: PyTree, updates: PyTree, masks: PyTree) -> PyTree:
+    """Parameters after an update, exactly zero outside their masks whatever happened before.
+
+    ``optax.apply_updates`` adds, and :func:`~mst_jax.topology.sparse` returns ``-p`` outside the
+    mask: zero for every finite ``p``, but a weight that is NaN or infinite when it is dropped would
+    stay so. This selects. Dense leaves are updated as by optax.
+
+    Args:
+        params: parameter tree (any leading axes, if the masks have them too).
+        updates: tree like ``params``, from ``tx.update``.
+        masks: mask tree after that update, ``topology.masks(opt_state)``.
+
+    Returns:
+        Tree like ``params``.
+
+    Raises:
+        ValueError: updates or masks are not those of these parameters.
+    """
+    require_same_leaves("updates", updates, params)
+
+    def one(moved: jax.Array, mask: PyTree) -> jax.Array:
+        # Where it is zero already it may stay. A select on the mask alone would be folded into that
+        # of the update, and the sum then be rounded in another way (as a fused multiply-add).
+        return moved if is_sentinel(mask) else jnp.where(mask | (moved == 0), moved, 0)
+
+    return jax.tree.map(one, optax.apply_updates(params, updates), expand(masks, params))
+
+
 def expand(masks: PyTree, params: PyTree) -> PyTree:
     """A mask tree with exactly the structure of the parameters.
 
@@ -122,12 +178,19 @@ def expand(masks: PyTree, params: PyTree) -> PyTree:
         Mask tree with a mask or :class:`DenseLeaf` at every parameter.
 
     Raises:
-        ValueError: a mask belongs to no parameter.
+        ValueError: a mask belongs to no parameter, or to one of another shape.
     """
     named = named_leaves(masks)
 
-    def pick(path: tuple[Any, ...], _: jax.Array) -> PyTree:
-        return named.pop(path_of(path), DenseLeaf())
+    def pick(path: tuple[Any, ...], param: jax.Array) -> PyTree:
+        name = path_of(path)
+        mask = named.pop(name, DenseLeaf())
+        if not is_sentinel(mask) and mask.shape != np.shape(param):
+            raise ValueError(
+                f"{name!r} has shape {np.shape(param)} and its mask {mask.shape}: not the same "
+                f"network, or not the same seeds."
+            )
+        return mask
 
     full = jax.tree_util.tree_map_with_path(pick, params)
     if named:
@@ -193,7 +256,11 @@ def overlap(masks: PyTree, others: PyTree) -> jax.Array:
 
     Returns:
         float32 scalar in [0, 1]; 1 if nothing is masked.
+
+    Raises:
+        ValueError: the trees have other leaves or shapes.
     """
+    require_same_leaves("other masks", others, masks)
     both = count(jax.tree.map(jnp.logical_and, masks, others))
     either = count(jax.tree.map(jnp.logical_or, masks, others))
     return jnp.where(either > 0, both / jnp.maximum(either, 1), 1.0).astype(jnp.float32)

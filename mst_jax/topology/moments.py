@@ -1,8 +1,9 @@
 """What becomes of the inner optimizer's per-weight slots (moments) of weights that come and go.
 
-Works for any optax optimizer: ``optax.tree_map_params`` finds the slots, and a fresh ``inner.init``
-says what they hold for a new weight (zero for Adam's moments, the initial accumulator for Adagrad,
-the weight itself for schedule-free's ``z``).
+Works for any optax optimizer: ``optax.tree_map_params`` finds the slots (or, where it fails, the
+parameters' tree structure does), and a fresh ``inner.init`` says what they hold for a new weight
+(zero for Adam's moments, the initial accumulator for Adagrad, the weight itself for schedule-free's
+``z``).
 """
 
 from __future__ import annotations
@@ -109,7 +110,8 @@ def confined(
         masks: mask tree.
 
     Returns:
-        State of the same structure. Factored slots, whose shape is not the weight's, are kept.
+        State of the same structure. A slot may have leading axes of its own (L-BFGS's history);
+        factored slots, whose shape is another, are kept.
     """
     fresh = inner.init(params)
     everywhere = policy.name != "keep"
@@ -117,23 +119,24 @@ def confined(
     moves = fresh if everywhere else jax.jvp(inner.init, (params,), (_ones(params),))[1]
 
     def one(slot: PyTree, new: PyTree, mask: PyTree, move: PyTree) -> PyTree:
-        if is_sentinel(mask) or mask.shape != jnp.shape(slot):
+        if is_sentinel(mask) or mask.shape != jnp.shape(slot)[-mask.ndim :]:
             return slot
+        mask = jnp.broadcast_to(mask, jnp.shape(slot))
         return inside(mask if everywhere else mask | (move == 0), slot, new)
 
     return jax.tree.map(one, state, fresh, _at_slots(inner, state, masks), moves)
 
 
-def young(shapes: Mapping[str, tuple[int, ...]]) -> Ages:
+def young(weights: Mapping[str, jax.Array]) -> Ages:
     """Ages at the start: every weight counts as old, its moments being as old as the optimizer.
 
     Args:
-        shapes: path -> shape of the leaves that may grow.
+        weights: path -> leaf that may grow.
 
     Returns:
         The ages.
     """
-    leaves = {path: jnp.full(shape, _OLD, jnp.uint16) for path, shape in shapes.items()}
+    leaves = {path: jnp.full_like(leaf, _OLD, jnp.uint16) for path, leaf in weights.items()}
     return Ages(jnp.zeros((), jnp.int32), leaves)
 
 
@@ -191,11 +194,30 @@ def _ones(params: PyTree) -> PyTree:
 def _at_slots(inner: optax.GradientTransformation, state: PyTree, tree: PyTree) -> PyTree:
     """Tree like the optimizer's state with, at every slot, its weight's leaf of ``tree``."""
     nothing = optax.MaskedNode()
-    return optax.tree_map_params(
-        inner,
-        lambda slot, leaf: slot if is_sentinel(slot) else leaf,
-        state,
-        tree,
-        transform_non_params=lambda _: nothing,
-        is_leaf=is_sentinel,
-    )
+
+    def leaf_of(slot: PyTree, leaf: PyTree) -> PyTree:
+        return slot if is_sentinel(slot) else leaf
+
+    try:
+        return optax.tree_map_params(
+            inner,
+            leaf_of,
+            state,
+            tree,
+            transform_non_params=lambda _: nothing,
+            is_leaf=is_sentinel,
+        )
+    # optax gives `init` a placeholder for the parameters; L-BFGS, SM3 and flatten look inside it,
+    # each failing in its own way. Their slots are found as subtrees that look like the parameters.
+    except Exception:
+        like = jax.tree.structure(tree, is_leaf=is_sentinel)
+
+        def is_copy(node: PyTree) -> bool:
+            return jax.tree.structure(node, is_leaf=is_sentinel) == like
+
+        def at(node: PyTree) -> PyTree:
+            if not is_copy(node):
+                return nothing
+            return jax.tree.map(leaf_of, node, tree, is_leaf=is_sentinel)
+
+        return jax.tree.map(at, state, is_leaf=is_copy)

@@ -1,7 +1,8 @@
 """Plans: rules (path pattern -> regime) resolved against a parameter tree, in host integers.
 
 A plan knows, for every masked leaf and every topology update, how many weights to keep and how many
-to have afterwards. It touches no device.
+to have afterwards; where scores decide what each leaf has, it knows so for all of them together. It
+touches no device.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import difflib
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import NamedTuple
 
 import jax
@@ -18,7 +20,8 @@ import numpy as np
 
 from mst_jax.topology import allocation as allocations
 from mst_jax.topology.mask_tree import PyTree, named_leaves
-from mst_jax.topology.regime import Regime, Timing
+from mst_jax.topology.regime import Regime, Sharing, Timing
+from mst_jax.topology.structures import Structure
 from mst_jax.topology.tables import TextTable
 
 
@@ -36,6 +39,22 @@ class Table(NamedTuple):
     target: np.ndarray | jax.Array
 
 
+class Totals(NamedTuple):
+    """Counts of one rule whose leaves share them by score at each rewire.
+
+    Attributes:
+        threshold: int32 ``[updates + 1]``, active weights of all leaves that survive the threshold.
+        keep: int32 ``[updates + 1]``, active weights that survive the drops.
+        target: int32 ``[updates + 1, leaves]``: row 0 is the initial topology; of the others the
+            sum is what all leaves have afterwards, and a column what a leaf has only if
+            ``Sharing.growth`` is ``plan`` (else what its allocation would give it).
+    """
+
+    threshold: np.ndarray | jax.Array
+    keep: np.ndarray | jax.Array
+    target: np.ndarray | jax.Array
+
+
 @dataclass(frozen=True)
 class Entry:
     """One leaf of a plan.
@@ -43,21 +62,26 @@ class Entry:
     Attributes:
         path: name of the leaf.
         shape: its shape.
-        regime: the regime of its rule; None if the leaf is dense.
+        regime: the regime of its rule, unstructured where its structure does not fit the leaf.
         drops: whether any update may drop weights.
         grows: whether any update may grow weights.
+        note: what the printed plan says about its structure.
     """
 
     path: str
     shape: tuple[int, ...]
-    regime: Regime | None = None
+    regime: Regime
     drops: bool = False
     grows: bool = False
+    note: str = ""
+
+
+Block = tuple[Timing | None, list[Entry], Table | Totals]  # what one rule adds to a plan
 
 
 @dataclass(frozen=True)
 class Group:
-    """Leaves that share a timing, hence one conditional.
+    """Leaves that share a timing, hence one conditional; the leaves of one rule, if they share.
 
     Attributes:
         timing: when they are rewired; None never.
@@ -67,7 +91,12 @@ class Group:
 
     timing: Timing | None
     entries: tuple[Entry, ...]
-    table: Table
+    table: Table | Totals
+
+    @property
+    def sharing(self) -> Sharing | None:
+        """How the leaves share their counts by score; None where the plan has every leaf's."""
+        return self.entries[0].regime.sharing if isinstance(self.table, Totals) else None
 
 
 @dataclass(frozen=True)
@@ -85,9 +114,14 @@ class Plan:
     names: Mapping[str, str]
 
     @property
-    def tables(self) -> tuple[Table, ...]:
+    def tables(self) -> tuple[Table | Totals, ...]:
         """Counts of every group, as ``init`` takes them."""
         return tuple(group.table for group in self.groups)
+
+    @property
+    def reads_activity(self) -> bool:
+        """Whether ``update`` must be given the activity of neurons."""
+        return any(entry.regime.reads_activity for g in self.groups for entry in g.entries)
 
     def entries(self) -> dict[str, tuple[int, int, Entry]]:
         """Masked leaves: path -> (group, column, entry)."""
@@ -108,14 +142,21 @@ class Plan:
         """Table of leaf, shape, regime, density and non-zeros (first -> last where they change)."""
         entries, rows, totals = self.entries(), [], np.zeros(3, np.int64)
         for path, name in self.names.items():
+            by_score = False
             if path in entries:
                 g, column, entry = entries[path]
                 counts, shape = self.groups[g].table.target[[0, -1], column], entry.shape
+                name += entry.note
+                sharing = self.groups[g].sharing
+                by_score = sharing is not None and sharing.growth != "plan"
             else:
                 shape = self.dense[path]
                 counts = np.full(2, math.prod(shape))
             totals += [*counts, math.prod(shape)]
-            rows.append((path, str(shape), name, *_span(counts, math.prod(shape))))
+            cells = _span(counts[[0, 0]] if by_score else counts, math.prod(shape))
+            if by_score:
+                cells = tuple(f"{cell} -> by score" for cell in cells)
+            rows.append((path, str(shape), name, *cells))
         rows.append(("total", "", "", *_span(totals[:2], totals[2])))
         return TextTable(("leaf", "shape", "regime", "density", "non-zeros"), rows, left=3)
 
@@ -133,37 +174,48 @@ def plan(params: PyTree, rules: Mapping[str, Regime]) -> Plan:
         The plan.
 
     Raises:
-        ValueError: a pattern matches no path, or a request cannot be met.
+        TypeError: rules that are not a mapping from patterns to regimes.
+        ValueError: a pattern matches no path or is no regular expression, two leaves have one path,
+            or a request cannot be met.
     """
+    _require_rules(rules)
     shapes = {path: tuple(np.shape(leaf)) for path, leaf in named_leaves(params).items()}
     owners = _owners(list(shapes), rules)
     names = dict.fromkeys(shapes, "dense")
-    blocks: list[tuple[Timing | None, list[Entry], Table]] = []
+    blocks: list[Block] = []
     for pattern, regime in rules.items():
         matched = [path for path in shapes if owners.get(path) == pattern]
         paths = _eligible(matched, shapes, regime)
         if regime.sparsity is None or not paths:
             continue
         names |= dict.fromkeys(paths, regime.name)
-        counts = _counts(paths, [shapes[path] for path in paths], regime)
-        before = np.concatenate([counts.target[:1], counts.target[:-1]])
-        entries = [
-            Entry(
-                path,
-                shapes[path],
-                regime,
-                drops=bool((counts.keep[1:, i] < before[1:, i]).any()),
-                grows=bool((counts.keep[1:, i] < counts.target[1:, i]).any()),
-            )
-            for i, path in enumerate(paths)
-        ]
+        own = {path: shapes[path] for path in paths}
+        regimes = _fitted(pattern, regime, own)
+        counts = _totals(regime, own) if regime.sharing else _counts(regime, own, regimes)
+        entries = _entries(regime, own, regimes, counts)
         blocks.append((regime.timing, entries, counts))
     masked = {entry.path for _, entries, _ in blocks for entry in entries}
     return Plan(
         dense={path: shape for path, shape in shapes.items() if path not in masked},
-        groups=tuple(_group(timing, blocks) for timing in dict.fromkeys(b[0] for b in blocks)),
+        groups=_groups(blocks),
         names=names,
     )
+
+
+def _require_rules(rules: Mapping[str, Regime]) -> None:
+    """Raises in one line unless the rules are a mapping from patterns to regimes."""
+    if not isinstance(rules, Mapping):
+        raise TypeError(
+            f"rules must be a mapping {{pattern: regime}}, got a {type(rules).__name__}; its order "
+            f"decides, as that of a dict does."
+        )
+    for pattern, regime in rules.items():
+        allocations.pattern_of(pattern)
+        if not isinstance(regime, Regime):
+            raise TypeError(
+                f"The regime of rule {pattern!r} must be made by a call such as "
+                f"topology.static(0.5), got {regime!r}."
+            )
 
 
 def _owners(paths: Sequence[str], rules: Mapping[str, Regime]) -> dict[str, str]:
@@ -185,7 +237,7 @@ def _eligible(
     paths: Sequence[str], shapes: Mapping[str, tuple[int, ...]], regime: Regime
 ) -> list[str]:
     axes = 2 if regime.leaves == "kernels" else 1
-    chosen = [path for path in paths if len(shapes[path]) >= axes]
+    chosen = [path for path in paths if len(shapes[path]) >= axes and math.prod(shapes[path])]
     natural = sorted(chosen, key=_natural)
     skipped = natural[: int(regime.dense_first)] + natural[-1:] * int(regime.dense_last)
     return [path for path in chosen if path not in skipped]
@@ -197,20 +249,114 @@ def _natural(path: str) -> list[int | str]:
     return [int(part) if i % 2 else part for i, part in enumerate(parts)]
 
 
-def _counts(paths: list[str], shapes: list[tuple[int, ...]], regime: Regime) -> Table:
-    """Keep and target counts of every update, float64 and integers only."""
+def _fitted(
+    pattern: str, regime: Regime, shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, Regime]:
+    """Path -> the regime, without its structure where that does not fit the leaf."""
+    structure = regime.structure
+    if not any(map(structure.fits, shapes.values())):
+        path, shape = next(iter(shapes.items()))
+        raise ValueError(
+            f"The structure {structure.name} fits no leaf of rule {pattern!r}, for example "
+            f"{path!r} of shape {shape}: choose another structure."
+        )
+    loose = replace(regime, structure=Structure())
+    return {path: regime if structure.fits(shape) else loose for path, shape in shapes.items()}
+
+
+def _note(wanted: Structure, used: Structure) -> str:
+    if wanted == Structure():
+        return ""
+    return f" ({used.name})" if used == wanted else f" ({used.name}: {wanted.name} does not fit)"
+
+
+def _counts(
+    regime: Regime, shapes: Mapping[str, tuple[int, ...]], regimes: Mapping[str, Regime]
+) -> Table:
+    """Keep and target counts of every update, exact.
+
+    Targets are multiples of a leaf's groups. What survives is not: where groups are small, some of
+    them lose one entry more than others, so that N:M topologies move too.
+    """
     steps = [0, *(regime.timing.steps if regime.timing else ())]
-    groups = np.array([regime.structure.groups(shape) for shape in shapes])
-    sizes = np.array([math.prod(shape) for shape in shapes])
-    target = _targets(paths, shapes, regime, steps, groups.tolist())
+    groups = [regimes[path].structure.groups(shape) for path, shape in shapes.items()]
+    sizes = np.array([math.prod(shape) for shape in shapes.values()])
+    target = _targets(list(shapes), list(shapes.values()), regime, steps, groups)
     keep = target.copy()
     for row, step in enumerate(steps[1:], start=1):
         base = np.minimum(target[row - 1], target[row])
         growth = target[row] - base
-        drop = np.floor(regime.drop(step) * base) + np.floor(regime.prune_ratio * growth)
-        drop = np.where(target[row] == sizes, 0, np.minimum(drop, base))
-        keep[row] = base - drop // groups * groups
+        drop = _parts(_drop(regime, step), base) + _parts(regime.prune_ratio, growth)
+        keep[row] = base - np.where(target[row] == sizes, 0, np.minimum(drop, base))
     return Table(keep.astype(np.int32), target.astype(np.int32))
+
+
+def _totals(regime: Regime, shapes: Mapping[str, tuple[int, ...]]) -> Totals:
+    """Counts of all leaves together, for every update; exact decimals and integers only."""
+    steps = [0, *regime.timing.steps]
+    size = sum(math.prod(shape) for shape in shapes.values())
+    target = _targets(list(shapes), list(shapes.values()), regime, steps, [1] * len(shapes))
+    sums = target.sum(axis=1).tolist()
+    threshold, keep = [sums[0]], [sums[0]]
+    for step, old, new in zip(steps[1:], sums[:-1], sums[1:], strict=True):
+        if new > old and regime.sharing.growth == "own":
+            raise ValueError(
+                f"{regime.name} regrows what it drops and cannot grow from {old} to {new} weights: "
+                f"let the final sparsity be the larger one."
+            )
+        base = min(old, new)
+        by_threshold = min(_part(regime.prune_ratio, new - base), base)
+        dropped = 0 if new == size else _part(_drop(regime, step), base)
+        threshold.append(base - by_threshold)
+        keep.append(base - min(by_threshold + dropped, base))
+    return Totals(*(np.array(x, np.int32) for x in (threshold, keep)), target.astype(np.int32))
+
+
+def _entries(
+    wanted: Regime,
+    shapes: Mapping[str, tuple[int, ...]],
+    regimes: Mapping[str, Regime],
+    counts: Table | Totals,
+) -> list[Entry]:
+    """The leaves of a rule, and whether any update drops or grows some of their weights."""
+    before = np.concatenate([counts.target[:1], counts.target[:-1]])
+    after = counts.target
+    if isinstance(counts, Totals):
+        before, after = (x.sum(axis=1) for x in (before, after))
+    drops = np.broadcast_to((counts.keep[1:] < before[1:]).any(axis=0), len(shapes))
+    grows = np.broadcast_to((counts.keep[1:] < after[1:]).any(axis=0), len(shapes))
+    return [
+        Entry(
+            path,
+            shape,
+            regimes[path],
+            drops=bool(drops[i]),
+            grows=bool(grows[i]),
+            note=_note(wanted.structure, regimes[path].structure),
+        )
+        for i, (path, shape) in enumerate(shapes.items())
+    ]
+
+
+def _drop(regime: Regime, step: int) -> float:
+    """The regime's drop fraction at a step."""
+    share = regime.drop(step)
+    if not 0.0 <= share <= 1.0:
+        raise ValueError(
+            f"The drop fraction of {regime.name} must be in [0, 1], got {share} at step {step}."
+        )
+    return share
+
+
+def _part(share: float | Fraction, count: int) -> int:
+    """Whole part of a share of a count, exact in decimals: 0.29 of 100 is 29."""
+    share = allocations.exact(share)
+    return share.numerator * int(count) // share.denominator
+
+
+def _parts(share: float | Fraction, counts: np.ndarray) -> np.ndarray:
+    """`_part` of each count, int64."""
+    return np.array([_part(share, count) for count in counts.tolist()], np.int64)
 
 
 def _targets(
@@ -221,6 +367,8 @@ def _targets(
     groups: list[int],
 ) -> np.ndarray:
     """Budgets after every update, int64 ``[updates + 1, leaves]``."""
+    if regime.growth is not None:
+        return _grown(paths, shapes, regime, steps, groups)
     levels = [float(regime.sparsity(step)) for step in steps]
     if regime.timing is not None:
         # The last update completes the schedule even if the interval does not divide its length.
@@ -237,20 +385,42 @@ def _targets(
     return np.array(rows, np.int64)
 
 
-def _group(
-    timing: Timing | None, blocks: Sequence[tuple[Timing | None, list[Entry], Table]]
-) -> Group:
-    mine = [(entries, counts) for when, entries, counts in blocks if when == timing]
-    return Group(
-        timing,
-        tuple(entry for entries, _ in mine for entry in entries),
-        Table(
-            *(
-                np.concatenate(columns, axis=1)
-                for columns in zip(*(c for _, c in mine), strict=True)
-            )
-        ),
+def _grown(
+    paths: list[str],
+    shapes: list[tuple[int, ...]],
+    regime: Regime,
+    steps: list[int],
+    groups: list[int],
+) -> np.ndarray:
+    """Budgets that begin as allocated and grow at the regime's own rate, to the same density."""
+    first = allocations.budgets(regime.allocation, paths, shapes, float(regime.sparsity(0)), groups)
+    final = float(regime.sparsity(regime.timing.end))
+    ends = [allocations.total_budget(math.prod(shape), final) for shape in shapes]
+    ways = [max(end - n, 0) for end, n in zip(ends, first, strict=True)]
+    rows, gone = [first], Fraction(0)
+    for step in steps[1:]:
+        # The sum is rounded, not every step: at a low rate the steps of a small leaf are below one.
+        gone = min(gone + allocations.exact(regime.growth(step)), Fraction(1))
+        rows.append([n + math.floor(gone * way) for n, way in zip(first, ways, strict=True)])
+    return np.array(rows, np.int64)
+
+
+def _groups(blocks: Sequence[Block]) -> tuple[Group, ...]:
+    """The blocks joined by timing; a rule whose leaves share its counts stays by itself."""
+    keys = [(i if isinstance(b[2], Totals) else None, b[0]) for i, b in enumerate(blocks)]
+    return tuple(
+        _group(key[1], [block for own, block in zip(keys, blocks, strict=True) if own == key])
+        for key in dict.fromkeys(keys)
     )
+
+
+def _group(timing: Timing | None, blocks: Sequence[Block]) -> Group:
+    entries = tuple(entry for _, own, _ in blocks for entry in own)
+    tables = [table for _, _, table in blocks]
+    if isinstance(tables[0], Totals):
+        return Group(timing, entries, tables[0])
+    columns = zip(*tables, strict=True)
+    return Group(timing, entries, Table(*(np.concatenate(own, axis=1) for own in columns)))
 
 
 def _span(counts: np.ndarray, size: int) -> tuple[str, str]:

@@ -6,12 +6,17 @@ Every ``interval`` steps, leaf by leaf, with integers computed on the host::
     grow = top(n_target - n_keep | not kept, by grow_score)
 
 A regime says how ``n_keep`` and ``n_target`` come about (sparsity and drop-fraction schedules,
-allocation), when (interval, start, end) and by which scores. Defaults: ``specs/mst-and-mrq.md`` §3.
+allocation), when (interval, start, end) and by which scores. With a :class:`Sharing` the plan fixes
+the counts of all leaves together, and scores decide each leaf's at the rewire. Defaults:
+``specs/mst-and-mrq.md`` §3.
 """
 
 from __future__ import annotations
 
+import math
+import operator
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 from mst_jax.topology import allocation as allocations
 from mst_jax.topology import schedules, scores
@@ -36,6 +41,12 @@ class Timing:
     end: int
 
     def __post_init__(self) -> None:
+        for name in ("interval", "start", "end"):
+            value = getattr(self, name)
+            try:
+                operator.index(value)
+            except TypeError:
+                raise TypeError(f"{name} must be a whole number of steps, got {value!r}.") from None
         if self.interval < 1 or self.start < 0:
             raise ValueError(f"interval must be >= 1 and start >= 0, got {self}.")
         if self.end < self.start:
@@ -48,6 +59,34 @@ class Timing:
     def steps(self) -> range:
         """All steps at which a rewire happens."""
         return range(self.start, self.end + 1, self.interval)
+
+
+_EXAMPLE = {"allocation": "uniform()", "structure": "n_of_m(4)"}
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """How the leaves of a rule share its counts, where scores decide at each rewire.
+
+    The counts of all leaves together are exact; a leaf's follow from the scores. First the weights
+    below one threshold go, then every leaf drops the same share, then weights grow.
+
+    Attributes:
+        threshold: score by which all active weights of the rule are compared; the largest survive.
+            None: no threshold.
+        spared: what scores above it survives, however many weights the plan would drop.
+        growth: ``own``: every leaf regrows as many as it has just dropped; ``score``: leaves get
+            shares in proportion to the mean grow score of their active weights; ``plan``: every
+            leaf's count is the plan's.
+    """
+
+    threshold: Score | None = None
+    spared: float = math.inf
+    growth: str = "own"
+
+    def __post_init__(self) -> None:
+        if self.growth not in ("own", "score", "plan"):
+            raise ValueError(f"growth must be own, score or plan, got {self.growth!r}.")
 
 
 @dataclass(frozen=True)
@@ -64,6 +103,11 @@ class Regime:
         drop_score: the active weights with the largest are kept.
         grow_score: the inactive positions with the largest are grown.
         average: decay of the gradient average that scores may read; None keeps no average.
+        average_square: the same for the average of squared gradients.
+        by_sign: drop the same share of the positive and of the negative weights of a leaf.
+        growth: net growth at a step, as a share of each leaf's way from its first count to the
+            final sparsity, the same in every leaf; None: the sparsity schedule says how many.
+        sharing: how leaves share the rule's counts by score; None: the plan has every leaf's.
         structure: which entries compete.
         draw: initial mask: ``random``, ``magnitude`` (largest initial weights) or ``bernoulli``
             (independent entries, so counts hold only on average; static regimes only).
@@ -77,10 +121,14 @@ class Regime:
     allocation: Allocation = field(default_factory=allocations.erdos_renyi)
     timing: Timing | None = None
     drop: Schedule = field(default_factory=lambda: schedules.constant(0.0))
-    prune_ratio: float = 0.0
+    prune_ratio: float | Fraction = 0.0
     drop_score: Score = scores.magnitude
     grow_score: Score = scores.gradient
     average: float | None = None
+    average_square: float | None = None
+    by_sign: bool = False
+    growth: Schedule | None = None
+    sharing: Sharing | None = None
     structure: Structure = field(default_factory=Structure)
     draw: str = "random"
     leaves: str = "kernels"
@@ -88,13 +136,46 @@ class Regime:
     dense_last: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("sparsity", "drop"):
+            value = getattr(self, name)
+            if value is not None and not callable(value):
+                raise TypeError(
+                    f"{name} must be a schedule, step -> number, such as "
+                    f"topology.schedules.constant({value!r}); got {value!r}."
+                )
+        for name, kind in (("allocation", Allocation), ("structure", Structure)):
+            if not isinstance(getattr(self, name), kind):
+                raise TypeError(
+                    f"{name} must be made by a call such as topology.{_EXAMPLE[name]}, got "
+                    f"{getattr(self, name)!r}."
+                )
         if self.draw not in ("random", "magnitude", "bernoulli"):
             raise ValueError(f"draw must be random, magnitude or bernoulli, got {self.draw!r}.")
         if self.leaves not in ("kernels", "all"):
             raise ValueError(f"leaves must be 'kernels' or 'all', got {self.leaves!r}.")
-        if scores.average_gradient in (self.drop_score, self.grow_score) and self.average is None:
+        if self._reads(scores.average_gradient, scores.adam_gradient) and self.average is None:
             raise ValueError("average_gradient needs average=, the decay of the average (say 0.9).")
-        if self.average is not None and not 0.0 <= self.average < 1.0:
-            raise ValueError(f"average must be a decay in [0, 1), got {self.average}.")
+        if self._reads(scores.adam_gradient) and self.average_square is None:
+            raise ValueError("adam_gradient needs average_square=, a decay (say 0.999).")
+        for name in ("average", "average_square"):
+            decay = getattr(self, name)
+            if decay is not None and not 0.0 <= decay < 1.0:
+                raise ValueError(f"{name} must be a decay in [0, 1), got {decay}.")
+        if (self.by_sign or self.sharing) and self.structure != Structure():
+            what = "by_sign" if self.by_sign else "sharing"
+            raise ValueError(
+                f"{what} counts single weights and takes no structure; got {self.structure.name}."
+            )
+        if self.sharing and self.timing is None:
+            raise ValueError("sharing decides counts at rewires, so the regime needs a timing.")
         if self.draw == "bernoulli" and self.timing is not None:
             raise ValueError("Bernoulli masks have no exact counts: only static regimes take them.")
+
+    @property
+    def reads_activity(self) -> bool:
+        """Whether rewires need the activity of neurons, which ``update`` must then be given."""
+        return self._reads(scores.dormancy)
+
+    def _reads(self, *wanted: Score) -> bool:
+        threshold = self.sharing.threshold if self.sharing else None
+        return any(score in wanted for score in (self.drop_score, self.grow_score, threshold))

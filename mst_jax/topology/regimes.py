@@ -6,13 +6,14 @@ is in ``specs/mst-and-mrq.md`` §3; steps are optimizer steps of the module thro
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Mapping
 from dataclasses import replace
 
 from mst_jax.topology import allocation as allocations
 from mst_jax.topology import schedules, scores
 from mst_jax.topology.allocation import Allocation
-from mst_jax.topology.regime import Regime, Timing
+from mst_jax.topology.regime import Regime, Sharing, Timing
 from mst_jax.topology.schedules import Schedule
 
 Sparsity = float | Mapping[str, float]
@@ -66,12 +67,15 @@ def set(
     interval: int = 100,
     start: int | None = None,
     drop_fraction: float | Schedule = 0.3,
+    by_sign: bool = False,
     allocation: str | Allocation = "er",
     **options: object,
 ) -> Regime:
     """SET: drop the smallest weights, grow at random (Mocanu et al. 2018, Nature Communications).
 
-    The drop fraction is constant, as published; pass a schedule for another.
+    The drop fraction is constant, as published; pass a schedule for another. By default the
+    smallest ``|w|`` of a leaf go; the paper takes the smallest positive and the largest negative
+    weights, a share of each.
 
     Args:
         sparsity: as in :func:`static`.
@@ -79,6 +83,7 @@ def set(
         interval: optimizer steps between rewires (published: an epoch).
         start: first rewire; ``interval`` by default.
         drop_fraction: share of active weights replaced at a rewire, or a schedule.
+        by_sign: drop the same share of positive and of negative weights, as published.
         allocation: as in :func:`static`.
         **options: other fields of :class:`Regime`.
 
@@ -90,11 +95,12 @@ def set(
     """
     level, allocation = resolve(sparsity, allocation)
     return Regime(
-        "set",
+        "set_by_sign" if by_sign else "set",
         schedules.constant(level),
         allocation,
         timing=timing_of(interval, start, end),
         drop=_share(drop_fraction),
+        by_sign=by_sign,
         **{"grow_score": scores.random, **options},
     )
 
@@ -148,14 +154,16 @@ def snfs(
     interval: int = 100,
     start: int | None = None,
     drop_fraction: float | Schedule = 0.3,
+    redistribute: bool = False,
+    adam: bool = False,
     allocation: str | Allocation = "er",
     **options: object,
 ) -> Regime:
     """SNFS: as RigL, but grow where the *averaged* dense gradient is largest.
 
-    Dettmers & Zettlemoyer 2019. Budgets stay with their leaves; the paper's redistribution among
-    layers is not part of it (nor of RigL's reference code). With noisy gradients, as in RL, the
-    average is also a sensible growth score for RigL.
+    Dettmers & Zettlemoyer 2019. By default budgets stay with their leaves (as in RigL's reference
+    code, so that RigL and SNFS differ in the growth score alone); the paper redistributes them.
+    With noisy gradients, as in RL, the average is also a sensible growth score for RigL.
 
     Args:
         sparsity: as in :func:`static`.
@@ -164,7 +172,11 @@ def snfs(
         interval: steps between rewires.
         start: first rewire; ``interval`` by default.
         drop_fraction: share of active weights replaced at step 0 (cosine to zero), or a schedule.
-        allocation: as in :func:`static`.
+        redistribute: share what is regrown among leaves in proportion to the mean averaged
+            gradient of their active weights, as published; the module's total stays exact.
+        adam: score by ``m / (sqrt(v) + 1e-8)``, v an average (0.999) of squared dense gradients, as
+            the authors' code does under Adam; one more float32 per masked weight.
+        allocation: as in :func:`static`; with ``redistribute`` of the first topology only.
         **options: other fields of :class:`Regime`.
 
     Returns:
@@ -173,7 +185,11 @@ def snfs(
     Raises:
         ValueError: sparsity, momentum or drop fraction out of range, or no rewire before ``end``.
     """
-    options = {"grow_score": scores.average_gradient, "average": momentum, **options}
+    own = {"grow_score": scores.average_gradient, "average": momentum}
+    if adam:
+        own |= {"grow_score": scores.adam_gradient, "average_square": 0.999}
+    if redistribute:
+        own |= {"sharing": Sharing(growth="score")}
     regime = rigl(
         sparsity,
         end=end,
@@ -181,9 +197,9 @@ def snfs(
         start=start,
         drop_fraction=drop_fraction,
         allocation=allocation,
-        **options,
+        **{**own, **options},
     )
-    return replace(regime, name="snfs")
+    return replace(regime, name="snfs" + "_redistributed" * redistribute + "_adam" * adam)
 
 
 def resolve(sparsity: Sparsity, allocation: str | Allocation) -> tuple[float, Allocation]:
@@ -216,6 +232,14 @@ def fading(value: float | Schedule, start: int, end: int) -> Schedule:
 
 
 def check_share(what: str, value: float, closed: bool = False) -> None:
-    """Raises ``ValueError`` unless the value is in [0, 1), or [0, 1] if closed."""
+    """Raises unless the value is a number in [0, 1), or [0, 1] if closed."""
+    if not isinstance(value, numbers.Real):
+        raise TypeError(f"{what} must be a number, got {value!r}.")
     if not (0.0 <= value < 1.0 or (closed and value == 1.0)):
         raise ValueError(f"{what} must be in [0, 1{']' if closed else ')'}, got {value}.")
+
+
+def one_of(what: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raises ``ValueError`` unless the value is one of the choices."""
+    if value not in choices:
+        raise ValueError(f"{what} must be {' or '.join(choices)}, got {value!r}.")

@@ -8,10 +8,11 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
-from mst_jax.topology.planning import Entry, Group, Table
+from mst_jax.topology.planning import Entry, Group, Table, Totals
 from mst_jax.topology.regime import Regime, Timing
 from mst_jax.topology.scores import Leaf
-from mst_jax.topology.selection import top_k
+from mst_jax.topology.selection import top_k, unsharded
+from mst_jax.topology.shared import decide, drop_by_sign
 from mst_jax.topology.structures import Structure
 
 
@@ -40,34 +41,74 @@ def draw(regime: Regime, weight: jax.Array, active: jax.Array, key: jax.Array) -
     Returns:
         bool array like ``weight`` with exactly ``active`` True (on average, for ``bernoulli``).
     """
+    everywhere = jnp.ones_like(weight, bool)  # where a mesh is explicit, laid out as the weight
     if regime.draw == "bernoulli":
-        return jax.random.uniform(key, weight.shape) < active / weight.size
+        return everywhere & (jax.random.uniform(key, weight.shape) < active / weight.size)
     if regime.draw == "magnitude":
         scores = jnp.abs(weight)
     else:
         scores = jax.random.bits(key, weight.shape, jnp.uint32)
-    return select(regime.structure, scores, active, jnp.ones(weight.shape, bool))
+    return select(regime.structure, scores, active, everywhere)
 
 
 def select(
     structure: Structure, scores: jax.Array, total: jax.Array, eligible: jax.Array
 ) -> jax.Array:
-    """Mask of the ``total`` best eligible entries, an equal number in every group.
+    """Mask of the ``total`` best eligible entries, as many in every group as whole numbers allow.
+
+    Of g groups each gets ``total // g``; one more goes to the ``total % g`` groups whose next entry
+    has the largest score.
 
     Args:
         structure: which entries compete.
         scores: array of any shape.
-        total: int32 scalar, number of entries to choose; a multiple of the number of groups.
-        eligible: bool array like ``scores``.
+        total: int32 scalar, number of entries to choose.
+        eligible: bool array like ``scores``, with as many True in every group.
 
     Returns:
         bool array like ``scores``.
     """
-    groups = structure.groups(scores.shape)
+    groups = structure.groups(eligible.shape)
     if groups == 1:
         return top_k(scores, total, eligible)
-    each = jax.vmap(lambda s, e: top_k(s, total // groups, e))
-    return structure.join(each(structure.split(scores), structure.split(eligible)), scores.shape)
+
+    def grouped(scores: jax.Array, total: jax.Array, eligible: jax.Array) -> jax.Array:
+        best = jax.vmap(top_k, in_axes=(0, None, 0))
+        scores, eligible = structure.split(scores), structure.split(eligible)
+        sure = best(scores, total // groups, eligible)
+        following = best(scores, 1, eligible & ~sure)
+        return structure.join(sure | top_k(scores, total % groups, following), shape)
+
+    shape = eligible.shape
+    return unsharded(grouped, scores, total, eligible)
+
+
+def fill(structure: Structure, scores: jax.Array, target: jax.Array, kept: jax.Array) -> jax.Array:
+    """``kept`` with the best of the rest, until every group has its share of ``target``.
+
+    What is missing is counted, not taken from the table, so that a foreign mask is brought back to
+    the plan.
+
+    Args:
+        structure: which entries compete.
+        scores: array of any shape.
+        target: int32 scalar, a multiple of the number of groups.
+        kept: bool array like ``scores``.
+
+    Returns:
+        bool array like ``scores``.
+    """
+    groups, shape = structure.groups(kept.shape), kept.shape
+    if groups == 1:
+        missing = target - jnp.sum(kept, dtype=jnp.int32)
+        return kept | top_k(scores, missing, ~kept)
+
+    def grouped(scores: jax.Array, target: jax.Array, kept: jax.Array) -> jax.Array:
+        scores, kept = structure.split(scores), structure.split(kept)
+        missing = target // groups - jnp.sum(kept, axis=1, dtype=jnp.int32)
+        return structure.join(kept | jax.vmap(top_k)(scores, missing, ~kept), shape)
+
+    return unsharded(grouped, scores, target, kept)
 
 
 def rewire(entry: Entry, leaf: Leaf, keep: jax.Array, target: jax.Array) -> jax.Array:
@@ -87,16 +128,19 @@ def rewire(entry: Entry, leaf: Leaf, keep: jax.Array, target: jax.Array) -> jax.
     """
     regime, kept = entry.regime, leaf.mask
     if entry.drops:
-        kept = select(regime.structure, regime.drop_score(leaf), keep, leaf.mask)
+        scores = regime.drop_score(leaf)
+        kept = (
+            drop_by_sign(leaf, scores, keep)
+            if regime.by_sign
+            else select(regime.structure, scores, keep, leaf.mask)
+        )
     if not entry.grows:
         return kept
-    # Counted, not taken from the table, so that a foreign mask is brought back to the plan.
-    missing = target - jnp.sum(kept, dtype=jnp.int32)
-    return kept | select(regime.structure, regime.grow_score(leaf), missing, ~kept)
+    return fill(regime.structure, regime.grow_score(leaf), target, kept)
 
 
 def rewire_group(
-    group: Group, counts: Table, row: jax.Array, leaves: Mapping[str, Leaf]
+    group: Group, counts: Table | Totals, row: jax.Array, leaves: Mapping[str, Leaf]
 ) -> dict[str, jax.Array]:
     """One topology update of all leaves that share a timing.
 
@@ -104,11 +148,18 @@ def rewire_group(
         group: the group of the plan.
         counts: its table, on device.
         row: int32 scalar, row of the table.
-        leaves: path -> arrays, of the leaves to rewire.
+        leaves: path -> arrays, of the leaves to rewire; all of them, if they share their counts.
 
     Returns:
         path -> new mask.
     """
+    if isinstance(counts, Totals):
+        regime, own = group.entries[0].regime, [leaves[entry.path] for entry in group.entries]
+        masks, keep, target = decide(regime, counts, row, own)
+        left = zip(group.entries, own, masks, strict=True)
+        leaves = {entry.path: leaf._replace(mask=mask) for entry, leaf, mask in left}
+    else:
+        keep, target = counts.keep[row], counts.target[row]
     new: dict[str, jax.Array] = {}
     finished = jnp.ones((), bool)
     for column, entry in enumerate(group.entries):
@@ -116,11 +167,11 @@ def rewire_group(
             continue
         leaf = leaves[entry.path]
         leaf = leaf._replace(mask=leaf.mask & finished)
-        mask = rewire(entry, leaf, counts.keep[row, column], counts.target[row, column])
+        mask = rewire(entry, leaf, keep[column], target[column])
         new[entry.path] = mask
         # Always True, but XLA only knows once this leaf is done: side by side, the sort keys of all
         # leaves would be alive at once, at 3 times the memory; optimization_barrier is ignored.
-        finished = row > mask.reshape(-1)[0].astype(jnp.int32) - 2
+        finished = row > jnp.any(mask).astype(jnp.int32) - 2
     return new
 
 

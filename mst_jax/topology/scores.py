@@ -22,6 +22,9 @@ class Leaf(NamedTuple):
         average: exponential average of such gradients (float32); None unless the regime asks.
         mask: bool, the topology before the rewire.
         key: typed random key of this leaf and this step.
+        square: exponential average of squared gradients (float32); None unless the regime asks.
+        activity: mean absolute activation of the neurons of the last axis, ``[outputs]``; None
+            unless ``update`` was given this leaf's.
     """
 
     weight: jax.Array
@@ -29,6 +32,8 @@ class Leaf(NamedTuple):
     average: jax.Array | None
     mask: jax.Array
     key: jax.Array
+    square: jax.Array | None = None
+    activity: jax.Array | None = None
 
 
 Score = Callable[[Leaf], jax.Array]
@@ -52,3 +57,19 @@ def gradient(leaf: Leaf) -> jax.Array:
 def average_gradient(leaf: Leaf) -> jax.Array:
     """Size of the averaged gradient (SNFS's momentum, Dettmers & Zettlemoyer 2019)."""
     return jnp.abs(leaf.average)
+
+
+def adam_gradient(leaf: Leaf) -> jax.Array:
+    """``|m| / (sqrt(v) + 1e-8)`` of averages as Adam's (SNFS's scores under Adam)."""
+    return jnp.abs(leaf.average) / (jnp.sqrt(leaf.square) + 1e-8)
+
+
+def dormancy(leaf: Leaf) -> jax.Array:
+    """Activity of the neuron a weight leads to, over its layer's mean (Sokar et al. 2023).
+
+    A leaf without activity (an output layer) scores infinity: its neurons are never dormant.
+    """
+    if leaf.activity is None:
+        return jnp.full(leaf.mask.shape, jnp.inf)
+    share = leaf.activity / (jnp.mean(leaf.activity) + 1e-9)
+    return jnp.broadcast_to(share, leaf.mask.shape)

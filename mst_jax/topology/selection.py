@@ -15,7 +15,7 @@ because XLA vectorises a reduction with several results and neither a scatter no
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -32,10 +32,15 @@ def sort_keys(scores: jax.Array, eligible: jax.Array) -> jax.Array:
 
     Returns:
         uint32 array of the same shape (uint64 for 64-bit scores).
+
+    Raises:
+        TypeError: other scores.
     """
     if jnp.issubdtype(scores.dtype, jnp.unsignedinteger):
         image = (scores >> 1) + 2
         return jnp.where(eligible, image, 0)
+    if not jnp.issubdtype(scores.dtype, jnp.floating):
+        raise TypeError(f"Scores must be floats or unsigned integers, got {scores.dtype}.")
     if scores.dtype.itemsize < 2:  # the 8-bit formats differ in what they do with infinity
         scores = scores.astype(jnp.float32)
     bits = jnp.finfo(scores.dtype).bits
@@ -65,11 +70,40 @@ def top_k(scores: jax.Array, k: jax.Array, eligible: jax.Array) -> jax.Array:
 
     Returns:
         bool array of the same shape with ``min(k, eligible)`` True; ties by lowest index, NaN last.
+
+    Raises:
+        ValueError: scores of another shape than ``eligible``.
+        TypeError: scores that are neither floats nor unsigned integers.
     """
+    if scores.shape != eligible.shape:
+        raise ValueError(
+            f"Scores have shape {scores.shape} and the entries to choose from {eligible.shape}: a "
+            f"score returns one number for every entry."
+        )
+    if scores.size == 0:
+        return eligible
+    return unsharded(_top_k, scores, k, eligible)
+
+
+def unsharded(
+    function: Callable[..., jax.Array], scores: jax.Array, k: jax.Array, eligible: jax.Array
+) -> jax.Array:
+    """``function(scores, k, eligible)`` where explicit mesh axes are left to the compiler.
+
+    Which entries are the largest depends on all devices, and no explicit sharding rule says so;
+    the compiler finds out by itself. The result is laid out as ``eligible``.
+    """
+    layout = jax.typeof(eligible).sharding
+    if not any(axis for x in (scores, eligible) for axis in jax.typeof(x).sharding.spec):
+        return function(scores, k, eligible)
+    return jax.sharding.auto_axes(function, out_sharding=layout)(scores, k, eligible)
+
+
+def _top_k(scores: jax.Array, k: jax.Array, eligible: jax.Array) -> jax.Array:
     size, width = scores.size, min(scores.size, _ROW)
     keys = sort_keys(scores, eligible).reshape(-1)
     keys = jnp.pad(keys, (0, -size % width))
-    threshold = _kth_largest(keys, k)
+    threshold = _kth_largest([keys], k)
     rows = keys.reshape(-1, width)
     above, tied = _counts([rows > threshold, rows == threshold], axis=1)
     cut = _position(tied, k - jnp.sum(above), lambda row: rows[row] == threshold)
@@ -78,18 +112,44 @@ def top_k(scores: jax.Array, k: jax.Array, eligible: jax.Array) -> jax.Array:
     return (wanted & (keys > 0))[:size].reshape(scores.shape)
 
 
-def _kth_largest(keys: jax.Array, k: jax.Array) -> jax.Array:
+def top_k_counts(
+    scores: Sequence[jax.Array], k: jax.Array, eligible: Sequence[jax.Array]
+) -> jax.Array:
+    """How many of the k best entries of several arrays together each array has.
+
+    ``top_k`` of each array with its own count then chooses exactly those k.
+
+    Args:
+        scores: float arrays of any shapes, or unsigned ones, fewer than 2^31 entries in all.
+        k: int32 scalar, may be traced.
+        eligible: bool arrays of the same shapes.
+
+    Returns:
+        int32 ``[arrays]`` that add up to ``min(k, eligible)``; ties go to the earlier array, NaN
+        comes last.
+    """
+    kind = jnp.result_type(*scores)
+    keys = [sort_keys(s.astype(kind), e).reshape(-1) for s, e in zip(scores, eligible, strict=True)]
+    threshold = _kth_largest(keys, k)
+    each = [_counts([key > threshold, (key == threshold) & (key > 0)], axis=0) for key in keys]
+    above, tied = (jnp.stack(counts) for counts in zip(*each, strict=True))
+    earlier = jnp.cumsum(tied) - tied
+    return above + jnp.clip(k - jnp.sum(above) - earlier, 0, tied)
+
+
+def _kth_largest(keys: Sequence[jax.Array], k: jax.Array) -> jax.Array:
     """Largest ``t`` that at least k keys reach: two bits a pass, from the highest."""
-    passes = keys.dtype.itemsize * 4
+    kind = keys[0].dtype
+    passes = kind.itemsize * 4
 
     def two_bits(i: jax.Array, found: jax.Array) -> jax.Array:
-        shift = (2 * (passes - 1 - i)).astype(keys.dtype)
-        trials = [found | (jnp.asarray(digit, keys.dtype) << shift) for digit in (1, 2, 3)]
-        counts = _counts([keys >= trial for trial in trials], axis=0)
-        digit = sum((count >= k).astype(keys.dtype) for count in counts)
+        shift = (2 * (passes - 1 - i)).astype(kind)
+        trials = [found | (jnp.asarray(digit, kind) << shift) for digit in (1, 2, 3)]
+        each = [_counts([key >= trial for trial in trials], axis=0) for key in keys]
+        digit = sum((sum(counts) >= k).astype(kind) for counts in zip(*each, strict=True))
         return found | (digit << shift)
 
-    return jax.lax.fori_loop(0, passes, two_bits, jnp.zeros((), keys.dtype))
+    return jax.lax.fori_loop(0, passes, two_bits, jnp.zeros((), kind))
 
 
 def _counts(flags: list[jax.Array], axis: int) -> list[jax.Array]:

@@ -20,8 +20,15 @@ from mst_jax.topology.mask_tree import (
     named_leaves,
 )
 from mst_jax.topology.moments import Ages
-from mst_jax.topology.planning import Plan, Table
+from mst_jax.topology.planning import Group, Plan, Table, Totals
 from mst_jax.topology.regime import Regime
+
+_TRANSPARENT = (
+    optax.MaskedState,
+    optax.PartitionState,
+    optax.InjectHyperparamsState,
+    optax.InjectStatefulHyperparamsState,
+)
 
 
 class LeafHistory(NamedTuple):
@@ -45,20 +52,22 @@ class SparseState(NamedTuple):
     Attributes:
         inner: state of the wrapped optimizer.
         masks: mask tree (:class:`Undrawn` nodes before ``init``).
-        tables: the plan's counts, int32, one :class:`Table` per group of leaves.
+        tables: the plan's counts, int32, one :class:`Table` or :class:`Totals` per group of leaves.
         key: typed key for random scores; None if the topology never changes.
         averages: path -> float32 average of the dense gradient, for regimes that ask for it.
         ages: ages of weights, if the moment policy needs them.
         history: path -> :class:`LeafHistory`, if tracked.
+        squares: path -> float32 average of the squared gradient, for regimes that ask for it.
     """
 
     inner: optax.OptState
     masks: PyTree
-    tables: tuple[Table, ...]
+    tables: tuple[Table | Totals, ...]
     key: jax.Array | None
     averages: dict[str, jax.Array]
     ages: Ages | None
     history: dict[str, LeafHistory]
+    squares: dict[str, jax.Array]
 
 
 @jax.tree_util.register_static
@@ -138,23 +147,53 @@ def check(params: PyTree, opt_state: optax.OptState, plan: Plan | None = None) -
     """
     refuse_outer_wrappers(opt_state)
     leaves = named_leaves(params)
-    named_masks = named_leaves(masks(opt_state))
+    named_masks = named_leaves(expand(masks(opt_state), params))
     for path, mask in named_masks.items():
         outside = np.asarray(leaves[path])[~np.asarray(mask)]
-        if np.any(outside != 0):  # NaN is not 0 either
+        broken = outside.size - np.count_nonzero(np.isfinite(outside.astype(np.float32)))
+        if broken:
+            raise ValueError(
+                f"{path!r} has {broken} weights outside its mask that are NaN or infinite, as they "
+                f"were when they were dropped: use topology.apply_updates, which selects, in place "
+                f"of optax.apply_updates, which adds."
+            )
+        if np.any(outside != 0):
             raise ValueError(
                 f"{path!r} has {np.count_nonzero(outside)} non-zero weights outside its mask: use "
                 f"topology.init, and let sparse() be the last transform that touches updates."
             )
     for path, (g, column, entry) in plan.entries().items() if plan else ():
+        if path not in named_masks:
+            raise ValueError(f"{path!r} is sparse in this plan and dense here: not the same plan.")
         axes = tuple(range(-len(entry.shape), 0))
         counts = np.count_nonzero(np.asarray(named_masks[path]), axis=axes)
+        if plan.groups[g].sharing is not None:  # below, all leaves together
+            continue
         allowed = plan.groups[g].table.target[:, column]
         if not np.isin(counts, allowed).all():
             raise ValueError(
                 f"{path!r} has {np.unique(counts).tolist()} active weights, a number that is not "
                 f"in its plan ({allowed.min()} to {allowed.max()})."
             )
+    for group in plan.groups if plan else ():
+        if group.sharing is not None:
+            _check_total(group, named_masks)
+
+
+def _check_total(group: Group, masks: dict[str, jax.Array]) -> None:
+    """Raises unless leaves that share their counts have one of the plan's numbers together."""
+    counts = sum(
+        np.count_nonzero(np.asarray(masks[e.path]), axis=tuple(range(-len(e.shape), 0)))
+        for e in group.entries
+    )
+    allowed = group.table.target.sum(axis=1)
+    if not np.isin(counts, allowed).all():
+        first = group.entries[0]
+        raise ValueError(
+            f"{first.path!r} and the other leaves of its rule have {np.unique(counts).tolist()} "
+            f"active weights together, a number that is not in the plan ({allowed.min()} to "
+            f"{allowed.max()})."
+        )
 
 
 def require_drawn(state: SparseState) -> None:
@@ -167,16 +206,27 @@ def require_drawn(state: SparseState) -> None:
 
 
 def refuse_outer_wrappers(opt_state: optax.OptState) -> None:
-    """Raises ``ValueError`` for wrappers around ``sparse`` that would break it.
+    """Raises ``ValueError`` for optax's wrappers around ``sparse`` that would break it.
 
-    ``MultiSteps`` drops the rewires of all but its last step, and ``apply_if_finite`` turns the
-    conditional into a select; inside, around the inner optimizer, both are fine.
+    Only those that hand its updates on as they are may surround it. ``MultiSteps``, for one, drops
+    the rewires of all but its last step, ``apply_if_finite`` turns the conditional into a select,
+    and ``lookahead`` moves weights to an average of several topologies. Containers of one's own
+    are not judged.
     """
-    bad = (optax.MultiStepsState, optax.ApplyIfFiniteState)
-    for node in jax.tree.leaves(opt_state, is_leaf=lambda x: isinstance(x, (*bad, SparseState))):
-        if isinstance(node, bad) and states(node):
-            name = type(node).__name__.removesuffix("State")
-            raise ValueError(f"{name} must be inside sparse(), around the inner optimizer.")
+
+    def is_wrapper(node: PyTree) -> bool:
+        return type(node).__module__.startswith("optax.") and not isinstance(node, _TRANSPARENT)
+
+    for node in jax.tree.leaves(opt_state, is_leaf=lambda x: is_wrapper(x) or _is_state(x)):
+        if not is_wrapper(node) or not states(node):
+            continue
+        name = type(node).__name__.removesuffix("State")
+        if isinstance(node, optax.LookaheadState):
+            raise ValueError(
+                f"{name} cannot be combined with sparse(): its slow weights average several "
+                f"topologies; keep such an average with topology.update_target instead."
+            )
+        raise ValueError(f"{name} must be inside sparse(), around the inner optimizer.")
 
 
 def is_undrawn(node: PyTree) -> bool:

@@ -69,10 +69,11 @@ def degrees(mask: jax.Array) -> tuple[jax.Array, jax.Array]:
         int32 ``[outputs]``, active inputs of each output, and int32 ``[inputs]``, active outputs of
         each input; kernel axes are summed over.
     """
-    mask = mask.reshape(-1, *mask.shape[-2:]) if mask.ndim > 1 else mask.reshape(1, 1, -1)
+    mask = mask if mask.ndim > 1 else mask[None]
+    *kernel, inputs, outputs = range(mask.ndim)
     return (
-        jnp.sum(mask, axis=(0, 1), dtype=jnp.int32),
-        jnp.sum(mask, axis=(0, 2), dtype=jnp.int32),
+        jnp.sum(mask, axis=(*kernel, inputs), dtype=jnp.int32),
+        jnp.sum(mask, axis=(*kernel, outputs), dtype=jnp.int32),
     )
 
 

@@ -1,7 +1,7 @@
 """Structures: which entries of a leaf compete with each other.
 
 A structure cuts a leaf into groups of equal size; the same number of entries is active in every
-group. One group is unstructured sparsity.
+group. One group is unstructured sparsity. A leaf that cannot be cut so is left unstructured.
 """
 
 from __future__ import annotations
@@ -19,10 +19,14 @@ Shape = tuple[int, ...]
 class Structure:
     """Unstructured: all entries of a leaf compete.
 
-    Subclasses override the three methods; ``join(split(x), x.shape) == x``.
+    Subclasses override the four methods; ``join(split(x), x.shape) == x``.
     """
 
     name: str = "unstructured"
+
+    def fits(self, shape: Shape) -> bool:
+        """Whether a leaf of this shape can be cut into groups; the other methods ask for it."""
+        return True
 
     def groups(self, shape: Shape) -> int:
         """Number of groups of a leaf of this shape."""
@@ -42,6 +46,10 @@ class FanIn(Structure):
     """Every output neuron (last axis) keeps as many inputs (SRigL, Lasby et al. 2024)."""
 
     name: str = "fan-in"
+
+    def fits(self, shape: Shape) -> bool:
+        """Neurons have inputs."""
+        return len(shape) > 1
 
     def groups(self, shape: Shape) -> int:
         """Number of output neurons."""
@@ -67,12 +75,12 @@ class NofM(Structure):
     name: str = "n:m"
     m: int = 4
 
+    def fits(self, shape: Shape) -> bool:
+        """The input axis is a multiple of M."""
+        return len(shape) > 1 and shape[-2] % self.m == 0
+
     def groups(self, shape: Shape) -> int:
         """Number of groups of M."""
-        if shape[-2] % self.m:
-            raise ValueError(
-                f"n_of_m({self.m}) needs an input axis divisible by {self.m}, got shape {shape}."
-            )
         return math.prod(shape) // self.m
 
     def split(self, x: jax.Array) -> jax.Array:
@@ -95,6 +103,10 @@ class Ensemble(Structure):
     name: str = "ensemble"
     axes: int = 1
 
+    def fits(self, shape: Shape) -> bool:
+        """Members have weights."""
+        return len(shape) > self.axes
+
     def groups(self, shape: Shape) -> int:
         """Number of members."""
         return math.prod(shape[: self.axes])
@@ -115,8 +127,14 @@ def fan_in() -> Structure:
 
 
 def n_of_m(m: int) -> Structure:
-    """N of every m consecutive inputs; N follows from the sparsity, ``N = round(m (1 - s))``."""
-    return NofM(m=m)
+    """N of every m consecutive inputs; N follows from the sparsity, ``N = round(m (1 - s))``.
+
+    Raises:
+        ValueError: m is not positive.
+    """
+    if m < 1:
+        raise ValueError(f"m must be at least 1, got {m}.")
+    return NofM(f"n:{m}", m)
 
 
 def ensemble(axes: int = 1) -> Structure:

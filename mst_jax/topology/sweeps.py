@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from mst_jax.topology.planning import Entry, Group, Plan, Table
+from mst_jax.topology.planning import Entry, Group, Plan, Table, Totals
 from mst_jax.topology.regime import Regime
 
 
-def sweep(plans: Sequence[Plan]) -> tuple[Plan, tuple[Table, ...]]:
+def sweep(plans: Sequence[Plan]) -> tuple[Plan, tuple[Table | Totals, ...]]:
     """One plan for several that differ only in sparsity or drop fraction, and their stacked tables.
 
     Wrap the optimizer with the plan once, and ``vmap`` :func:`mst_jax.topology.init` over keys and
@@ -28,11 +28,14 @@ def sweep(plans: Sequence[Plan]) -> tuple[Plan, tuple[Table, ...]]:
         plans: plans of the same leaves, timings, scores and structures.
 
     Returns:
-        The plan to wrap with, and tables of int32 ``[plans, updates + 1, leaves]``.
+        The plan to wrap with, and tables with a leading axis of plans.
 
     Raises:
+        TypeError: something that is not a plan.
         ValueError: no plan, or plans that differ in more than their counts.
     """
+    if strangers := [plan for plan in plans if not isinstance(plan, Plan)]:
+        raise TypeError(f"sweep() takes plans made by topology.plan, got {strangers[0]!r}.")
     if not plans:
         raise ValueError("sweep needs at least one plan.")
     first = plans[0]
@@ -44,7 +47,7 @@ def sweep(plans: Sequence[Plan]) -> tuple[Plan, tuple[Table, ...]]:
             )
     groups = tuple(_joined(groups) for groups in zip(*(p.groups for p in plans), strict=True))
     tables = tuple(
-        Table(*(np.stack(counts) for counts in zip(*(g.table for g in groups), strict=True)))
+        type(groups[0].table)(*map(np.stack, zip(*(g.table for g in groups), strict=True)))
         for groups in zip(*(p.groups for p in plans), strict=True)
     )
     return replace(first, groups=groups), tables
@@ -63,6 +66,9 @@ def _on_device(regime: Regime) -> object:
         regime.drop_score,
         regime.grow_score,
         regime.average,
+        regime.average_square,
+        regime.by_sign,
+        regime.sharing,
         regime.structure,
         regime.draw,
     )

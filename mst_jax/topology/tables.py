@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from mst_jax.topology.mask_tree import PyTree, is_sentinel, named_leaves
+from mst_jax.topology.mask_tree import PyTree, expand, is_sentinel, named_leaves
 
 
 @dataclass(frozen=True, repr=False)
@@ -67,8 +67,11 @@ def summary(params: PyTree, masks: PyTree) -> TextTable:
 
     Returns:
         The table; ``str`` or ``print`` gives text of several lines.
+
+    Raises:
+        ValueError: the masks are not those of these parameters.
     """
-    named_masks = named_leaves(masks, is_leaf=is_sentinel)
+    named_masks = named_leaves(expand(masks, params), is_leaf=is_sentinel)
     rows, active, total = [], 0, 0
     for path, leaf in named_leaves(params).items():
         mask, size = named_masks[path], math.prod(np.shape(leaf))

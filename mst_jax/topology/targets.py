@@ -10,7 +10,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mst_jax.topology.mask_tree import PyTree, inside, is_sentinel
+from mst_jax.topology.mask_tree import (
+    PyTree,
+    apply,
+    expand,
+    inside,
+    is_sentinel,
+    require_same_leaves,
+)
 from mst_jax.topology.selection import top_k
 
 POLICIES = ("same_mask", "as_is", "re_prune")
@@ -39,23 +46,22 @@ def update_target(
         New target parameters.
 
     Raises:
-        ValueError: unknown policy.
+        ValueError: unknown policy, or target or masks are not those of these parameters.
     """
     if policy not in POLICIES:
         raise ValueError(f"policy must be one of {POLICIES}, got {policy!r}.")
+    require_same_leaves("targets", target, params)
     moved = optax.incremental_update(params, target, tau)
     if policy == "as_is":
         return moved
-    return jax.tree.map(_followed if policy == "same_mask" else _pruned, moved, masks)
-
-
-def _followed(weight: jax.Array, mask: PyTree) -> jax.Array:
-    return inside(mask, weight)
+    if policy == "same_mask":
+        return apply(masks, moved)
+    return jax.tree.map(_pruned, moved, expand(masks, moved))
 
 
 def _pruned(weight: jax.Array, mask: PyTree) -> jax.Array:
     if is_sentinel(mask):
         return weight
-    everything = jnp.ones(weight.shape, bool)
+    everything = jnp.ones_like(weight, bool)
     kept = top_k(jnp.abs(weight), jnp.sum(mask, dtype=jnp.int32), everything)
     return inside(kept, weight)

@@ -14,13 +14,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from mst_jax.topology import activity as activity_lib
+from mst_jax.topology import averages as averages_lib
 from mst_jax.topology import mask_tree
 from mst_jax.topology import moments as moments_lib
 from mst_jax.topology import rewire as rewire_lib
 from mst_jax.topology import state as state_lib
+from mst_jax.topology.activity import Activity
 from mst_jax.topology.mask_tree import DenseLeaf, PyTree, is_sentinel, merge, named_leaves
 from mst_jax.topology.moments import MomentPolicy
-from mst_jax.topology.planning import Group, Plan, Table
+from mst_jax.topology.planning import Group, Plan, Table, Totals
 from mst_jax.topology.scores import Leaf
 from mst_jax.topology.state import LeafHistory, SparseState, Undrawn, is_undrawn
 
@@ -38,15 +41,23 @@ def sparse(
 
     The last transform that touches updates must be this one: put clipping, ``MultiSteps`` and
     ``apply_if_finite`` inside; ``chain`` (as its last member), ``masked``, ``partition`` and
-    ``inject_hyperparams`` may surround it. Create the state with :func:`init`.
+    ``inject_hyperparams`` may surround it. Create the state with :func:`init`, and apply updates
+    with :func:`apply_updates`.
 
     ``update(grads, state, params, step=step)`` needs the parameters, and, if the topology changes,
     the module's optimizer step: an int32 scalar that is *not* batched by ``vmap``. Its gradient is
     the dense one, which is what ``jax.grad`` gives when the forward pass does not multiply by a
-    mask. A rewire step also performs the weight step.
+    mask. A rewire step also performs the weight step. Other keyword arguments go to the optimizer.
+
+    A regime that looks at neurons (``plan.reads_activity``) also needs ``activity=``: a mapping
+    from the path of a kernel to the mean absolute activation of its outputs, ``[outputs]``, on the
+    batch at hand; or a function without arguments that returns it, which is called under the
+    conditional, so that steps without a rewire do not pay for a forward pass.
 
     Args:
-        inner: any optax optimizer.
+        inner: any optax optimizer. Do not grow weights under ``acprop``, or under ``adopt`` without
+            clipping: they divide by the second moment of the step before, which a new weight has
+            not, and protect the first step of all weights together only.
         plan: from :func:`mst_jax.topology.plan`.
         moments: slots of newly grown weights: ``zero`` makes them those of a fresh optimizer (RigL,
             Evci et al. 2020), ``keep`` carries what is left from before, ``bias_corrected`` (see
@@ -58,9 +69,17 @@ def sparse(
         An optax transformation with state :class:`SparseState`.
 
     Raises:
-        ValueError: unknown moment policy; in ``update``, masks not drawn, parameters or step
-            missing, or a step that is not a scalar.
+        TypeError: an optimizer or a plan that is none.
+        ValueError: unknown moment policy; in ``update``, masks not drawn, parameters, step or
+            activity missing, gradients or parameters of another tree, or a step that is not one
+            integer.
     """
+    if not all(callable(getattr(inner, name, None)) for name in ("init", "update")):
+        raise TypeError(f"sparse() wraps an optimizer such as optax.adam(1e-3), got {inner!r}.")
+    if not isinstance(plan, Plan):
+        raise TypeError(
+            f"sparse() needs the plan that topology.plan(params, rules) makes, got {plan!r}."
+        )
     policy = moments_lib.named(moments)
     inner = optax.with_extra_args_support(inner)
     moving = [(g, group) for g, group in enumerate(plan.groups) if _moving(group)]
@@ -68,19 +87,19 @@ def sparse(
     def init_fn(params: PyTree) -> SparseState:
         masks = _undrawn(plan, params)
         leaves = [u for u in jax.tree.leaves(masks, is_leaf=is_undrawn) if is_undrawn(u)]
-        shapes = {u.path: u.shape for u in leaves if moving and plan.groups[u.group].timing}
+        weights = named_leaves(params, is_leaf=is_sentinel)
+        changing = {
+            u.path: weights[u.path] for u in leaves if moving and plan.groups[u.group].timing
+        }
         return SparseState(
             inner=inner.init(params),
             masks=masks,
             tables=jax.tree.map(jnp.asarray, plan.tables),
             key=jax.random.key(0) if moving else None,
-            averages={
-                u.path: jnp.zeros(u.shape, jnp.float32)
-                for u in leaves
-                if u.regime.average is not None
-            },
-            ages=moments_lib.young(shapes) if policy.name == "bias_corrected" else None,
-            history={path: _no_history(shape) for path, shape in shapes.items() if track},
+            averages=averages_lib.zeros(leaves, weights, "average"),
+            squares=averages_lib.zeros(leaves, weights, "average_square"),
+            ages=moments_lib.young(changing) if policy.name == "bias_corrected" else None,
+            history={path: _no_history(leaf) for path, leaf in changing.items() if track},
         )
 
     def update_fn(
@@ -89,9 +108,11 @@ def sparse(
         params: PyTree | None = None,
         *,
         step: jax.Array | None = None,
+        activity: Activity | None = None,
         **extra: PyTree,
     ) -> tuple[PyTree, SparseState]:
-        extra = extra if step is None else extra | {"step": step}
+        if step is not None:
+            _require_clock(step)
         if not plan.groups:
             updates, inner_state = inner.update(updates, state.inner, params, **extra)
             return updates, state._replace(inner=inner_state)
@@ -100,9 +121,12 @@ def sparse(
                 "update needs the parameters: tx.update(grads, state, params, step=step)."
             )
         state_lib.require_drawn(state)
-        state = state._replace(averages=_averaged(plan, state.averages, updates))
+        _require_plans(plan, params)
+        mask_tree.require_same_leaves("gradients", updates, params)
+        state = averages_lib.averaged(plan, state, updates)
         for g, group in moving:
-            state = _rewired(group, g, state, updates, params, _scalar(step))
+            clock = jnp.asarray(_require_clock(step), jnp.int32)
+            state = _rewired(group, g, state, updates, params, clock, activity)
         masks = state.masks
         now = mask_tree.apply(masks, params) if moving else params
         gradients = mask_tree.apply(masks, updates)
@@ -124,7 +148,7 @@ def init(
     tx: optax.GradientTransformation,
     params: PyTree,
     key: jax.Array,
-    tables: tuple[Table, ...] | None = None,
+    tables: tuple[Table | Totals, ...] | None = None,
 ) -> tuple[PyTree, optax.OptState]:
     """Draws every mask in an optimizer's state and masks the parameters.
 
@@ -132,17 +156,21 @@ def init(
     ``key``; for runs that differ in sparsity or drop fraction over ``tables`` too.
 
     Args:
-        tx: optimizer that contains :func:`sparse` (or none: then its plain state is returned).
+        tx: optimizer that contains :func:`sparse`.
         params: parameter tree of one seed.
         key: typed key.
-        tables: counts to use instead of the plan's, one :class:`Table` per group of leaves.
+        tables: counts to use instead of the plan's, one table per group of leaves.
 
     Returns:
         ``(params, opt_state)``, the parameters exactly zero outside their masks.
 
     Raises:
-        ValueError: ``tables`` do not fit the plan, or a wrapper that must be inside is outside.
+        TypeError: a key that is none.
+        ValueError: no :func:`sparse` in the optimizer, parameters that are not the plan's,
+            ``tables`` that do not fit it, or a wrapper outside that must be inside.
     """
+    if not jnp.issubdtype(jnp.asarray(key).dtype, jax.dtypes.prng_key):
+        raise TypeError(f"init needs a typed key such as jax.random.key(0), got {key!r}.")
     named = named_leaves(params)
 
     def drawn(state: SparseState) -> SparseState:
@@ -172,8 +200,12 @@ def init(
     blank = tx.init(params)
     state_lib.refuse_outer_wrappers(blank)
     found = [drawn(state) for state in state_lib.states(blank)]
-    if found:
-        params = mask_tree.apply(functools.reduce(merge, [s.masks for s in found]), params)
+    if not found:
+        raise ValueError(
+            "This optimizer contains no sparse(): wrap it, topology.sparse(optimizer, plan), or "
+            "make a dense state with tx.init(params)."
+        )
+    params = mask_tree.apply(functools.reduce(merge, [s.masks for s in found]), params)
     # The inner state is made from the masked parameters: some optimizers keep copies of them.
     rest = iter(found)
     return params, state_lib.map_states(
@@ -189,24 +221,23 @@ def _returning(param: jax.Array, update: jax.Array, mask: PyTree) -> jax.Array:
     return update if is_sentinel(mask) else jnp.where(mask, update, -param)
 
 
-def _scalar(step: jax.Array | None) -> jax.Array:
-    if step is None or jnp.ndim(step) != 0:
+def _require_clock(step: jax.Array | None) -> jax.Array:
+    """The step; ``ValueError`` unless it is one integer."""
+    if step is None or jnp.ndim(step) or not jnp.issubdtype(jnp.result_type(step), jnp.integer):
         raise ValueError(
             f"update needs step=, the module's optimizer step, as one unbatched integer scalar; "
             f"got {step!r}."
         )
-    return jnp.asarray(step, jnp.int32)
+    return step
 
 
-def _no_history(shape: tuple[int, ...]) -> LeafHistory:
-    return LeafHistory(*(jnp.zeros(shape, bool) for _ in range(3)))
+def _no_history(weight: jax.Array) -> LeafHistory:
+    return LeafHistory(*(jnp.zeros_like(weight, bool) for _ in range(3)))
 
 
-def _undrawn(plan: Plan, params: PyTree) -> PyTree:
-    """Mask tree before drawing; checks that these are the plan's parameters."""
+def _require_plans(plan: Plan, params: PyTree) -> None:
+    """Raises ``ValueError`` unless these are the plan's parameters."""
     leaves = named_leaves(params, is_leaf=is_sentinel)
-    if not leaves:  # optax's placeholder for "any parameter tree"
-        return params
     entries = plan.entries()
     shapes = dict(plan.dense) | {path: entry.shape for path, (_, _, entry) in entries.items()}
     hidden = tuple(path for path, leaf in leaves.items() if is_sentinel(leaf))
@@ -218,6 +249,14 @@ def _undrawn(plan: Plan, params: PyTree) -> PyTree:
             f"These parameters are not the plan's: {path!r} has shape {given.get(path)} here and "
             f"{shapes.get(path)} in the plan; make the plan from the tree given to the optimizer."
         )
+
+
+def _undrawn(plan: Plan, params: PyTree) -> PyTree:
+    """Mask tree before drawing."""
+    if not jax.tree.leaves(params, is_leaf=is_sentinel):  # optax's placeholder for any parameters
+        return params
+    _require_plans(plan, params)
+    entries = plan.entries()
 
     def node(path: tuple, leaf: PyTree) -> PyTree:
         name = mask_tree.path_of(path)
@@ -236,24 +275,14 @@ def _under(path: str, nodes: tuple[str, ...]) -> bool:
     return any(path == node or path.startswith(node + "/") for node in nodes)
 
 
-def _averaged(
-    plan: Plan, averages: dict[str, jax.Array], gradients: PyTree
-) -> dict[str, jax.Array]:
-    """Averages after one more gradient; entries that are not finite are left out of it."""
-    if not averages:
-        return averages
-    named, entries = named_leaves(gradients), plan.entries()
-
-    def one(path: str, average: jax.Array) -> jax.Array:
-        decay, gradient = entries[path][2].regime.average, named[path].astype(jnp.float32)
-        moved = decay * average + (1.0 - decay) * gradient
-        return jnp.where(jnp.isfinite(gradient), moved, average)
-
-    return {path: one(path, average) for path, average in averages.items()}
-
-
 def _rewired(
-    group: Group, g: int, state: SparseState, gradients: PyTree, params: PyTree, step: jax.Array
+    group: Group,
+    g: int,
+    state: SparseState,
+    gradients: PyTree,
+    params: PyTree,
+    step: jax.Array,
+    activity: Activity | None,
 ) -> SparseState:
     """The state with the masks of this step, rewired if the group's timing says so."""
     is_due, row = rewire_lib.due(group.timing, step)
@@ -261,11 +290,19 @@ def _rewired(
     paths = [e.path for e in group.entries if (e.drops or e.grows) and e.path in masks]
     if not paths:  # hidden by optax.masked or optax.partition
         return state
+    if group.sharing is not None and len(paths) < len(group.entries):
+        hidden = next(e.path for e in group.entries if e.path not in paths)
+        raise ValueError(
+            f"{hidden!r} shares its rule's counts by score with {paths[0]!r}, but is hidden from "
+            f"this optimizer: give both to one sparse(), or make a rule for each."
+        )
+    activity_lib.require(group, activity)
     old = {path: masks[path] for path in paths}
     past = {path: state.history[path] for path in paths if path in state.history}
 
     def rewire() -> tuple[dict[str, jax.Array], dict[str, LeafHistory]]:
         key = jax.random.fold_in(state.key, step)
+        neurons = activity_lib.neurons(group, activity)
         leaves = {
             path: Leaf(
                 weight=weights[path],
@@ -273,6 +310,8 @@ def _rewired(
                 average=state.averages.get(path),
                 mask=old[path],
                 key=rewire_lib.leaf_key(key, path),
+                square=state.squares.get(path),
+                activity=neurons.get(path),
             )
             for path in paths
         }
@@ -291,7 +330,9 @@ def _rewired(
     )
 
 
-def _fitting(tables: tuple[Table, ...], own: tuple[Table, ...]) -> tuple[Table, ...]:
+def _fitting(
+    tables: tuple[Table | Totals, ...], own: tuple[Table | Totals, ...]
+) -> tuple[Table | Totals, ...]:
     shapes, wanted = jax.tree.map(jnp.shape, tables), jax.tree.map(jnp.shape, own)
     if shapes != wanted:
         raise ValueError(f"Tables of shapes {shapes} do not fit a plan of shapes {wanted}.")
@@ -315,13 +356,16 @@ def restart(
         ``(params, opt_state)``, the parameters exactly zero outside their masks.
 
     Raises:
-        ValueError: masks not drawn, or no :class:`SparseState` in the state.
+        ValueError: masks not drawn, or no :class:`SparseState` in the state or the optimizer.
     """
     params = mask_tree.apply(state_lib.masks(opt_state), params)
-    kept = iter(state_lib.states(opt_state))
+    blank, kept = tx.init(params), state_lib.states(opt_state)
+    if len(state_lib.states(blank)) != len(kept):
+        raise ValueError("This state is not of this optimizer: it has another number of sparse().")
+    kept = iter(kept)
 
     def resumed(blank: SparseState) -> SparseState:
         old = next(kept)
         return blank._replace(masks=old.masks, tables=old.tables, key=old.key, history=old.history)
 
-    return params, state_lib.map_states(resumed, tx.init(params))
+    return params, state_lib.map_states(resumed, blank)

@@ -14,6 +14,7 @@ from mst_jax.training.jobs import (
 )
 from mst_jax.training.memory import memory_bytes
 from mst_jax.training.policy import Policy, Snapshot, load_policy, load_snapshot
+from mst_jax.training.resuming import FINGERPRINT, is_blank, is_finished
 from mst_jax.training.settings import (
     WANDB_MODES,
     Settings,
@@ -23,11 +24,9 @@ from mst_jax.training.settings import (
 )
 from mst_jax.training.sinks import read_metrics
 from mst_jax.training.trainer import (
-    FINGERPRINT,
     INITIAL_TOPOLOGY,
     Outcome,
     checkpoint_fingerprint,
-    is_finished,
     train,
     train_together,
 )
@@ -46,6 +45,7 @@ __all__ = [
     "checkpoint_fingerprint",
     "describe_machine",
     "fingerprint",
+    "is_blank",
     "is_finished",
     "load_policy",
     "load_snapshot",

@@ -2,7 +2,7 @@
 
 import hashlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -14,6 +14,9 @@ from mst_jax.training.run_state import Run
 
 Arrays = dict[str, np.ndarray]
 BUFFER = "buffer/"
+# Prefixes of what full checkpoints hold besides a run: environments on the host, best policies.
+HOST, BEST = "host/", "best/"
+BLOCK = 8_000_000  # bytes that are hashed at a time
 
 
 def flatten(tree: Any) -> Arrays:
@@ -32,11 +35,11 @@ def unflatten(arrays: Arrays, like: Any) -> Any:
     """
     named = _named_leaves(like)
     compare(arrays, {name: _expected(leaf) for name, leaf in named})
+    # `device_put` compiles nothing, as `jnp.asarray` does for each shape. On a CPU it shares memory
+    # with what it is given, which therefore is a copy.
+    put = {name: jax.device_put(np.array(arrays[name])) for name, _ in named}
     leaves = [
-        jax.random.wrap_key_data(jnp.asarray(arrays[name]))
-        if _is_key(leaf)
-        else jnp.asarray(arrays[name])
-        for name, leaf in named
+        jax.random.wrap_key_data(put[name]) if _is_key(leaf) else put[name] for name, leaf in named
     ]
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
@@ -49,12 +52,26 @@ def run_to_arrays(run: Run) -> Arrays:
 
 def run_from_arrays(arrays: Arrays, like: Run) -> Run:
     """The inverse of `run_to_arrays`; raises ValueError when the arrays are of another run."""
-    rest = {name: value for name, value in arrays.items() if not name.startswith(BUFFER)}
+    rest, packed = _parts(arrays)
     run = unflatten(rest, like.replace(buffer=None))
-    packed = {
-        name[len(BUFFER) :]: value for name, value in arrays.items() if name.startswith(BUFFER)
-    }
     return run.replace(buffer=replay.unpack(packed, like=like.buffer))
+
+
+def own_arrays(arrays: Arrays) -> Arrays:
+    """Those arrays of a full checkpoint that are the run's."""
+    return {name: a for name, a in arrays.items() if not name.startswith((HOST, BEST))}
+
+
+def with_prefix(arrays: Arrays, prefix: str) -> Arrays:
+    """The arrays whose names begin with a prefix, without it."""
+    return {name[len(prefix) :]: a for name, a in arrays.items() if name.startswith(prefix)}
+
+
+def check_run(arrays: Arrays, like: Run) -> None:
+    """Raises ValueError unless `run_from_arrays` would take the arrays; nothing is allocated."""
+    rest, packed = _parts(arrays)
+    compare(rest, {n: _expected(leaf) for n, leaf in _named_leaves(like.replace(buffer=None))})
+    replay.check(packed, like=like.buffer)
 
 
 def split(arrays: Arrays, counts: Sequence[int]) -> list[Arrays]:
@@ -79,6 +96,8 @@ def split(arrays: Arrays, counts: Sequence[int]) -> list[Arrays]:
 
 def join(parts: Sequence[Arrays]) -> Arrays:
     """The inverse of `split`; ValueError when the parts do not have the same names."""
+    if len(parts) == 1:
+        return parts[0]
     names = parts[0].keys()
     different = sorted(set().union(*(part.keys() ^ names for part in parts)))
     if different:
@@ -93,10 +112,35 @@ def fingerprint(arrays: Arrays) -> str:
     """One hash over a run's arrays: parameters, masks, optimizer states, buffer and the rest."""
     digest = hashlib.sha256()
     for name in sorted(arrays):
-        value = np.ascontiguousarray(arrays[name])
-        digest.update(f"{name} {value.dtype} {value.shape}\n".encode())
-        digest.update(value.view(np.uint8).data if value.size else b"")
+        value = arrays[name]
+        # A scalar is hashed as an array of one: so were the fingerprints there are.
+        digest.update(f"{name} {value.dtype} {np.atleast_1d(value).shape}\n".encode())
+        for block in blocks(value, BLOCK):
+            digest.update(block.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
+
+
+def blocks(array: np.ndarray, largest: int) -> Iterator[np.ndarray]:
+    """Cuts an array into contiguous blocks that, one after the other, hold it in C order.
+
+    Args:
+        array: any array; only a block of one that is not contiguous is copied, when its turn comes.
+        largest: bytes of a block, but for an element that takes more.
+
+    Yields:
+        The blocks; none of an array without elements.
+    """
+    if array.nbytes <= max(largest, array.itemsize):
+        if array.size:
+            yield np.ascontiguousarray(array)
+        return
+    rows = largest // array[0].nbytes
+    if rows:
+        for start in range(0, len(array), rows):
+            yield np.ascontiguousarray(array[start : start + rows])
+    else:
+        for row in array:
+            yield from blocks(row, largest)
 
 
 def compare(found: Any, expected: dict[str, jax.ShapeDtypeStruct]) -> None:
@@ -115,6 +159,12 @@ def compare(found: Any, expected: dict[str, jax.ShapeDtypeStruct]) -> None:
         raise ValueError(
             "the arrays do not fit this run: " + "; ".join(sorted(problems)[:3]) + more
         )
+
+
+def _parts(arrays: Arrays) -> tuple[Arrays, Arrays]:
+    """A run's arrays apart from the buffer's, and those."""
+    rest = {name: value for name, value in arrays.items() if not name.startswith(BUFFER)}
+    return rest, with_prefix(arrays, BUFFER)
 
 
 def _is_shared(name: str, array: np.ndarray) -> bool:

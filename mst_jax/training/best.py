@@ -1,12 +1,13 @@
 """The best policy of each seed so far, and the final evaluation that judges it fairly."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from mst_jax.training.arrays import Arrays
 from mst_jax.training.evaluation import Evaluation
+from mst_jax.training.health import mean_of_known
 
 POLICY = "policy/"
 # Far beyond the number of any evaluation during training, so the start states are fresh ones.
@@ -26,15 +27,15 @@ class BestPolicies:
         self.steps = np.full(num_seeds, -1)
 
     def update(self, policies: Arrays, returns: np.ndarray, healthy: np.ndarray, step: int) -> None:
-        """Takes over the seeds that are healthy and better than before.
+        """Takes over the seeds that are healthy, have a return, and are better than before.
 
         Args:
             policies: arrays of a light checkpoint, (S, ...) each.
-            returns: mean evaluation return of each seed (S,).
-            healthy: whether its parameters are finite (S,) bool.
+            returns: mean evaluation return of each seed (S,); NaN for none.
+            healthy: whether what the policies hold is finite (S,) bool.
             step: agent steps taken.
         """
-        better = healthy & (returns > self.returns)
+        better = healthy & np.isfinite(returns) & (returns > self.returns)
         if not self.policies:
             self.policies = {name: np.array(value) for name, value in policies.items()}
         for name, value in policies.items():
@@ -61,7 +62,11 @@ class BestPolicies:
 
 
 def evaluate_final(
-    play: Callable[[Any, int], Evaluation], last: Any, best: Any, chosen: BestPolicies
+    play: Callable[[Any, int], Evaluation],
+    last: Any,
+    best: Any,
+    chosen: BestPolicies,
+    healthy: Mapping[str, np.ndarray],
 ) -> list[dict[str, Any]]:
     """Plays the last and the best policies on the same episodes, which no choice was based on.
 
@@ -70,19 +75,31 @@ def evaluate_final(
         last: agent states of all seeds after the last step.
         best: agent states of all seeds at their best evaluations.
         chosen: how the best ones were chosen.
+        healthy: of the `last` and the `best` policies, (S,) bool each; the others have no return.
 
     Returns:
         One row for each seed.
     """
-    last_returns, best_returns = (play(states, FINAL_INDEX).returns for states in (last, best))
+    healthy = {"last": healthy["last"], "best": healthy["best"] & (chosen.steps >= 0)}
+    played = {
+        name: play(states, FINAL_INDEX).of_healthy(healthy[name]).returns
+        for name, states in (("last", last), ("best", best))
+    }
     return [
         {
-            "last/return": last_returns[index].mean(),
-            "last/returns": last_returns[index],
-            "best/return": best_returns[index].mean(),
-            "best/returns": best_returns[index],
-            "best/step": chosen.steps[index],
+            **_judged("last", played["last"][index]),
+            **_judged("best", played["best"][index]),
+            "best/step": int(step) if step >= 0 else None,
             "best/return_when_chosen": chosen.returns[index],
         }
-        for index in range(len(last_returns))
+        for index, step in enumerate(chosen.steps)
     ]
+
+
+def _judged(policy: str, returns: np.ndarray) -> dict[str, Any]:
+    """What a row says of one policy's episodes, and how many of them have a return."""
+    return {
+        f"{policy}/return": mean_of_known(returns),
+        f"{policy}/returns": returns,
+        f"{policy}/episodes": np.isfinite(returns).sum(),
+    }

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from mst_jax.agents import Agent, Numbers
-from mst_jax.envs import HostTask, JaxEnv
+from mst_jax.envs import WORKER_TIMEOUT, EnvironmentFailedError, HostTask, JaxEnv
 from mst_jax.training.run_state import (
     Purpose,
     Run,
@@ -82,9 +82,16 @@ class Programs:
 
 
 class Driver(Protocol):
-    """Steps environments and device program in turn."""
+    """Steps environments and device program in turn.
+
+    Attributes:
+        clocks: what time was spent on.
+        failure: why the environments cannot be stepped any more, in one line; None as long as they
+            can. `advance` returns the run as it was before the step that failed.
+    """
 
     clocks: Clocks
+    failure: str | None
 
     def advance(
         self,
@@ -95,6 +102,12 @@ class Driver(Protocol):
         report: Callable[[int], object],
     ) -> Run:
         """Takes `count` steps, or fewer once `stop()` is true; `report(n)` hears of progress."""
+
+    def errors(self) -> np.ndarray:
+        """Steps that each seed's environments have lost so far, int64 (S,)."""
+
+    def restarts(self) -> int | None:
+        """How often a worker process was started again; None where there are none."""
 
     def place(self, run: Run) -> Run:
         """Puts a run that was read from a checkpoint on the devices that step it."""
@@ -117,11 +130,13 @@ def make_driver(
     row_dtype: Any,
     numbers: Numbers | None = None,
     environments: int = 1,
+    worker_timeout: float = WORKER_TIMEOUT,
 ) -> tuple[Driver, Run]:
     """The driver for `environments` of either kind per seed, and the run before its first step.
 
     The seeds are spread over all local devices that can share them evenly. With `numbers`, arrays
-    (S, ...), they differ in more than their random numbers.
+    (S, ...), they differ in more than their random numbers. A worker process that does not answer
+    for `worker_timeout` seconds counts as dead (0: never).
     """
     mesh = seed_mesh(len(seeds))
     start = jax.jit(
@@ -139,10 +154,9 @@ def make_driver(
     if isinstance(task, JaxEnv):
         keys = environment_keys(keys_for(seed_keys(seeds), Purpose.ENVIRONMENT), environments)
         environment, observation = jax.jit(over_seeds(task.reset, len(keys)))(keys)
-        return JaxDriver(agent, task, len(seeds), environments), start(
-            observation=observation, environment=environment
-        )
-    driver = HostDriver(agent, task, seeds, environments)
+        driver = JaxDriver(agent, task, len(seeds), environments)
+        return driver, start(observation=observation, environment=environment)
+    driver = HostDriver(agent, task, seeds, environments, worker_timeout)
     return driver, start(observation=driver.reset())
 
 
@@ -150,10 +164,18 @@ class HostDriver:
     """One message to the worker processes and one fused device call per step."""
 
     def __init__(
-        self, agent: Agent, task: HostTask, seeds: list[int], environments: int = 1
+        self,
+        agent: Agent,
+        task: HostTask,
+        seeds: list[int],
+        environments: int = 1,
+        worker_timeout: float = WORKER_TIMEOUT,
     ) -> None:
         self.clocks = Clocks()
-        self._env = task.vector([(seed, index) for seed in seeds for index in range(environments)])
+        self.failure: str | None = None
+        pairs = [(seed, index) for seed in seeds for index in range(environments)]
+        self._env = task.vector(pairs, timeout=worker_timeout)
+        self._num_seeds = len(seeds)
         self._mesh = seed_mesh(len(seeds))
         own = seeds_per_device(len(seeds), self._mesh)
         steps = {
@@ -178,7 +200,11 @@ class HostDriver:
         for _ in range(count):
             action = np.asarray(run.action)
             before = time.perf_counter()
-            timestep = self._env.step(action)
+            try:
+                timestep = self._env.step(action)
+            except EnvironmentFailedError as error:
+                self.failure = str(error)
+                break
             self.clocks.environment += time.perf_counter() - before
             run = self._programs(learning, run, timestep)
             self.clocks.steps += 1
@@ -186,6 +212,14 @@ class HostDriver:
             if stop():
                 break
         return run
+
+    def errors(self) -> np.ndarray:
+        """See `Driver`."""
+        return self._env.errors.reshape(self._num_seeds, -1).sum(axis=1)
+
+    def restarts(self) -> int:
+        """See `Driver`."""
+        return self._env.restarts
 
     def place(self, run: Run) -> Run:
         """See `Driver`."""
@@ -209,6 +243,8 @@ class JaxDriver:
 
     def __init__(self, agent: Agent, env: JaxEnv, num_seeds: int, environments: int = 1) -> None:
         self.clocks = Clocks()
+        self.failure: str | None = None
+        self._errors = np.zeros(num_seeds, np.int64)
         self._mesh = seed_mesh(num_seeds)
         own = seeds_per_device(num_seeds, self._mesh)
         chunks = {
@@ -234,6 +270,7 @@ class JaxDriver:
         while count > 0:
             chunk = min(count, STEPS_BETWEEN_STOP_CHECKS)
             run = self._programs(learning, run, np.int32(chunk))
+            self._count_errors(run)
             self.clocks.steps += chunk
             report(chunk)
             count -= chunk
@@ -241,8 +278,16 @@ class JaxDriver:
                 break
         return run
 
+    def errors(self) -> np.ndarray:
+        """See `Driver`; as of the last chunk."""
+        return self._errors
+
+    def restarts(self) -> None:
+        """There are no worker processes."""
+
     def place(self, run: Run) -> Run:
         """See `Driver`."""
+        self._count_errors(run)
         return place(run, self._mesh)
 
     def snapshot(self) -> dict[str, np.ndarray]:
@@ -254,3 +299,7 @@ class JaxDriver:
 
     def close(self) -> None:
         """Nothing to stop."""
+
+    def _count_errors(self, run: Run) -> None:
+        errors = np.asarray(run.environment.errors, np.int64)
+        self._errors = errors.reshape(len(self._errors), -1).sum(axis=1)

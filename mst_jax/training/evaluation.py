@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mst_jax.agents import Agent
-from mst_jax.envs import HostTask, JaxEnv
+from mst_jax.envs import WORKER_TIMEOUT, EnvironmentFailedError, HostTask, JaxEnv
 from mst_jax.training.run_state import Purpose, keys_for, over_seeds, seed_keys
 from mst_jax.training.sharding import SEEDS, over_devices, seed_mesh, seeds_per_device
 
@@ -17,21 +17,33 @@ SEED_OFFSET = 100  # evaluation environments are seeded apart from the training 
 
 
 class Evaluation(NamedTuple):
-    """Whole episodes of every seed's policy, float64.
+    """Whole episodes of every seed's policy, float64; NaN for an episode that has no return.
 
     Attributes:
-        returns: (S, episodes), sums of rewards.
+        returns: (S, episodes), sums of rewards; NaN where the environment failed.
         value_bias: (S, episodes), the critic's value of the first state and action less the
-            discounted return that followed (Monte Carlo). The value of a maximum-entropy critic
-            contains its entropy bonus, and the return of a truncated episode ends there.
+            discounted return that followed (Monte Carlo); NaN likewise. The value of a
+            maximum-entropy critic contains its entropy bonus, and the return of a truncated episode
+            ends there.
     """
 
     returns: np.ndarray
     value_bias: np.ndarray
 
+    def of_healthy(self, healthy: np.ndarray) -> "Evaluation":
+        """The same without the returns of seeds that are not healthy, (S,) bool."""
+        return Evaluation(*(np.where(healthy[:, None], values, np.nan) for values in self))
+
 
 class Evaluator(Protocol):
-    """Plays whole episodes of the current policies."""
+    """Plays whole episodes of the current policies.
+
+    Attributes:
+        failure: why it cannot play any more, in one line; None as long as it can. Episodes that it
+            did not finish have no return.
+    """
+
+    failure: str | None
 
     def __call__(self, agent_states: Any, index: int) -> Evaluation:
         """Episodes of every seed's policy; `index` picks the start states."""
@@ -41,12 +53,19 @@ class Evaluator(Protocol):
 
 
 def make_evaluator(
-    agent: Agent, task: JaxEnv | HostTask, seeds: list[int], episodes: int
+    agent: Agent,
+    task: JaxEnv | HostTask,
+    seeds: list[int],
+    episodes: int,
+    worker_timeout: float = WORKER_TIMEOUT,
 ) -> Evaluator:
-    """The evaluator of `episodes` episodes for each of S seeds on either kind of environment."""
+    """The evaluator of `episodes` episodes for each of S seeds on either kind of environment.
+
+    A worker process that does not answer for `worker_timeout` seconds counts as dead (0: never).
+    """
     if isinstance(task, JaxEnv):
         return JaxEvaluator(agent, task, seeds, episodes)
-    return HostEvaluator(agent, task, seeds, episodes)
+    return HostEvaluator(agent, task, seeds, episodes, worker_timeout)
 
 
 def episodes_together(num_seeds: int, episodes: int) -> int:
@@ -58,10 +77,18 @@ def episodes_together(num_seeds: int, episodes: int) -> int:
 class HostEvaluator:
     """Steps several episodes of all seeds together, one device call per step, in rounds."""
 
-    def __init__(self, agent: Agent, task: HostTask, seeds: list[int], episodes: int) -> None:
+    def __init__(
+        self,
+        agent: Agent,
+        task: HostTask,
+        seeds: list[int],
+        episodes: int,
+        worker_timeout: float = WORKER_TIMEOUT,
+    ) -> None:
         together = episodes_together(len(seeds), episodes)
         pairs = [(seed + SEED_OFFSET, index) for seed in seeds for index in range(together)]
-        self._env = task.vector(pairs)
+        self.failure: str | None = None
+        self._env = task.vector(pairs, timeout=worker_timeout)
         self._shape = (len(seeds), together)
         self._rounds = episodes // together
         self._discount = agent.discount
@@ -72,8 +99,17 @@ class HostEvaluator:
     def __call__(self, agent_states: Any, index: int) -> Evaluation:
         """See `Evaluator`."""
         first = index * self._rounds
-        rounds = [self._play(agent_states, first + number) for number in range(self._rounds)]
+        rounds = [self._attempt(agent_states, first + number) for number in range(self._rounds)]
         return Evaluation(*(np.concatenate(parts, axis=1) for parts in zip(*rounds, strict=True)))
+
+    def _attempt(self, agent_states: Any, episode: int) -> Evaluation:
+        """One whole episode in every environment, without returns once the environments failed."""
+        if self.failure is None:
+            try:
+                return self._play(agent_states, episode)
+            except EnvironmentFailedError as error:
+                self.failure = str(error)
+        return Evaluation(np.full(self._shape, np.nan), np.full(self._shape, np.nan))
 
     def _play(self, agent_states: Any, episode: int) -> Evaluation:
         """One whole episode in every environment."""
@@ -87,7 +123,7 @@ class HostEvaluator:
             if values is None:
                 values = np.asarray(self._value(agent_states, batch, action), np.float64)
             timestep = self._env.step(np.nan_to_num(np.asarray(action).reshape(count, -1)))
-            reward = np.where(running, timestep.reward, 0.0)
+            reward = np.where(running, np.where(timestep.lost, np.nan, timestep.reward), 0.0)
             returns += reward
             discounted += weight * reward
             weight *= self._discount
@@ -104,6 +140,7 @@ class JaxEvaluator:
     """Plays all episodes of all seeds inside one compiled loop."""
 
     def __init__(self, agent: Agent, env: JaxEnv, seeds: list[int], episodes: int) -> None:
+        self.failure: str | None = None
         self._keys = seed_keys([seed + SEED_OFFSET for seed in seeds])
         play = jax.vmap(_episode(agent, env), (None, 0))
         self._play = _jitted(play, len(seeds), arguments=2)
@@ -136,6 +173,7 @@ class _Carry(NamedTuple):
     discounted: jax.Array
     weight: jax.Array
     ended: jax.Array
+    lost: jax.Array
 
 
 def _episode(agent: Agent, env: JaxEnv) -> Callable[[Any, jax.Array], tuple[jax.Array, jax.Array]]:
@@ -152,13 +190,15 @@ def _episode(agent: Agent, env: JaxEnv) -> Callable[[Any, jax.Array], tuple[jax.
                 carry.discounted + carry.weight * timestep.reward,
                 carry.weight * agent.discount,
                 timestep.terminated | timestep.truncated,
+                timestep.lost,
             )
 
         state, observation = env.reset(key)
-        zero = jnp.zeros(())
-        start = _Carry(state, observation, zero, zero, jnp.ones(()), jnp.zeros((), bool))
+        zero, no = jnp.zeros(()), jnp.zeros((), bool)
+        start = _Carry(state, observation, zero, zero, jnp.ones(()), no, no)
         end = jax.lax.while_loop(lambda carry: ~carry.ended, step, start)
         action = agent.act(agent_state, observation, None)
-        return end.total, agent.value(agent_state, observation, action) - end.discounted
+        bias = agent.value(agent_state, observation, action) - end.discounted
+        return jnp.where(end.lost, jnp.nan, end.total), jnp.where(end.lost, jnp.nan, bias)
 
     return play

@@ -8,7 +8,7 @@ trained alone; `program.json` in it says which runs shared its program.
 import dataclasses
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,24 +17,54 @@ import jax.numpy as jnp
 
 from mst_jax import envs
 from mst_jax.agents import Agent, Numbers, make_agent, sweep
+from mst_jax.runs.files import replace_text
+from mst_jax.runs.lock import refuse_if_held
 from mst_jax.training import checkpoints
 from mst_jax.training.arrays import Arrays, join
 from mst_jax.training.checkpoints import Checkpoint
 from mst_jax.training.memory import replay_slots
+from mst_jax.training.resuming import (
+    CHECKPOINTS,
+    PROGRAM,
+    fingerprint_of,
+    is_blank,
+    refuse_changed,
+    refuse_loss,
+    refuse_misfit,
+    shapes_of_run,
+)
 from mst_jax.training.settings import Settings, read_settings
+from mst_jax.training.sinks import kept_rows
 from mst_jax.training.wandb_sink import check_wandb
-
-PROGRAM = "program.json"
 
 
 class Job(NamedTuple):
-    """A run that was checked and can be trained; nothing was written or allocated yet."""
+    """A run that was checked and can be trained; nothing was written or allocated yet.
+
+    Attributes:
+        settings: its settings.
+        folder: its run folder.
+        task: what it is trained on.
+        agent: one-seed functions.
+        checkpoint: what to continue from; None to begin.
+        finished: the fingerprint of a run that needs no more training.
+        seen: what the folder held when it was checked, to notice when it changes before training.
+    """
 
     settings: Settings
     folder: Path
     task: envs.JaxEnv | envs.HostTask
     agent: Agent
-    checkpoint: Checkpoint | None  # what to continue from
+    checkpoint: Checkpoint | None
+    finished: str | None = None
+    seen: tuple[object, ...] = ()
+
+    def check_unchanged(self) -> None:
+        """Raises ValueError if somebody trained the run since it was checked."""
+        if _contents(self.folder) != self.seen:
+            raise ValueError(
+                f"{self.folder} was changed by another process just now; give the command again"
+            )
 
 
 class Program(NamedTuple):
@@ -66,16 +96,21 @@ class Program(NamedTuple):
         return dataclasses.replace(self.jobs[0].settings, seeds=sum(self.counts))
 
     @property
-    def arrays(self) -> Arrays | None:
-        """The checkpoints to continue from as one; None for new runs."""
-        found = [job.checkpoint for job in self.jobs if job.checkpoint]
-        return join([checkpoint.arrays for checkpoint in found]) if found else None
-
-    @property
     def step(self) -> int | None:
         """Agent steps of those checkpoints; None for new runs."""
         checkpoint = self.jobs[0].checkpoint
         return None if checkpoint is None else checkpoint.step
+
+    def take_arrays(self) -> Arrays:
+        """The arrays of those checkpoints as one; can be called once.
+
+        The jobs let them go, or whoever holds a job would hold a second replay buffer.
+        """
+        found = [job.checkpoint.arrays for job in self.jobs if job.checkpoint]
+        arrays = dict(join(found))
+        for part in found:
+            part.clear()
+        return arrays
 
 
 def plan_run(settings: Settings, logdir: Path) -> Job:
@@ -88,50 +123,83 @@ def plan_run(settings: Settings, logdir: Path) -> Job:
     settings.validate()
     check_wandb(settings.wandb)
     folder = logdir / settings.folder_name
-    if folder.exists():
+    if not is_blank(folder):
         raise ValueError(
             f"{folder} exists; continue it with --resume={folder} or choose another logdir"
         )
-    return Job(settings, folder, *prepare(settings), checkpoint=None)
+    return Job(settings, folder, *prepare(settings), checkpoint=None, seen=_contents(folder))
 
 
-def plan_resume(folder: Path) -> Job:
-    """Checks a run to continue from its newest full checkpoint, or from its start if it has none.
+def plan_resume(folder: Path, *, begin_anew: bool = False) -> Job:
+    """Checks a run to continue from its newest full checkpoint, or to begin if it had not yet.
+
+    A finished run is a job with nothing to do.
+
+    Args:
+        folder: run folder.
+        begin_anew: begin anew also when that deletes what was written before the first full
+            checkpoint.
 
     Raises:
-        ValueError: when the folder is not a run, or wandb is asked for and cannot be used.
-        DamagedCheckpointError: when there are checkpoints and none is intact.
+        HeldError: another process trains it.
+        ValueError: the folder is not a run, the checkpoint is not of its settings, beginning anew
+            would delete results, or wandb is asked for and cannot be used.
+        DamagedCheckpointError: there are checkpoints and none is intact.
     """
-    return resume_together([folder])[0]
+    return resume_together([folder], begin_anew=begin_anew)[0]
 
 
-def resume_together(folders: Sequence[Path]) -> list[Job]:
+def resume_together(folders: Sequence[Path], *, begin_anew: bool = False) -> list[Job]:
     """Checks runs to continue from the newest full checkpoints of one step that all have.
 
-    Without such a step, runs that began in one program begin anew: they were killed while they
-    wrote their first checkpoints.
+    Without such a step, runs that began in one program begin anew if that is allowed: they were
+    killed while they wrote their first checkpoints.
 
     Raises:
         ValueError: as `plan_resume`, or the runs have no step in common.
-        DamagedCheckpointError: when there are checkpoints and none is intact.
+        DamagedCheckpointError: there are checkpoints and none is intact.
     """
+    for folder in folders:
+        refuse_if_held(folder)
+    seen = [_contents(folder) for folder in folders]
     settings = [read_settings(folder) for folder in folders]
-    for one in settings:
-        check_wandb(one.wandb)
-    stores = [folder / "checkpoints" for folder in folders]
+    jobs = [
+        Job(one, folder, *prepare(one), None, fingerprint_of(folder), contents)
+        for one, folder, contents in zip(settings, folders, seen, strict=True)
+    ]
+    found = _newest([job for job in jobs if not job.finished], begin_anew)
+    return [job if job.finished else _continued(job, next(found)) for job in jobs]
+
+
+def _newest(jobs: Sequence[Job], begin_anew: bool) -> Iterator[Checkpoint | None]:
+    """What each of several unfinished runs goes on from, read when all are known to have it."""
+    for job in jobs:
+        check_wandb(job.settings.wandb)
+    folders = [job.folder for job in jobs]
+    stores = [folder / CHECKPOINTS for folder in folders]
     have = [bool(checkpoints.saved_steps(store, checkpoints.FULL)) for store in stores]
     if any(have) and not all(have) and not _began_together(folders):
         raise ValueError(
             f"{folders[have.index(False)]} has no checkpoint and {folders[have.index(True)]} has "
             "one: continue them one by one"
         )
-    found = checkpoints.load_together(stores, checkpoints.FULL) if all(have) else None
-    return [
-        Job(one, folder, *prepare(one), checkpoint=checkpoint)
-        for one, folder, checkpoint in zip(
-            settings, folders, found or [None] * len(folders), strict=True
-        )
-    ]
+    for job, has_one in zip(jobs, have, strict=True):
+        if not has_one:
+            refuse_loss(job.folder, job.settings, begin_anew=begin_anew)
+    if not jobs or not all(have):
+        return iter([None] * len(jobs))
+    return iter(checkpoints.load_together(stores, checkpoints.FULL))
+
+
+def _continued(job: Job, checkpoint: Checkpoint | None) -> Job:
+    """The job with a checkpoint that was found to be its own."""
+    if checkpoint is None:
+        return job
+    refuse_changed(checkpoint, job.folder)
+    refuse_misfit(checkpoint, job.folder, shapes_of_run(job.task, job.agent, job.settings))
+    for seed in job.settings.seed_list:
+        kept_rows(job.folder / f"seed_{seed}", checkpoint.step)
+    return job._replace(checkpoint=checkpoint)
 
 
 def make_program(jobs: Sequence[Job]) -> Program:
@@ -142,6 +210,9 @@ def make_program(jobs: Sequence[Job]) -> Program:
             rate, are at different steps, or have one folder.
     """
     first = jobs[0]
+    done = [job.folder for job in jobs if job.finished]
+    if done and len(done) < len(jobs):
+        raise ValueError(f"{done[0]} is finished; continue the others without it")
     shared = [_shared(job.settings) for job in jobs]
     for other in shared[1:]:
         different = [name for name in other if other[name] != shared[0][name]]
@@ -164,7 +235,7 @@ def write_program(folders: Sequence[Path]) -> None:
     """Records in each run folder which runs are trained in its program, if others are."""
     for folder in folders if len(folders) > 1 else ():
         names = [os.path.relpath(other, folder) for other in folders]
-        (folder / PROGRAM).write_text(json.dumps(names, indent=1) + "\n", encoding="utf-8")
+        replace_text(folder / PROGRAM, json.dumps(names, indent=1) + "\n")
 
 
 def program_of(folder: Path) -> list[Path]:
@@ -183,6 +254,12 @@ def prepare(settings: Settings) -> tuple[envs.JaxEnv | envs.HostTask, Agent]:
     agent = make_agent(settings.agent, settings.config, task.spec, settings.steps)
     replay_slots(settings, agent)  # refuses a capacity that is too small
     return task, agent
+
+
+def _contents(folder: Path) -> tuple[object, ...]:
+    """What changes when a run is trained: whether it began or ended, and its checkpoints."""
+    steps = checkpoints.saved_steps(folder / CHECKPOINTS, checkpoints.FULL)
+    return (is_blank(folder), fingerprint_of(folder), *steps)
 
 
 def _began_together(folders: Sequence[Path]) -> bool:

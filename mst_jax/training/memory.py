@@ -8,7 +8,7 @@ import numpy as np
 from mst_jax import replay
 from mst_jax.agents import Agent
 from mst_jax.envs import Spec
-from mst_jax.training import history
+from mst_jax.training import checkpoints, history
 from mst_jax.training.run_state import Purpose, keys_for, seed_keys
 from mst_jax.training.settings import Settings
 
@@ -35,9 +35,6 @@ def replay_slots(settings: Settings, agent: Agent) -> int:
 
 def memory_bytes(agent: Agent, spec: Spec, settings: Settings) -> tuple[int, int]:
     """Bytes of the agent states and of the replay buffer, for all seeds of a run."""
-    states = jax.eval_shape(
-        jax.vmap(agent.init), keys_for(seed_keys(settings.seed_list), Purpose.AGENT)
-    )
     buffer_bytes = replay.nbytes(
         num_seeds=settings.seeds,
         capacity=replay_slots(settings, agent),
@@ -47,19 +44,33 @@ def memory_bytes(agent: Agent, spec: Spec, settings: Settings) -> tuple[int, int
         row_dtype=np.dtype(settings.row_dtype),
         environments=settings.environments,
     )
-    return _nbytes(states), buffer_bytes
+    return _nbytes(_states(agent, settings)), buffer_bytes
 
 
 def describe_memory(agent: Agent, spec: Spec, settings: Settings) -> str:
-    """One line: bytes of agent states, replay buffer and topology history, for all seeds."""
+    """One line: bytes of agent states and replay buffer, and the most that goes to disk."""
     agents, buffer = memory_bytes(agent, spec, settings)
     slots = replay_slots(settings, agent)
     rings = f" for {settings.environments} environments" if settings.environments > 1 else ""
     return (
         f"memory: agents {human(agents)}, replay {human(buffer)} "
-        f"({settings.seeds} seeds x {slots:,} slots{rings}); on disk: topology history "
+        f"({settings.seeds} seeds x {slots:,} slots{rings}); on disk: checkpoints up to "
+        f"{human(checkpoint_bytes(agent, spec, settings))}, topology history "
         f"{human(history.total_bytes(agent, settings))}"
     )
+
+
+def checkpoint_bytes(agent: Agent, spec: Spec, settings: Settings) -> int:
+    """The most that the checkpoints of a run take at once, one of each tier being written."""
+    kept = checkpoints.KEPT
+    full = kept[checkpoints.FULL] + 1
+    # Best policies are in full checkpoints too.
+    policies = full + sum(kept[tier] + 1 for tier in (checkpoints.LIGHT, checkpoints.BEST))
+    seen = jax.eval_shape(
+        lambda states: ([getattr(states, name) for name in agent.acting], agent.masks(states)),
+        _states(agent, settings),
+    )
+    return full * sum(memory_bytes(agent, spec, settings)) + policies * _nbytes(seen)
 
 
 def human(count: float) -> str:
@@ -69,6 +80,12 @@ def human(count: float) -> str:
             return f"{count:.3g} {unit}"
         count /= 1000
     raise AssertionError("unreachable")
+
+
+def _states(agent: Agent, settings: Settings) -> Any:
+    """The shapes of the agent states of all seeds."""
+    keys = keys_for(seed_keys(settings.seed_list), Purpose.AGENT)
+    return jax.eval_shape(jax.vmap(agent.init), keys)
 
 
 def _nbytes(tree: Any) -> int:

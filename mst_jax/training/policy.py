@@ -1,5 +1,6 @@
 """What a run has learned, read from its light checkpoints."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from mst_jax.agents import Agent
 from mst_jax.training import checkpoints
+from mst_jax.training.health import finite
 from mst_jax.training.jobs import prepare
 from mst_jax.training.light import from_light, masks_in
 from mst_jax.training.run_state import Purpose, keys_for, seed_keys
@@ -31,6 +33,11 @@ class Snapshot(NamedTuple):
     states: Any
     masks: dict[str, np.ndarray]
     step: int
+
+    @property
+    def healthy(self) -> np.ndarray:
+        """Whether all that acting reads is finite, (S,) bool."""
+        return np.asarray(jax.jit(partial(finite, self.agent))(self.states))
 
     def index_of(self, seed: int | None) -> int:
         """Position of a seed on the leading axis, the first by default; ValueError if not held."""
@@ -65,10 +72,16 @@ def load_policy(folder: str | Path, seed: int | None = None, *, best: bool = Fal
         The policy of that seed.
 
     Raises:
-        ValueError: when the folder is not a run, has no checkpoint yet or does not hold the seed.
+        ValueError: when the folder is not a run, has no checkpoint yet or does not hold the seed,
+            or the seed has diverged and its policy is not finite.
     """
     snapshot = load_snapshot(Path(folder), checkpoints.BEST if best else checkpoints.LIGHT)
     index = snapshot.index_of(seed)
+    if not snapshot.healthy[index]:
+        raise ValueError(
+            f"seed {snapshot.settings.seed_list[index]} of {folder} has diverged: its policy at "
+            f"step {snapshot.step:,} is not finite" + ("" if best else "; best=True loads its best")
+        )
     return Policy(snapshot.agent, jax.tree.map(lambda leaf: leaf[index], snapshot.states))
 
 

@@ -32,7 +32,7 @@ class Totals:
         metrics: sums of the agent's metrics (S,) each.
         updates: int32 scalar, calls of `learn` summed.
         returns: sum of the returns of finished training episodes (S,), over all environments.
-        episodes: int32 (S,), finished training episodes.
+        episodes: int32 (S,), finished training episodes; lost ones have no return and do not count.
     """
 
     metrics: Metrics
@@ -55,7 +55,7 @@ class Run:
         action: (S*E, A), chosen and not yet taken.
         episode_return: (S*E,), of the unfinished training episodes.
         keys: (S,), one typed key per seed, never advanced.
-        healthy: (S,) bool, false once a seed's parameters were found non-finite.
+        healthy: (S,) bool, false for ever once a check found that a seed is not finite.
         totals: metric sums.
         clock: step counters, stored once.
     """

@@ -10,11 +10,13 @@ import numpy as np
 from tqdm import tqdm
 
 from mst_jax.agents import Agent, Metrics
+from mst_jax.envs import EnvironmentFailedError
 from mst_jax.training import checkpoints
 from mst_jax.training.arrays import Arrays, split
 from mst_jax.training.best import BestPolicies, evaluate_final
 from mst_jax.training.drivers import Driver
 from mst_jax.training.evaluation import Evaluator
+from mst_jax.training.health import finite, mean_of_known
 from mst_jax.training.light import from_light, to_light
 from mst_jax.training.run_state import Run
 from mst_jax.training.settings import Settings
@@ -29,12 +31,14 @@ class Member(NamedTuple):
         folder: its run folder.
         rows: which of the program's seeds are its own.
         sinks: take its rows, by the position of a seed in the run.
+        config: what its config.json holds.
     """
 
     settings: Settings
     folder: Path
     rows: slice
     sinks: list[Sink]
+    config: dict[str, Any]
 
 
 class Session(NamedTuple):
@@ -46,6 +50,7 @@ class Session(NamedTuple):
     driver: Driver
     evaluator: Evaluator
     best: BestPolicies
+    check: Callable[[Run], jax.Array]
     finish_chunk: Callable[[Run], Any]
     reset: Callable[[Run], Run]
     diagnose: Callable[[Run, int], Metrics]
@@ -61,61 +66,106 @@ class Session(NamedTuple):
         """Writes each member's part of the arrays into its folder, as a checkpoint."""
         stores = [member.folder / "checkpoints" for member in self.members]
         parts = split(arrays, [member.settings.seeds for member in self.members])
-        checkpoints.save_together(stores, tier, step, parts)
+        configs = [member.config for member in self.members]
+        checkpoints.save_together(stores, tier, step, parts, configs)
 
-    def write(self, index: int, step: int, kind: str, healthy: bool, values: dict[str, Any]) -> str:
-        """Writes one row of one seed of the program; returns what to call the seed."""
+    def sync(self) -> None:
+        """Brings all rows to the disk."""
+        for member in self.members:
+            for sink in member.sinks:
+                sink.sync()
+
+    def owner(self, index: int) -> tuple[Member, int]:
+        """Whose one seed of the program is, and its position in that run."""
         member = next(member for member in self.members if index < member.rows.stop)
-        position = index - member.rows.start
+        return member, index - member.rows.start
+
+    def name(self, index: int) -> str:
+        """What to call one seed of the program."""
+        member, position = self.owner(index)
+        seed = f"seed {member.settings.seed_list[position]}"
+        return seed if len(self.members) == 1 else f"{member.folder.name}, {seed}"
+
+    def write(
+        self, index: int, step: int, kind: str, healthy: bool, values: dict[str, Any]
+    ) -> None:
+        """Writes one row of one seed of the program."""
+        member, position = self.owner(index)
         seed = member.settings.seed_list[position]
         wall = {"wall/seconds": time.perf_counter() - self.began}
         row = {"step": step, "kind": kind, "seed": seed, "healthy": healthy, **values, **wall}
         for sink in member.sinks:
             sink.write(position, row)
-        return f"seed {seed}" if len(self.members) == 1 else f"{member.folder.name}, seed {seed}"
+
+    def tell_diverged(self, before: np.ndarray, healthy: np.ndarray, step: int) -> None:
+        """Says, once, which seeds a check found no longer healthy; (S,) bool before and after."""
+        for index in np.flatnonzero(before & ~healthy):
+            tqdm.write(
+                f"{self.name(int(index))} is not finite any more at step {step:,}: its actions are "
+                "0 and it has no return from here on"
+            )
 
 
 def log(session: Session, run: Run, step: int) -> Run:
     """Fetches the chunk's metric sums in one transfer and writes one row per seed."""
+    before = np.asarray(run.healthy)
     run, totals, sparsities = session.finish_chunk(run)
     totals, sparsities, healthy = jax.device_get((totals, sparsities, run.healthy))
+    session.tell_diverged(before, healthy, step)
     clocks, updates = session.driver.clocks, max(int(totals.updates), 1)
+    errors, restarts = session.driver.errors(), session.driver.restarts()
     for index in range(session.settings.seeds):
         row: dict[str, Any] = {f"sparsity/{name}": s[index] for name, s in sparsities.items()}
         row["transitions"] = session.settings.environments * step
+        row["environment_errors"] = errors[index]
+        if restarts is not None:
+            row["worker_restarts"] = restarts
         if totals.updates:
             row |= {name: value[index] / updates for name, value in totals.metrics.items()}
         if totals.episodes[index]:
-            row["return"] = totals.returns[index] / totals.episodes[index]
+            mean = totals.returns[index] / totals.episodes[index]
+            row["return"] = mean if healthy[index] else np.nan
         row |= clocks.row(totals.updates)
-        name = session.write(index, step, "train", bool(healthy[index]), row)
-        if not healthy[index]:
-            tqdm.write(
-                f"{name} has non-finite parameters since before step {step}: its actions are 0"
-            )
+        session.write(index, step, "train", bool(healthy[index]), row)
     clocks.clear()
     return run
 
 
-def evaluate(session: Session, run: Run, step: int) -> np.ndarray:
-    """Evaluates, writes a row per seed and a light checkpoint; returns (S, episodes)."""
+def evaluate(session: Session, run: Run, step: int) -> tuple[Run, np.ndarray]:
+    """Evaluates, writes a row per seed and a light checkpoint.
+
+    Seeds that are not finite are marked first, so that none gets a return for doing nothing.
+
+    Returns:
+        The run, and the returns (S, episodes): NaN where there is none.
+    """
+    marked = run.replace(healthy=session.check(run))
+    healthy = np.asarray(marked.healthy)
+    session.tell_diverged(np.asarray(run.healthy), healthy, step)
     before = time.perf_counter()
     every = session.settings.eval_every
-    returns, biases = session.evaluator(run.agent, -(-step // every))
+    played = session.evaluator(run.agent, -(-step // every)).of_healthy(healthy)
     seconds = time.perf_counter() - before
-    healthy = np.asarray(run.healthy)
-    for index, values in enumerate(returns):
+    for index, values in enumerate(played.returns):
         row = {
-            "return": values.mean(),
+            "return": mean_of_known(values),
             "returns": values,
-            "value_bias": biases[index].mean(),
+            "episodes": np.isfinite(values).sum(),
+            "value_bias": mean_of_known(played.value_bias[index]),
             "wall/evaluation_seconds": seconds,
         }
         session.write(index, step, "eval", bool(healthy[index]), row)
     light = to_light(session.agent, run.agent)
     session.save(checkpoints.LIGHT, step, light)
-    session.best.update(light, returns.mean(axis=1), healthy, step)
-    return returns
+    session.best.update(light, mean_of_known(played.returns), healthy, step)
+    return marked, played.returns
+
+
+def describe_returns(returns: np.ndarray) -> str:
+    """The mean over the seeds that have a return, and of how many it is; (S, episodes)."""
+    known = np.isfinite(returns).any(axis=1)
+    some = "" if known.all() else f" ({known.sum()} of {len(known)} seeds)"
+    return f"return {mean_of_known(mean_of_known(returns)):.1f}{some}"
 
 
 def diagnose(session: Session, run: Run, step: int) -> None:
@@ -132,9 +182,15 @@ def evaluate_finally(session: Session, run: Run, evaluator: Evaluator) -> None:
     """Writes a row of kind `final` per seed: the last and the best policy on fresh episodes."""
     best = from_light(session.agent, session.best.policies, run.agent)
     healthy = np.asarray(run.healthy)
-    rows = evaluate_final(evaluator, run.agent, best, session.best)
+    finite_best = np.asarray(finite(session.agent, best))  # an older version may have chosen it
+    policies = {"last": healthy, "best": finite_best}
+    rows = evaluate_final(evaluator, run.agent, best, session.best, policies)
+    if evaluator.failure:
+        raise EnvironmentFailedError(f"in the final evaluation, {evaluator.failure}")
     for index, row in enumerate(rows):
-        step = session.settings.steps
-        name = session.write(index, step, "final", bool(healthy[index]), row)
+        session.write(index, session.settings.steps, "final", bool(healthy[index]), row)
         last, best_return, chosen = row["last/return"], row["best/return"], row["best/step"]
-        tqdm.write(f"final, {name}: last {last:.1f}, best (step {chosen:,}) {best_return:.1f}")
+        when = "never chosen" if chosen is None else f"step {chosen:,}"
+        tqdm.write(
+            f"final, {session.name(index)}: last {last:.1f}, best ({when}) {best_return:.1f}"
+        )

@@ -11,8 +11,10 @@ from typing import Any
 import jax
 
 from mst_jax.agents import default_config
+from mst_jax.envs import WORKER_TIMEOUT
+from mst_jax.runs.files import replace_text
 
-CONFIG = "config.json"
+CONFIG, VERSIONS = "config.json", "versions.json"
 WANDB_MODES = ("off", "offline", "online")
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "dm_control", "mujoco")
 
@@ -45,6 +47,10 @@ class Settings:
         environments: environments of each seed, stepped together. An agent step takes one step in
             each, stores that many transitions and learns once; every number of steps counts those
             of one environment, so a seed collects `environments * steps` transitions.
+        max_environment_errors: training steps that the run may lose to environments that fail,
+            over all seeds; with one more it saves and stops.
+        worker_timeout: seconds without an answer after which a worker process counts as dead; 0:
+            never.
     """
 
     agent: str
@@ -66,6 +72,8 @@ class Settings:
     wandb: str = "off"
     history_every: int = 10_000
     environments: int = 1
+    max_environment_errors: int = 100
+    worker_timeout: float = WORKER_TIMEOUT
 
     def validate(self) -> None:
         """Raises ValueError with one line for the first impossible setting."""
@@ -74,7 +82,8 @@ class Settings:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         counts = ("seed", "checkpoint_every", "resets", "final_eval_episodes")
-        for name in (*counts, "history_every", "diagnose_every"):
+        limits = ("max_environment_errors", "worker_timeout")
+        for name in (*counts, "history_every", "diagnose_every", *limits):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} must not be negative")
         if self.wandb not in WANDB_MODES:
@@ -120,10 +129,15 @@ class Settings:
 
 
 def write_settings(folder: Path, settings: Settings) -> None:
-    """Writes config.json and versions.json into a run folder."""
-    text = json.dumps(dataclasses.asdict(settings), indent=2)
-    (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
-    (folder / "versions.json").write_text(json.dumps(describe_machine(), indent=2) + "\n")
+    """Writes versions.json and then config.json, which makes a folder a run folder."""
+    contents = {VERSIONS: describe_machine(), CONFIG: dataclasses.asdict(settings)}
+    for name, values in contents.items():
+        replace_text(folder / name, json.dumps(values, indent=2) + "\n")
+
+
+def config_values(folder: Path) -> dict[str, Any]:
+    """What config.json holds, as it is there."""
+    return json.loads((folder / CONFIG).read_text(encoding="utf-8"))
 
 
 def read_settings(folder: Path) -> Settings:
@@ -132,7 +146,7 @@ def read_settings(folder: Path) -> Settings:
     if not path.is_file():
         raise ValueError(f"{folder} is not a run folder: it has no {CONFIG}")
     try:
-        return rebuild_settings(json.loads(path.read_text(encoding="utf-8")))
+        return rebuild_settings(config_values(folder))
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} cannot be read as a run's settings: {error}") from error
 
@@ -173,13 +187,17 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _git_revision() -> str | None:
-    """The revision of this source tree, with +changes if the work tree differs; else None."""
-    here = Path(__file__).parent
+def _git_revision(file: Path = Path(__file__)) -> str | None:
+    """The revision of this source tree, with +changes if the work tree differs; else None.
+
+    None also when another project's repository is around an installed package, as when a virtual
+    environment lies in it: only a repository that tracks our own files says what we are.
+    """
+    run = lambda *args: subprocess.run(  # noqa: E731
+        ["git", "-C", str(file.parent), *args], capture_output=True, text=True, check=True
+    ).stdout.strip()
     try:
-        run = lambda *args: subprocess.run(  # noqa: E731
-            ["git", "-C", str(here), *args], capture_output=True, text=True, check=True
-        ).stdout.strip()
+        run("ls-files", "--error-unmatch", file.name)
         return run("rev-parse", "HEAD") + ("+changes" if run("status", "--porcelain") else "")
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -2,13 +2,18 @@
 
 import json
 import math
+import os
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from mst_jax.runs.files import replace_text
+
 METRICS = "metrics.jsonl"
+EVENTS = "events.out.tfevents*"  # what tensorboardX calls its files
 
 
 class Sink(Protocol):
@@ -16,6 +21,9 @@ class Sink(Protocol):
 
     def write(self, seed_index: int, row: Mapping[str, Any]) -> None:
         """Writes a row with `step`, `kind`, `healthy` and metric values."""
+
+    def sync(self) -> None:
+        """Brings to the disk what was written, before a checkpoint that counts on it."""
 
     def close(self) -> None:
         """Flushes and closes."""
@@ -33,6 +41,11 @@ class JsonLines:
         self._files[seed_index].write(json.dumps(plain, allow_nan=False) + "\n")
         self._files[seed_index].flush()
 
+    def sync(self) -> None:
+        """See `Sink`."""
+        for file in self._files:
+            os.fsync(file.fileno())
+
     def close(self) -> None:
         """Closes all files."""
         for file in self._files:
@@ -40,18 +53,34 @@ class JsonLines:
 
 
 class TensorBoard:
-    """Event files beside each seed's metrics; a resumed run hides what it will do again."""
+    """Event files beside each seed's metrics, with the same rows.
 
-    def __init__(self, folders: Sequence[Path], step: int) -> None:
+    A killed process loses the events that it had not written yet, and events cannot be cut back.
+    So they are written anew from the metric files whenever a run begins or goes on; those then have
+    the time of that moment.
+    """
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        """Opens the files; the metric files are cut back already."""
         from tensorboardX import SummaryWriter
 
-        purge = step + 1 if step else None
-        self._writers = [SummaryWriter(str(folder), purge_step=purge) for folder in folders]
+        for folder in folders:
+            for old in folder.glob(EVENTS):
+                old.unlink()
+        self._writers = [SummaryWriter(str(folder)) for folder in folders]
+        for index, folder in enumerate(folders):
+            for row in read_metrics(folder):
+                self.write(index, row)
 
     def write(self, seed_index: int, row: Mapping[str, Any]) -> None:
         """Adds every number of the row as a scalar named kind/metric."""
         for tag, value in scalars(row).items():
             self._writers[seed_index].add_scalar(tag, value, row["step"])
+
+    def sync(self) -> None:
+        """Hands over what was written; after a crash it is written anew."""
+        for writer in self._writers:
+            writer.flush()
 
     def close(self) -> None:
         """Flushes and closes all writers."""
@@ -62,31 +91,76 @@ class TensorBoard:
 def scalars(row: Mapping[str, Any]) -> dict[str, float]:
     """The numbers of a row, named kind/metric; lists are left to the metric files."""
     return {
-        f"{row['kind']}/{name}": float(value)
+        f"{row['kind']}/{name}": math.nan if value is None else float(value)
         for name, value in row.items()
         if name not in ("step", "kind", "seed") and np.ndim(value) == 0
     }
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """All rows of one seed's folder."""
-    with (folder / METRICS).open(encoding="utf-8") as file:
-        return [json.loads(line) for line in file if line.endswith("\n")]
+    """All rows of one seed's folder; ValueError names a line that cannot be read."""
+    rows, damaged = readable_rows(folder)
+    if damaged:
+        raise ValueError(f"line {damaged[0]} of {folder / METRICS} cannot be read as a row")
+    return rows
+
+
+def readable_rows(folder: Path) -> tuple[list[dict[str, Any]], list[int]]:
+    """The rows of one seed's folder, and the numbers of the lines that cannot be read as one.
+
+    A half-written last line is neither: a killed process leaves it.
+    """
+    lines = (folder / METRICS).read_bytes().split(b"\n")[:-1]
+    rows = [_row(line) for line in lines]
+    damaged = [number for number, row in enumerate(rows, start=1) if row is None]
+    return [row for row in rows if row is not None], damaged
+
+
+def kept_rows(folder: Path, step: int) -> tuple[list[dict[str, Any]], list[int]]:
+    """The rows up to `step`, and the numbers of lines after them that cannot be read.
+
+    Rows of kind `final` are not kept: they are made after the last checkpoint.
+
+    Raises:
+        ValueError: when a line among the rows to be kept cannot be read: a row of the past is lost.
+    """
+    if not (folder / METRICS).exists():
+        return [], []
+    rows, damaged = readable_rows(folder)
+    kept = [row for row in rows if row["step"] <= step and row.get("kind") != "final"]
+    before = [line for line in damaged if line <= len(kept)]
+    if before:
+        raise ValueError(
+            f"line {before[0]} of {folder / METRICS} cannot be read, and the run would "
+            f"go on after it, from step {step:,}; delete the line to go on without it"
+        )
+    return kept, damaged
 
 
 def cut_back(folder: Path, step: int) -> None:
-    """Drops the rows after `step`, and a half-written last line, as if they had never been.
+    """Drops the rows after `step`, and lines that cannot be read, as if they had never been.
 
-    Rows of kind `final` are dropped as well: they are made after the last checkpoint.
+    Raises:
+        ValueError: as `kept_rows`.
     """
     path = folder / METRICS
     if not path.exists():
         return
-    rows = [r for r in read_metrics(folder) if r["step"] <= step and r.get("kind") != "final"]
-    text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
-    partial = path.with_suffix(".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    rows, damaged = kept_rows(folder, step)
+    if damaged:
+        warnings.warn(
+            f"{len(damaged)} lines of {path} after step {step:,} cannot be read and are dropped",
+            stacklevel=2,
+        )
+    replace_text(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+        return row if isinstance(row["step"], int) else None
+    except (ValueError, TypeError, KeyError):
+        return None
 
 
 def _plain(value: Any) -> Any:

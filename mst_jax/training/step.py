@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from mst_jax import replay, topology
 from mst_jax.agents import Agent, Metrics
 from mst_jax.envs import JaxEnv, Timestep
+from mst_jax.training.health import finite
 from mst_jax.training.run_state import (
     Purpose,
     Run,
@@ -85,18 +86,19 @@ def make_reset(agent: Agent, num_seeds: int) -> Callable[[Run], Run]:
 
 
 def finish_chunk(agent: Agent, run: Run) -> tuple[Run, Totals, Metrics]:
-    """Marks seeds whose parameters are no longer finite, and hands out and clears the metric sums.
+    """Marks seeds that are no longer finite, and hands out and clears the metric sums.
 
     Returns:
         The run with cleared sums, the sums, and each module's sparsity (S,) counted from its masks.
     """
-    finite = [
-        jnp.all(jnp.isfinite(leaf), axis=tuple(range(1, leaf.ndim)))
-        for leaf in jax.tree.leaves(agent.parameters(run.agent))
-    ]
-    healthy = run.healthy & jnp.all(jnp.stack(finite), axis=0)
     cleared = empty_totals(run.totals.metrics, run.healthy.shape[0])
-    return run.replace(healthy=healthy, totals=cleared), run.totals, _sparsities(agent, run)
+    marked = run.replace(healthy=still_healthy(agent, run), totals=cleared)
+    return marked, run.totals, _sparsities(agent, run)
+
+
+def still_healthy(agent: Agent, run: Run) -> jax.Array:
+    """Which seeds were healthy at every check until now, this one included: (S,) bool."""
+    return run.healthy & finite(agent, run.agent)
 
 
 def _sparsities(agent: Agent, run: Run) -> Metrics:
@@ -119,11 +121,12 @@ def _store(run: Run, timestep: Timestep) -> Run:
         timestep.next_observation,
     )
     ended = timestep.terminated | timestep.truncated
+    complete = ended & ~timestep.lost
     episode_return = run.episode_return + timestep.reward
     totals = run.totals.replace(
         returns=run.totals.returns
-        + _by_seed(jnp.where(ended, episode_return, 0.0), run).sum(axis=1),
-        episodes=run.totals.episodes + _by_seed(ended, run).sum(axis=1, dtype=jnp.int32),
+        + _by_seed(jnp.where(complete, episode_return, 0.0), run).sum(axis=1),
+        episodes=run.totals.episodes + _by_seed(complete, run).sum(axis=1, dtype=jnp.int32),
     )
     return run.replace(
         buffer=buffer,

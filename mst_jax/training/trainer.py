@@ -7,33 +7,53 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 from tqdm import tqdm
 
 from mst_jax import topology
+from mst_jax.envs import EnvironmentFailedError
+from mst_jax.runs.lock import held
+from mst_jax.runs.signals import on_stop_signal
 from mst_jax.training import checkpoints, history
-from mst_jax.training.arrays import Arrays, fingerprint, run_from_arrays, run_to_arrays, split
+from mst_jax.training.arrays import (
+    BEST,
+    HOST,
+    fingerprint,
+    own_arrays,
+    run_from_arrays,
+    run_to_arrays,
+    split,
+    with_prefix,
+)
 from mst_jax.training.best import BestPolicies
 from mst_jax.training.diagnosing import make_diagnose
 from mst_jax.training.drivers import Driver, make_driver
 from mst_jax.training.evaluation import Evaluator, make_evaluator
 from mst_jax.training.jobs import Job, Program, make_program, write_program
+from mst_jax.training.limits import problem_of
 from mst_jax.training.memory import describe_memory, replay_slots
+from mst_jax.training.resuming import CHECKPOINTS, finish
 from mst_jax.training.run_state import Run
 from mst_jax.training.session import (
     Member,
     Session,
+    describe_returns,
     diagnose,
     evaluate,
     evaluate_finally,
     log,
 )
-from mst_jax.training.settings import Settings, read_settings, write_settings
+from mst_jax.training.settings import (
+    Settings,
+    config_values,
+    read_settings,
+    write_settings,
+)
 from mst_jax.training.sharding import (
     RUN,
     SEEDS,
@@ -43,13 +63,10 @@ from mst_jax.training.sharding import (
     seeds_per_device,
 )
 from mst_jax.training.sinks import JsonLines, Sink, TensorBoard, cut_back
-from mst_jax.training.step import finish_chunk, make_reset
+from mst_jax.training.step import finish_chunk, make_reset, still_healthy
 from mst_jax.training.wandb_sink import WandB
 
-# Prefixes of array names in full checkpoints; the other arrays are the run's.
-HOST, BEST = "host/", "best/"
 INITIAL_TOPOLOGY = "topology_initial.npz"
-FINGERPRINT = "fingerprint.txt"
 
 
 class Outcome(NamedTuple):
@@ -65,36 +82,34 @@ class Outcome(NamedTuple):
         return self.fingerprint is not None
 
 
-def is_finished(folder: Path) -> bool:
-    """Whether a run wrote its fingerprint, which it does last."""
-    path = folder / FINGERPRINT
-    return path.is_file() and len(path.read_text().strip()) == 64
-
-
 def checkpoint_fingerprint(folder: Path) -> str:
-    """Hashes a run's newest full checkpoint into fingerprint.txt; ValueError if there is none."""
+    """Hashes a run's newest full checkpoint; ValueError if there is none."""
     read_settings(folder)
-    checkpoint = checkpoints.load_newest(folder / "checkpoints", checkpoints.FULL)
+    checkpoint = checkpoints.load_newest(folder / CHECKPOINTS, checkpoints.FULL)
     if checkpoint is None:
         raise ValueError(f"{folder} has no full checkpoint yet")
-    return _write_fingerprint(folder, _of_run(checkpoint.arrays))
+    return fingerprint(own_arrays(checkpoint.arrays))
 
 
 def train(job: Job) -> Outcome:
-    """Trains a run to its end, or until SIGTERM or SIGINT asks it to stop.
-
-    Raises:
-        ValueError: when the checkpoint is of another run; nothing is changed then.
-    """
+    """Trains a run to its end, or until a signal asks it to stop; see `train_together`."""
     return train_together(make_program([job]))[0]
 
 
 def train_together(program: Program) -> list[Outcome]:
-    """Trains runs in one program to their end, or until SIGTERM or SIGINT asks them to stop.
+    """Trains runs in one program to their end, or until a signal asks them to stop.
+
+    The signals are SIGTERM, SIGINT and SIGHUP. Finished runs stay as they are.
 
     Raises:
-        ValueError: when a checkpoint is of another run; nothing is changed then.
+        HeldError: another process trains one of them.
+        ValueError: one was changed since it was planned, or its checkpoint does not fit. In both
+            cases nothing was changed.
+        EnvironmentFailedError: when the environments cannot go on, or failed too often in training;
+            checkpoints are saved before.
     """
+    if all(job.finished for job in program.jobs):
+        return [Outcome(job.folder, job.settings.steps, job.finished) for job in program.jobs]
     began = time.perf_counter()
     settings, agent, task = program.shared, program.agent, program.jobs[0].task
     folders, since = [job.folder for job in program.jobs], program.step
@@ -103,64 +118,84 @@ def train_together(program: Program) -> list[Outcome]:
             tqdm.write(f"{job.settings.recipe} {name}\n{plan}")
     tqdm.write(describe_memory(agent, task.spec, settings))
     with ExitStack() as stack:
+        for job in program.jobs:
+            stack.enter_context(held(job.folder))
+            job.check_unchanged()
         best = BestPolicies(settings.seeds)
         slots = replay_slots(settings, agent)
         row_dtype = np.dtype(settings.row_dtype)
         driver, run = make_driver(
             *(agent, task, program.seeds, slots, row_dtype, program.numbers),
             environments=settings.environments,
+            worker_timeout=settings.worker_timeout,
         )
         stack.enter_context(closing(driver))
         if since is not None:
             like = jax.eval_shape(lambda: run)
             del run  # or there would be two replay buffers
-            run = _restore(like, program.arrays, driver, best)
+            run = _restore(like, program, driver, best)
             tqdm.write(f"resumed {', '.join(map(str, folders))} at step {since:,}")
         else:
             for job in program.jobs:
-                job.folder.mkdir(parents=True, exist_ok=True)
                 write_settings(job.folder, job.settings)
             write_program(folders)
-        evaluator = make_evaluator(agent, task, program.seeds, settings.eval_episodes)
+        evaluator = make_evaluator(
+            agent, task, program.seeds, settings.eval_episodes, settings.worker_timeout
+        )
         stack.enter_context(closing(evaluator))
         members = _members(program)
-        for member in members:
-            for sink in member.sinks:
-                stack.enter_context(closing(sink))
+        # Only a program that took a step shows that training can go on, and what it made after the
+        # checkpoint can be cut off.
+        open_files = cache(partial(_open_files, members, since, stack))
         stop = stack.enter_context(_stop_on_signal())
         session = _session(program, members, driver, evaluator, best, stop, began)
         if since is None:
+            open_files()
             for folder, rows in session.folders.items():
                 masks = jax.tree.map(lambda mask, rows=rows: mask[rows], agent.masks(run.agent))
                 topology.save_masks(folder / INITIAL_TOPOLOGY, masks)
-            evaluate(session, run, 0)
-        run, step = _loop(session, run, since or 0)
+            run, _ = evaluate(session, run, 0)
+        run, step = _loop(session, run, since or 0, open_files)
         final = settings.final_eval_episodes
         if step < settings.steps or (final and stop()):
             return [Outcome(folder, step, None) for folder in folders]
+        open_files()
         if final:
             # The environments of training and its evaluations are not needed any more.
             driver.close()
             evaluator.close()
-            evaluator = make_evaluator(agent, task, program.seeds, final)
+            evaluator = make_evaluator(agent, task, program.seeds, final, settings.worker_timeout)
             stack.enter_context(closing(evaluator))
             evaluate_finally(session, run, evaluator)
+        session.sync()
         parts = split(run_to_arrays(run), program.counts)
-        return [
-            Outcome(folder, step, _write_fingerprint(folder, part))
+        outcomes = [
+            Outcome(folder, step, fingerprint(part))
             for folder, part in zip(folders, parts, strict=True)
         ]
+        for outcome in outcomes:
+            finish(outcome.folder, outcome.fingerprint)
+        return outcomes
 
 
 def _members(program: Program) -> list[Member]:
-    """The runs of a program with their files opened; what comes after the step is cut off."""
+    """The runs of a program, their files not opened yet."""
     bounds = itertools.pairwise([0, *itertools.accumulate(program.counts)])
-    members = []
-    for job, bound in zip(program.jobs, bounds, strict=True):
-        history.cut_back(job.folder, -1 if program.step is None else program.step)
-        sinks = _open_sinks(job.settings, job.folder, program.step)
-        members.append(Member(job.settings, job.folder, slice(*bound), sinks))
-    return members
+    return [
+        Member(job.settings, job.folder, slice(*bound), [], config_values(job.folder))
+        for job, bound in zip(program.jobs, bounds, strict=True)
+    ]
+
+
+def _open_files(members: list[Member], since: int | None, stack: ExitStack) -> None:
+    """Cuts off what comes after the step to go on from, all if it is None, and opens the sinks."""
+    step = -1 if since is None else since
+    for member in members:
+        checkpoints.cut_back(member.folder / CHECKPOINTS, step)
+        history.cut_back(member.folder, step)
+        for sink in _open_sinks(member.settings, member.folder, step):
+            stack.enter_context(closing(sink))
+            member.sinks.append(sink)
 
 
 def _session(
@@ -175,6 +210,7 @@ def _session(
     """The session with its programs between chunks, which are compiled at their first use."""
     agent, count = program.agent, program.shared.seeds
     mesh = seed_mesh(count)
+    check = over_devices(partial(still_healthy, agent), mesh, (RUN,), SEEDS)
     finish = over_devices(partial(finish_chunk, agent), mesh, (RUN,), (RUN, TOTALS, SEEDS))
     reset = over_devices(make_reset(agent, seeds_per_device(count, mesh)), mesh, (RUN,), RUN)
     covariances_to = {member.folder: member.rows for member in members}
@@ -185,6 +221,7 @@ def _session(
         driver=driver,
         evaluator=evaluator,
         best=best,
+        check=jax.jit(check),
         finish_chunk=jax.jit(finish, donate_argnums=0),
         reset=jax.jit(reset, donate_argnums=0),
         diagnose=make_diagnose(
@@ -195,7 +232,7 @@ def _session(
     )
 
 
-def _loop(session: Session, run: Run, step: int) -> tuple[Run, int]:
+def _loop(session: Session, run: Run, step: int, open_files: Callable[[], None]) -> tuple[Run, int]:
     """Trains to the last step or a signal; returns the run and the step it is at."""
     settings, total = session.settings, session.settings.steps
     bar = tqdm(
@@ -208,26 +245,32 @@ def _loop(session: Session, run: Run, step: int) -> tuple[Run, int]:
         dynamic_ncols=True,
     )
     stopping = False
+    stop = lambda: session.stop() or problem_of(session) is not None  # noqa: E731
     with bar:
         while step < total and not stopping:
             target = next_boundary(step, settings, session.agent.learning_starts)
             learning = step >= session.agent.learning_starts
-            run = session.driver.advance(run, target - step, learning, session.stop, bar.update)
+            run = session.driver.advance(run, target - step, learning, stop, bar.update)
             step = int(run.clock.step)
+            open_files()
             if step == target and _due(step, settings.log_every, settings):
                 run = log(session, run, step)
             if step == target and _due(step, settings.eval_every, settings):
-                returns = evaluate(session, run, step)
-                bar.set_postfix_str(f"return {returns.mean():.1f}")
+                run, returns = evaluate(session, run, step)
+                bar.set_postfix_str(describe_returns(returns))
             if step == target and learning and _wanted(step, settings.diagnose_every, settings):
                 diagnose(session, run, step)
             if step == target and _wanted(step, settings.history_every, settings):
                 history.save(session.folders, session.agent, run.agent, step)
             if step == target and step in settings.reset_steps:
                 run = session.reset(run)
-            stopping = session.stop()
+            stopping = stop()
             if stopping or _due(step, settings.checkpoint_every, settings):
                 _save(session, run, step)
+    problem = problem_of(session)
+    if problem:
+        folder = session.members[0].folder
+        raise EnvironmentFailedError(f"{problem}; saved at step {step:,}, see --resume={folder}")
     return run, step
 
 
@@ -255,41 +298,29 @@ def _wanted(step: int, period: int, settings: Settings) -> bool:
 
 
 def _save(session: Session, run: Run, step: int) -> None:
+    session.sync()
     snapshot = {f"{HOST}{k}": v for k, v in session.driver.snapshot().items()}
     best = {f"{BEST}{k}": v for k, v in session.best.to_arrays().items()}
     session.save(checkpoints.FULL, step, {**run_to_arrays(run), **snapshot, **best})
     session.save(checkpoints.BEST, step, session.best.policies)
 
 
-def _restore(like: Run, arrays: Arrays, driver: Driver, best: BestPolicies) -> Run:
-    """The run and the environments of a full checkpoint; `like` gives shapes only."""
-    run = driver.place(run_from_arrays(_of_run(arrays), like))
-    driver.restore(_with_prefix(arrays, HOST))
-    best.restore(_with_prefix(arrays, BEST))
+def _restore(like: Run, program: Program, driver: Driver, best: BestPolicies) -> Run:
+    """The run and the environments of full checkpoints; `like` gives shapes only."""
+    arrays = program.take_arrays()
+    run = driver.place(run_from_arrays(own_arrays(arrays), like))
+    driver.restore(with_prefix(arrays, HOST))
+    best.restore(with_prefix(arrays, BEST))
     return run
 
 
-def _write_fingerprint(folder: Path, arrays: Arrays) -> str:
-    digest = fingerprint(arrays)
-    (folder / FINGERPRINT).write_text(digest + "\n")
-    return digest
-
-
-def _of_run(arrays: Arrays) -> Arrays:
-    return {name: a for name, a in arrays.items() if not name.startswith((HOST, BEST))}
-
-
-def _with_prefix(arrays: Arrays, prefix: str) -> Arrays:
-    return {name[len(prefix) :]: a for name, a in arrays.items() if name.startswith(prefix)}
-
-
-def _open_sinks(settings: Settings, folder: Path, step: int | None) -> list[Sink]:
-    """Opens the sinks; rows after the step to resume from are cut off, all if it is None."""
+def _open_sinks(settings: Settings, folder: Path, step: int) -> list[Sink]:
+    """Opens the sinks; rows after `step` are cut off."""
     folders = [folder / f"seed_{seed}" for seed in settings.seed_list]
     for seed_folder in folders:
         seed_folder.mkdir(exist_ok=True)
-        cut_back(seed_folder, -1 if step is None else step)
-    sinks: list[Sink] = [JsonLines(folders), TensorBoard(folders, step or 0)]
+        cut_back(seed_folder, step)
+    sinks: list[Sink] = [JsonLines(folders), TensorBoard(folders)]
     if settings.wandb != "off":
         sinks.append(WandB(settings, folder, folders))
     return sinks
@@ -297,21 +328,17 @@ def _open_sinks(settings: Settings, folder: Path, step: int | None) -> list[Sink
 
 @contextmanager
 def _stop_on_signal() -> Iterator[Callable[[], bool]]:
-    """Turns SIGTERM and SIGINT into a request to save and end; a second one ends at once."""
-    received: list[int] = []
+    """Turns a signal into a request to save and end; a second one ends at once."""
+    received: list[signal.Signals] = []
 
-    def request(signum: int, _: Any) -> None:
+    def request(name: signal.Signals) -> None:
         if received:
-            signal.default_int_handler(signum, None)
-        received.append(signum)
-        tqdm.write(f"{signal.Signals(signum).name}: writing a checkpoint, then stopping")
+            raise KeyboardInterrupt
+        received.append(name)
+        tqdm.write(f"{name.name}: writing a checkpoint, then stopping")
 
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False  # only the main thread may set signal handlers
         return
-    previous = {s: signal.signal(s, request) for s in (signal.SIGTERM, signal.SIGINT)}
-    try:
+    with on_stop_signal(request):
         yield lambda: bool(received)
-    finally:
-        for signum, handler in previous.items():
-            signal.signal(signum, handler)

@@ -77,6 +77,9 @@ class WandB:
         self._record["rows"][seed_index] = self._position[seed_index]
         self._write_record()
 
+    def sync(self) -> None:
+        """See `Sink`: wandb writes by itself, and what a crash loses is in the metric files."""
+
     def close(self) -> None:
         """Ends the runs; resuming opens them again."""
         for run in self._runs:

@@ -16,7 +16,8 @@ from small_runs import (
 )
 
 from mst_jax import envs, topology
-from mst_jax.agents import AGENTS, Sizes, make_agent
+from mst_jax.agents import AGENTS, Sizes, make_agent, trained
+from mst_jax.networks import strengths
 from mst_jax.training import plan_resume, plan_run, train, trainer
 from mst_jax.training.arrays import fingerprint, run_from_arrays, run_to_arrays
 
@@ -162,6 +163,55 @@ def test_a_reset_renews_networks_and_optimizers_only(name):
     run = advance(driver, agent, run.replace(agent=state), 40)
     for module, params in agent.parameters(run.agent).items():
         topology.check(params, run.agent.opt_state[module])
+
+
+@pytest.mark.parametrize("name", ["ddpg", "mrq", "sac"])  # MR.SAC is made of the same parts
+def test_units_are_measured_at_rewires_only(name):
+    """Fault C14: agents tell NE how active their units are, under the conditional."""
+    config = small_config("ne_dormancy", name)
+    agent, run = run_shapes(envs.make("probe:point"), config, 2, name)
+    hidden = {
+        module: {p for p, (_, _, e) in plan.entries().items() if e.regime.reads_activity}
+        for module, plan in agent.plans.items()
+    }
+    asked = []
+
+    def recording(activity):
+        asked.append(set(strengths(activity)))
+        return strengths(activity)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trained.networks, "strengths", recording)
+        found = conditionals_of_a_step(agent, run)
+    masks = [c for c in found if {v.aval.dtype for v in c.outvars} == {np.dtype(bool)}]
+    assert len(masks) == len(hidden)
+    assert [c.invars[0].aval.shape for c in found] == [()] * len(found)
+    assert all(any("dot_general" in str(branch) for branch in c.params["branches"]) for c in masks)
+    # All kernels but those of output layers.
+    outputs = {"value", "output", "mean", "log_std", "head", "layer_3"}
+    for module, paths in hidden.items():
+        known = next(own for own in asked if own & paths == own)
+        assert {path.split("/")[-2] for path in paths - known} <= outputs, module
+
+
+@pytest.mark.slow
+@EVERY_AGENT
+@pytest.mark.parametrize(
+    "recipe",
+    ["set_by_sign", "snfs_redistributed_adam", "gmp_global", "granet_global", "ne_dormancy"],
+)
+def test_published_variants_train(name, recipe):
+    """Fault C14: counts as planned, for two seeds, through rewires of every module."""
+    modules = ("encoder", "critic", "actor") if name.startswith("mr") else ("critic", "actor")
+    changes = {f"{module}__interval": 20 for module in modules}
+    changes |= {f"{module}__start_fraction": 0.05 for module in modules}
+    config = small_config(recipe, name, **changes)
+    task = envs.make("probe:point")
+    _, agent, run = start_run(task, config, [0, 1], 164, total_steps=500, agent=name)
+    for module, params in agent.parameters(run.agent).items():
+        topology.check(params, run.agent.opt_state[module], agent.plans[module])
+    again = run_from_arrays(run_to_arrays(run), jax.eval_shape(lambda: run))
+    assert fingerprint(run_to_arrays(again)) == fingerprint(run_to_arrays(run))
 
 
 @EVERY_AGENT

@@ -20,7 +20,10 @@ from mst_jax.training.step import make_advance, make_step
         ({"critic__sparsity": 1.0}, "critic.sparsity=1.0"),
         ({"critic__sparsity": 0.0}, "critic.sparsity=0.0"),
         ({"encoder__sparsity": 0.5}, "encoder.regime to static or rigl"),
-        ({"actor__regime": "sett"}, "choose from dense, static, network_sparsity, set, rigl"),
+        (
+            {"actor__regime": "sett"},
+            "choose from dense, static, network_sparsity, set, set_by_sign",
+        ),
         ({"actor__activation": "gelu"}, "choose from elu, relu"),
         ({"encoder__residual": "skip"}, "choose from none, pre, post, branch"),
         ({"critic__hidden": 0}, "critic.hidden=0"),
@@ -45,13 +48,19 @@ def test_impossible_settings_are_refused_in_one_line(changes, words):
     [
         ("static", 0.6, 0.6),
         ("set", 0.6, 0.6),
+        ("set_by_sign", 0.6, 0.6),
         ("rigl", 0.6, 0.6),
         ("snfs", 0.6, 0.6),
+        ("snfs_redistributed", 0.6, 0.6),
+        ("snfs_redistributed_adam", 0.6, 0.6),
         ("gradual_magnitude_pruning", 0.0, 0.6),
+        ("gradual_magnitude_pruning_global", 0.0, 0.6),
         ("granet", 0.0, 0.6),
+        ("granet_global", 0.0, 0.6),
         ("dense_then_rigl", 0.0, 0.6),
         ("gradual_growth", 0.6, 0.0),
         ("neuroplastic_expansion", 0.6, 0.25),
+        ("neuroplastic_expansion_dormancy", 0.6, 0.55),  # 28 of about 208 rewires to 0.25
     ],
 )
 def test_every_regime_works_on_any_module(regime, first, last):

@@ -12,6 +12,7 @@ from mst_jax.analysis import (
     estimate,
     mean,
     read_curve,
+    read_diverged,
     read_layers,
     read_published,
 )
@@ -46,9 +47,24 @@ def test_read_curve_keeps_every_seed_and_marks_the_sick_one(tmp_path):
     np.testing.assert_array_equal(curve.steps, [0, 10])
     np.testing.assert_array_equal(curve.returns, [[1, 2], [3, np.nan], [5, np.nan]])
     np.testing.assert_array_equal(curve.healthy, [True, False, True])
+    assert curve.diverged == read_diverged(tmp_path) == {1: 10}
     assert curve.seconds == 10.0
     draw_curves([curve, curve], tmp_path / "curve.png")
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_finite_return_of_a_diverged_seed_is_none_whoever_wrote_it(tmp_path):
+    """Fault A1 in a run of an older version: doing nothing earned more, and nothing comes back."""
+    write_run(
+        tmp_path,
+        [
+            [(0, 1.0, True), (10, 2.0, True), (20, 3.0, True)],
+            [(0, 3.0, True), (10, 48.4, False), (20, 48.4, True)],
+        ],
+    )
+    curve = read_curve(tmp_path)
+    np.testing.assert_array_equal(curve.returns, [[1, 2, 3], [3, np.nan, np.nan]])
+    assert curve.diverged == {1: 10}
 
 
 def test_published_curves_are_read_and_drawn_beside(tmp_path):

@@ -5,14 +5,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 from small_runs import small_settings
 
 from mst_jax import topology
 from mst_jax.analysis import (
+    Curve,
+    Layer,
     draw_covariances,
+    draw_curves,
     draw_degrees,
     draw_panels,
+    draw_topology,
     edges,
     movement,
     plasticity,
@@ -22,6 +27,8 @@ from mst_jax.analysis import (
 )
 from mst_jax.analysis.degrees import layers_of
 from mst_jax.analysis.panels import Lines
+from mst_jax.analysis.report import _until_diverged
+from mst_jax.analysis.text import plain
 from mst_jax.training import INITIAL_TOPOLOGY, history
 from mst_jax.training.settings import write_settings
 
@@ -156,6 +163,69 @@ def test_covariances_early_and_late(tmp_path):
     purple, orange = colours[:, 2] - colours[:, 0], colours[:, 0] - colours[:, 2]
     assert purple.max() > 0.2
     assert orange.max() > 0.2
+
+
+HOSTILE = [r"$\frac{$", "a$b$c", r"\$ $", "_hidden", "<b>&|"]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_names_of_users_are_drawn_letter_by_letter(tmp_path, name):
+    """Fault D16: matplotlib reads mathematics between dollar signs, and fails where it is none."""
+    images = []
+    for text, style in ((plain(name), {}), (name, {"parse_math": False})):
+        figure = Figure(figsize=(2, 1))
+        figure.text(0.1, 0.5, text.removeprefix(" "), **style)
+        figure.savefig(tmp_path / "text.png")
+        images.append(picture(tmp_path / "text.png"))
+    np.testing.assert_array_equal(*images)
+
+
+@pytest.mark.parametrize("name", [HOSTILE[0], "_hidden"])
+def test_every_picture_takes_names_of_users(tmp_path, name):
+    """Fault D16, in titles, panels, legends and labels."""
+    steps = np.array([0, 1])
+    values = np.array([[1.0, 2.0], [3.0, np.nan]])
+    lines = Lines(steps, values)
+    layer = Layer(name, np.eye(3, dtype=bool), np.eye(3, dtype=bool))
+    matrix = np.zeros((2, 2))
+    curve = Curve(name, name, steps, values, np.array([True, False]), {1: 1}, 1.0)
+    draw = {
+        "curves": lambda path: draw_curves([curve, curve], path),
+        "panels": lambda path: draw_panels({name: {name: lines, "b": lines}}, path, title=name),
+        "topology": lambda path: draw_topology([layer], path, name),
+        "full": lambda path: draw_topology([Layer(name, *[np.ones((1, 1), bool)] * 2)], path, name),
+        "degrees": lambda path: draw_degrees({name: layer.after[None]}, path, name),
+        "covariances": lambda path: draw_covariances({name: (matrix, matrix)}, path, name),
+    }
+    for kind, function in draw.items():
+        function(tmp_path / f"{kind}.png")
+        picture(tmp_path / f"{kind}.png")
+
+
+def test_the_legend_has_every_name(tmp_path, monkeypatch):
+    """Faults D16 and A1: one that begins with an underscore too, and which seed diverged."""
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, *_, **__: drawn.append(self))
+    values = np.array([[1.0, 2.0, 3.0], [5.0, np.nan, np.nan]])
+    curve = Curve(
+        "_mine", "probe:point", np.arange(3), values, np.array([True, False]), {1: 1}, 1.0
+    )
+    draw_curves([curve], tmp_path / "curve.png")
+    (axis,) = drawn[0].axes
+    texts = [text.get_text() for text in axis.get_legend().get_texts()]
+    assert texts == [
+        " _mine (mean of 2 seeds, 95 % interval; dotted: of fewer, 1 in the end)",
+        "seed 1 diverged by step 1",
+    ]
+    whole, dots, cross = axis.lines[-3:]
+    np.testing.assert_array_equal(whole.get_ydata(), [3.0, np.nan, np.nan])
+    np.testing.assert_array_equal(dots.get_ydata(), [3.0, 2.0, 3.0])
+    assert cross.get_xydata().tolist() == [[0.0, 5.0]], "its last return"
+
+
+def test_measurements_of_a_diverged_seed_are_not_drawn():
+    rows = [row(0, healthy=True), row(10, healthy=False), row(20, healthy=True)]
+    assert [r["step"] for r in _until_diverged(rows)] == [0]
 
 
 def test_the_documentation_s_block_runs(tmp_path):

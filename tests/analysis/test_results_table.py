@@ -99,8 +99,30 @@ def test_a_return_that_is_not_finite_is_nan(finished_run, tmp_path):
     copy = shutil.copytree(finished_run, tmp_path / "run")
     path = copy / "seed_0" / "metrics.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()]
-    rows[-1] |= {"return": None, "healthy": False}
+    rows[-1] |= {"return": None, "returns": [None, None], "episodes": 0}
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     last = analysis.last_rows(analysis.read_results(copy))[0]
     assert math.isnan(last["return"])
-    assert last["healthy"] is False
+    assert (last["healthy"], last["diverged"], last["episodes"]) == (True, None, 0)
+
+
+def test_a_diverged_seed_has_no_return_in_the_table(finished_run, tmp_path):
+    """Fault A1: rows of an older version have a finite one; from that step on there is none."""
+    copy = shutil.copytree(finished_run, tmp_path / "run")
+    path = copy / "seed_1" / "metrics.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row in rows:
+        row.pop("episodes", None)
+        row["healthy"] = row["step"] < 60
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    table = [row for row in analysis.read_results(copy) if row["seed"] == 1]
+    assert [math.isfinite(row["return"]) for row in table] == [True, False, False]
+    assert [row["healthy"] for row in table] == [True, False, False]
+    assert [row["episodes"] for row in table] == [2, 0, 0]
+    assert {row["diverged"] for row in table} == {60}
+    healthy = [row for row in analysis.read_results(copy) if row["seed"] == 0]
+    assert all(math.isfinite(row["return"]) for row in healthy)
+    analysis.write_csv(tmp_path / "results.csv", [*table, *healthy])
+    with (tmp_path / "results.csv").open() as file:
+        read = list(csv.DictReader(file))
+    assert (read[-1]["diverged"], read[0]["diverged"], read[1]["return"]) == ("", "60", "nan")

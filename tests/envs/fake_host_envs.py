@@ -1,5 +1,6 @@
 """Host environments for tests of the worker machinery; imported by worker processes too."""
 
+import os
 import sys
 import time
 
@@ -44,15 +45,67 @@ class Endless(Counter):
         return self._observe()
 
 
-class Fails(Counter):
-    """Raises when the first action is above 1/2; is very slow when it is below -1/2."""
+class Slow(Counter):
+    """Very slow when its first action is below -1/2."""
 
     def step(self, action):
-        if action[0] > 0.5:
-            raise FloatingPointError("the sky is falling")
         if action[0] < -0.5:
             time.sleep(60)
         return super().step(action)
+
+
+class Faulty(Counter):
+    """A counter that fails where it is told to; after that this instance is of no use.
+
+    `faults` says what happens by (seed, environment index, episode, step), step 0 being the reset;
+    they begin to happen when the file `since` exists, if one is given.
+    """
+
+    def __init__(self, faults, since=None):
+        self.faults, self.since, self.worn = faults, since, False
+
+    def reset(self, seed):
+        if self.worn:
+            raise RuntimeError("a reset does not help: it must be made again")
+        self.place = seed.entropy
+        return self.spoil(super().reset(seed), 0.0)[0]
+
+    def step(self, action):
+        observation, reward, terminated, truncated = super().step(action)
+        return *self.spoil(observation, reward), terminated, truncated
+
+    def spoil(self, observation, reward):
+        fault = self.faults.get((*self.place, self.steps))
+        if fault is None or (self.since and not self.since.exists()):
+            return observation, reward
+        self.worn = True
+        match fault:
+            case "raises":
+                raise FloatingPointError("the sky\nis falling")
+            case "exits":
+                os._exit(3)
+            case "sleeps":
+                time.sleep(60)
+            case "wrong shape":
+                observation = observation[:2]
+            case "NaN observation":
+                observation[1] = np.nan
+            case "infinite observation":
+                observation[0] = -np.inf
+            case "huge observation":
+                observation = np.array([1e300, 0.0, 0.0])
+            case _:
+                rewards = {"NaN": np.nan, "infinite": np.inf, "huge": 1e300, "no": None}
+                reward = rewards[fault.removesuffix(" reward")]
+        return observation, reward
+
+
+class Mortal(Counter):
+    """A counter that cannot be made while a file exists."""
+
+    def __init__(self, marker):
+        if marker.exists():
+            os._exit(3)
 
 
 class SeesJax(Counter):

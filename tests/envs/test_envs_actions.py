@@ -1,6 +1,7 @@
 """The map from [-1, 1] to bounds."""
 
 import numpy as np
+import pytest
 
 from mst_jax.envs.actions import affine
 
@@ -15,3 +16,23 @@ def test_float32_bounds_are_mapped_in_float64():
     offset, scale = affine(np.float32([-0.4]), np.float32([0.4]))
     assert offset.dtype == scale.dtype == np.float64
     np.testing.assert_allclose(scale, 0.4, rtol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "driven"),
+    [
+        ((0, np.inf), (0, 2)),
+        ((0, 1e11), (0, 2)),
+        ((5.3, np.inf), (5.3, 7.3)),
+        ((-5, np.inf), (-1, 1)),
+        ((-np.inf, -3), (-5, -3)),
+        ((-np.inf, 0.25), (-1.75, 0.25)),
+        ((-np.inf, 7), (-1, 1)),
+        ((-np.inf, np.inf), (-1, 1)),
+    ],
+)
+def test_an_actuator_bounded_on_one_side_stays_within(bounds, driven):
+    """Fault D17."""
+    offset, scale = affine(*(np.array([bound], np.float64) for bound in bounds))
+    ends = offset + scale * np.array([[-1.0], [1.0]])
+    np.testing.assert_allclose(ends[:, 0], driven, rtol=1e-12)

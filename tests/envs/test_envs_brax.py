@@ -101,7 +101,7 @@ def rows(timesteps):
 
 def test_shapes_types_and_the_final_observation(played):
     timesteps = played.timesteps
-    kinds = [np.float32, np.float32, np.bool_, np.bool_, np.float32]
+    kinds = [np.float32, np.float32, np.bool_, np.bool_, np.float32, np.bool_]
     assert [field.dtype for field in timesteps] == kinds
     assert timesteps.observation.shape == (5, STEPS, 4)
     fallen = timesteps.next_observation[timesteps.terminated]

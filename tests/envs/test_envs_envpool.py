@@ -163,7 +163,7 @@ def test_episodes_end_by_truncation_and_restart_afresh(pendulum):
     np.testing.assert_array_equal(np.flatnonzero(truncated[:, 0]), [499, 999])
     np.testing.assert_array_equal(truncated[:, 0], truncated[:, 1])
     assert not any(step.terminated.any() for step in steps)
-    kinds = [np.float32, np.float32, np.bool_, np.bool_, np.float32]
+    kinds = [np.float32, np.float32, np.bool_, np.bool_, np.float32, np.bool_]
     assert [field.dtype for field in steps[0]] == kinds
     starts = np.concatenate([first, steps[499].observation, steps[999].observation])
     assert len(np.unique(starts[:, 0])) == 6

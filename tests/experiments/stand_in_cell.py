@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from experiments.launch.locks import HeldError, held
+from mst_jax.runs.lock import HeldError, held
 
 SECONDS = 0.3
 
@@ -18,10 +18,9 @@ SECONDS = 0.3
 def main(folder: Path, cell: str) -> int:
     run = folder / "runs" / cell.replace("--", "/")
     try:
-        with held(folder / "state" / f"{cell}.lock"):
+        with held(run):
             if (run / "fingerprint.txt").exists():
                 return 0
-            run.mkdir(parents=True, exist_ok=True)
             (run / "started").open("a").write(f"{os.environ.get('CUDA_VISIBLE_DEVICES')}\n")
             return work(run, cell)
     except HeldError:

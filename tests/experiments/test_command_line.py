@@ -1,6 +1,7 @@
 """The launchers as a user meets them: help, errors in one line, settings over recipes."""
 
 import dataclasses
+import json
 import subprocess
 import sys
 
@@ -27,6 +28,11 @@ REGIMES = {  # of encoder, critic and actor
     "all_rigl": ("rigl", "rigl", "rigl"),
     "gmp": ("gradual_magnitude_pruning",) * 3,
     "growth": ("gradual_growth",) * 3,
+    "set_by_sign": ("set_by_sign",) * 3,
+    "snfs_redistributed_adam": ("snfs_redistributed_adam",) * 3,
+    "gmp_global": ("gradual_magnitude_pruning_global",) * 3,
+    "granet_global": ("granet_global",) * 3,
+    "ne_dormancy": ("neuroplastic_expansion_dormancy",) * 3,
     "network_sparsity_parity": (None, "network_sparsity", "network_sparsity"),
 }
 
@@ -195,9 +201,22 @@ def test_evaluate_plot_and_inspect(finished_run):
     finished = finished_run
     evaluated = run("evaluate", finished, "--episodes=2")
     assert "seed 1:" in evaluated.stdout, evaluated.stderr
-    assert (finished / "evaluation.json").is_file()
-    best = run("evaluate", finished, "--episodes=2", "--best")
+    best = run("evaluate", finished, "--episodes=3", "--best", "--index=7")
     assert "best policies until step 120" in best.stdout, best.stderr
+    for name, policy, episodes, index in (  # fault A12
+        ("evaluation", "last", 2, 1_000_000),
+        ("evaluation_best", "best", 3, 7),
+    ):
+        written = json.loads((finished / f"{name}.json").read_text())
+        returns = written.pop("returns")
+        assert [len(returns[seed]) for seed in ("0", "1")] == [episodes] * 2
+        assert written == {
+            "run": "probe-point/mrq-mst-seeds0-1",
+            "policy": policy,
+            "step": 120,
+            "episodes": episodes,
+            "index": index,
+        }
     plotted = run("plot", finished)
     assert str(finished / "learning_curve.png") in plotted.stdout, plotted.stderr
     inspected = run("inspect", finished, "--seed=1", "--fingerprint")

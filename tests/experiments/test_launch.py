@@ -1,11 +1,9 @@
-"""Locks, the pool and the study folder, on cells that take no time; real ones: test_sweep.py."""
+"""The pool and the study folder, on cells that take no time; real ones: test_sweep.py."""
 
 import dataclasses
 import errno
-import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -18,12 +16,11 @@ from small_runs import small_settings
 
 from experiments import run_cell
 from experiments.launch.cluster import submit
-from experiments.launch.locks import HeldError, exclusive, held, holder
 from experiments.launch.pool import run_pool
 from experiments.launch.process import ATTEMPT, Command, explain
-from experiments.launch.study_folder import Status, StudyFolder, prepare_run
+from experiments.launch.study_folder import Status, StudyFolder, is_begun
 from experiments.studies import Cell
-from mst_jax.training import is_finished
+from mst_jax.runs.lock import held
 from mst_jax.training.settings import write_settings
 
 STAND_IN = Command((sys.executable, str(Path(__file__).with_name("stand_in_cell.py"))))
@@ -124,81 +121,6 @@ def test_a_signal_stops_the_cells_and_the_next_launch_goes_on(tmp_path):
     assert len(again.finished) == 3
 
 
-def test_a_lock_is_held_by_one_and_names_its_holder(tmp_path):
-    lock = tmp_path / "cell.lock"
-    with held(lock):
-        assert json.loads(lock.read_text())["pid"] == os.getpid()
-        assert holder(lock)["host"] == socket.gethostname()
-        with pytest.raises(HeldError, match=f"process {os.getpid()} on"), held(lock):
-            raise AssertionError("held twice")
-    assert not lock.exists()
-    with held(lock):
-        pass
-
-
-def test_a_lock_whose_holder_died_is_taken_over(tmp_path):
-    lock = tmp_path / "cell.lock"
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    dead = {"pid": gone.pid, "host": socket.gethostname(), "started": "1"}
-    reused = {"pid": os.getpid(), "host": socket.gethostname(), "started": "1"}
-    for content in (json.dumps(dead), json.dumps(reused), "", "{"):
-        lock.write_text(content)
-        assert holder(lock) is None
-        with held(lock):
-            assert json.loads(lock.read_text())["pid"] == os.getpid()
-
-
-def test_a_lock_of_another_machine_counts_until_it_falls_silent(tmp_path):
-    lock = tmp_path / "cell.lock"
-    lock.write_text(json.dumps({"pid": 1, "host": "elsewhere", "started": "1"}))
-    with pytest.raises(HeldError, match="process 1 on elsewhere"), held(lock):
-        pass
-    os.utime(lock, (time.time() - 3600,) * 2)
-    with held(lock):
-        pass
-
-
-def test_only_one_of_many_takes_over_a_stale_lock(tmp_path):
-    lock = tmp_path / "cell.lock"
-    lock.write_text(json.dumps({"pid": 2**22 + 1, "host": socket.gethostname(), "started": "1"}))
-    wins, barrier = [], threading.Barrier(8)
-
-    def compete():
-        barrier.wait()
-        try:
-            with held(lock):
-                wins.append(1)
-                time.sleep(0.3)
-        except HeldError:
-            pass
-
-    threads = [threading.Thread(target=compete) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(wins) == 1
-
-
-def test_exclusive_sections_exclude_each_other(tmp_path):
-    inside, most = [], []
-
-    def enter():
-        with exclusive(tmp_path / "guard"):
-            inside.append(1)
-            most.append(len(inside))
-            time.sleep(0.01)
-            inside.pop()
-
-    threads = [threading.Thread(target=enter) for _ in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert most == [1] * 6
-
-
 def test_a_folder_takes_more_seeds_but_no_other_settings(tmp_path):
     folder, cells = make_folder(tmp_path, "a", "b")
     merged = folder.join("s", "smoke", [cell("a"), cell("a", seed=1)], "another command")
@@ -221,25 +143,18 @@ def test_a_folder_takes_more_seeds_but_no_other_settings(tmp_path):
 def test_a_run_that_was_killed_before_it_wrote_its_settings_begins_anew(tmp_path):
     settings = cell("a").settings
     run = tmp_path / "run"
-    assert not prepare_run(run, settings)
+    assert not is_begun(run, settings)
     run.mkdir()
     (run / "config.json").touch()
-    assert not prepare_run(run, settings)
-    assert not run.exists()
-    run.mkdir()
+    assert not is_begun(run, settings)
     write_settings(run, settings)
-    assert prepare_run(run, settings)
+    assert is_begun(run, settings)
     with pytest.raises(ValueError, match="is there with recipe=a, not b"):
-        prepare_run(run, cell("b").settings)
+        is_begun(run, cell("b").settings)
     (run / "config.json").write_text("")
     (run / "checkpoints").mkdir()
     with pytest.raises(ValueError, match="cannot be read"):
-        prepare_run(run, settings)
-
-
-def test_a_half_written_fingerprint_is_not_a_finished_run(tmp_path):
-    (tmp_path / "fingerprint.txt").write_text("abc")
-    assert not is_finished(tmp_path)
+        is_begun(run, settings)
 
 
 def test_the_reason_of_a_failure_is_that_of_its_last_process(tmp_path):
@@ -269,7 +184,7 @@ def test_a_full_disk_is_told_in_one_line(tmp_path, monkeypatch):
     message = run_cell_main(folder, one)
     assert message.startswith("error: No space left on device: ")
     assert message.endswith("metrics")
-    assert not folder.lock(one).exists()
+    assert list(folder.path.glob("runs/**/lock.json")) == []
 
 
 def test_a_corrupt_cell_is_told_in_one_line(tmp_path):
@@ -289,8 +204,10 @@ def test_a_corrupt_cell_is_told_in_one_line(tmp_path):
 
 def test_a_cell_that_somebody_runs_is_left_alone(tmp_path):
     folder, (one,) = make_folder(tmp_path, "a")
-    with held(folder.lock(one)):
+    with held(folder.run(one)):
+        assert folder.status(one) is Status.RUNNING
         assert run_cell_main(folder, one) == 76
+    assert folder.status(one) is Status.MISSING
     assert "has no cell" in run_cell_main(folder, cell("b"))
 
 

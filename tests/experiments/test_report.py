@@ -8,14 +8,14 @@ import pytest
 
 from experiments.launch.collect import collect
 from experiments.launch.comparisons import compare_all
-from experiments.launch.report_text import write_report
+from experiments.launch.report_text import _table, write_report
 from experiments.launch.study_folder import StudyFolder
 from experiments.studies import STUDIES, figures
 from mst_jax.training.settings import write_settings
 
 
 def fake_run(folder, cell, returns):
-    """A finished run with these final returns of its seeds; they begin at zero."""
+    """A finished run with these final returns of its seeds; they begin at zero, None diverged."""
     run = folder.run(cell)
     run.mkdir(parents=True)
     write_settings(run, cell.settings)
@@ -25,6 +25,8 @@ def fake_run(folder, cell, returns):
             {"step": step, "kind": "eval", "seed": seed, "healthy": True, "return": reached}
             for step, reached in ((0, 0.0), (cell.settings.steps, value))
         ]
+        if value is None:
+            rows[-1] |= {"healthy": False, "return": 1e6}  # what older versions wrote
         text = "".join(
             json.dumps({**row, "wall/seconds": 1.0 + row["step"]}) + "\n" for row in rows
         )
@@ -90,6 +92,85 @@ def test_few_seeds_decide_nothing(tmp_path):
     assert "Nothing: every planned seed is in the results" in text
 
 
+def test_a_diverged_seed_is_missing_and_never_wins(tmp_path):
+    """Fault A1: a finite return of a policy that does nothing won every comparison."""
+    study, folder, cells = make_study(tmp_path, "mst_vs_uniform", seeds=2, block=2)
+    for cell in cells:
+        lost = {"dense": [None, None], "swap": [7.0, None]}
+        fake_run(folder, cell, lost.get(cell.labels["recipe"], [5.0, 6.0]))
+    text, results = report_of(study, folder, cells)
+    assert "Nothing: every planned seed" not in text
+    assert line_with(text, "- probe:point mrq dense-1x1: seed 0 diverged") == (
+        "- probe:point mrq dense-1x1: seed 0 diverged by step 400, seed 1 diverged by step 400"
+    )
+    assert "mrq swap-1x1: seed 1 diverged by step 400" in text
+    row = line_with(text, "| probe:point | mrq | dense-1x1 |").split(" | ")
+    assert row[3:7] == ["0/2 (few seeds)", "-", "-", "diverged by 400, diverged by 400"]
+    row = line_with(text, "| probe:point | mrq | swap-1x1 |").split(" | ")
+    assert row[3] == "1/2 (few seeds)"
+    assert row[4].startswith("7 [")
+    assert row[6] == "7, diverged by 400"
+    found, impossible = compare_all(results, study.baseline)
+    assert impossible == [
+        "mrq dense-1x1 on probe:point: no pair is left: 2 of 2 runs diverged, and 0 of the "
+        "baseline's"
+    ]
+    (swap,) = (c for c in found if c.variant == "swap-1x1")
+    assert (swap.paired.pairs, swap.pairs, swap.diverged, swap.wins) == (1, 2, (1, 0), 0.5)
+    assert swap.better.value == 0.5, "7 beats 5 and 6, the diverged run loses to both"
+    assert "1 of its 2 runs diverged" in line_with(text, "- mrq swap-1x1 on probe:point:")
+
+
+def test_losing_bad_seeds_does_not_make_a_variant_better(tmp_path):
+    """Fault A1: what is left of a diverging variant may be ahead, and is not called better."""
+    study, folder, cells = make_study(tmp_path, "mst_vs_uniform", seeds=16, block=16)
+    base = np.arange(16.0)
+    none = [None] * 8
+    finals = {
+        "mst": base,
+        "dense": [*base[:8] + 100, *none],  # ahead where it is left, and lost in half
+        "swap": [*base[:15] + 100, None],  # ahead even if that one counts as the worst
+        "all_static": [*base[:8] - 100, *none],  # behind either way
+        "all_rigl": base,
+    }
+    for cell in cells:
+        fake_run(folder, cell, finals[cell.labels["recipe"]])
+    text, results = report_of(study, folder, cells)
+    dense = line_with(text, "- mrq dense-1x1 on ")
+    assert "no difference is supported: the pairs left say better, but" in dense
+    assert dense.endswith("(8 of its 16 runs diverged, and 0 of the baseline's).")
+    assert "supported: better" in line_with(text, "- mrq swap-1x1 on ")
+    assert "supported: worse" in line_with(text, "- mrq all_static-1x1 on ")
+    assert "| 8 of 16 | 50% |" in line_with(text, "| mrq | dense-1x1 | probe:point |")
+    # The other way round: a baseline that lost its bad seeds does not make others worse.
+    labels = next(cell.labels for cell in cells if cell.labels["recipe"] == "dense")
+    (mst,) = (c for c in compare_all(results, labels)[0] if c.variant == "mst-1x1")
+    assert mst.paired.difference.high < 0
+    assert mst.diverged == (0, 8)
+    assert "no difference is supported: the pairs left say worse, but" in mst.verdict(4)
+
+
+def test_scores_say_of_how_many_runs_they_are(tmp_path):
+    tasks = ("dmc:cartpole-swingup", "dmc:cartpole-balance")
+    study, folder, cells = make_study(tmp_path, "mst_vs_uniform", tasks=tasks)
+    for cell in cells:
+        first = cell.settings.task == tasks[0]
+        lost = {"dense": [None, None] if first else [1.0, 2.0], "swap": [None, 500.0]}
+        fake_run(folder, cell, lost.get(cell.labels["recipe"], [500.0, 500.0]))
+    text, _ = report_of(study, folder, cells)
+    assert "| mrq | swap-1x1 | 0.5 [0.5, 0.5] |" in text
+    scores = text.partition("## Normalised scores")[2].partition("##")[0]
+    assert line_with(scores, "mst-1x1").endswith("| 4/4 |")
+    assert line_with(scores, "swap-1x1").endswith("| 2/4 |")
+    assert line_with(scores, "dense-1x1") == "| mrq | dense-1x1 | - | - | - | - | 2/4 |"
+    assert "not decidable: 0 seeds a task" in line_with(text, "- mrq dense-1x1 on 2 tasks")
+
+
+def test_tables_hold_any_name():
+    """Fault D16 in Markdown: neither cells nor mathematics begin inside a name."""
+    assert _table(["a"], [["x|y $\\frac{$"]]).splitlines()[-1] == r"| x\|y \$\frac{\$ |"
+
+
 def test_scores_are_averaged_over_tasks_that_have_a_unit(tmp_path):
     tasks = ("dmc:cartpole-swingup", "dmc:cartpole-balance")
     study, folder, cells = make_study(tmp_path, "mst_vs_uniform", tasks=tasks, seeds=5, block=5)
@@ -98,6 +179,7 @@ def test_scores_are_averaged_over_tasks_that_have_a_unit(tmp_path):
         fake_run(folder, cell, np.full(5, level + 50 * (cell.labels["recipe"] == "mst")))
     text, results = report_of(study, folder, cells)
     assert "| mrq | mst-1x1 | 0.25 [0.25, 0.25] | 0.25 [0.25, 0.25] |" in text
+    assert "| 10/10 |" in line_with(text, "| mrq | mst-1x1 | 0.25")
     (dense,) = (c for c in compare_all(results, study.baseline)[0] if c.variant == "dense-1x1")
     assert (dense.tasks, dense.unit) == (tasks, "score")
     assert dense.paired.difference.value == pytest.approx(-0.05)
@@ -132,9 +214,11 @@ def test_a_damaged_cell_and_a_missing_baseline_are_named(tmp_path):
 
 @pytest.mark.parametrize("name", sorted(STUDIES))
 def test_every_figure_draws_what_there_is_and_names_what_is_not(tmp_path, monkeypatch, name):
+    """Faults A1 and D16: diverged seeds too, and a name that is no mathematics."""
     study, folder, cells = make_study(tmp_path, name)
     for index, cell in enumerate(cells[1:]):
-        fake_run(folder, cell, [float(index), index + 1.0])
+        lost = {0: [None, 2.0], 1: [None, None]}
+        fake_run(folder, cell, lost.get(index, [float(index), index + 1.0]))
     results = collect(folder, cells)
     drawn = []
     monkeypatch.setattr(
@@ -146,6 +230,13 @@ def test_every_figure_draws_what_there_is_and_names_what_is_not(tmp_path, monkey
     for figure in drawn:
         words = "\n".join(text.get_text() for axis in figure.axes for text in axis.texts)
         assert f"MISSING\n{cells[0].settings.recipe}: 0 of 2 seeds" in words
+        assert f"\n{cells[1].settings.recipe}: 1 of 2 seeds, 1 diverged" in words
+        for cell in cells[2:3]:
+            assert f"\n{cell.settings.recipe}: 0 of 2 seeds, 2 diverged" in words
+    assert "1 diverged" in {text.get_text() for axis in drawn[0].axes for text in axis.texts}
+    labels = drawn[1].axes[0].get_legend_handles_labels()[1]
+    assert f"{cells[1].settings.recipe} (1 of 2 seeds, 1 diverged)" in labels
+    assert labels.count("last return of a diverged seed") == 1
     assert sum(len(axis.lines) + len(axis.patches) for axis in drawn[0].axes) > 0
 
 

@@ -9,10 +9,10 @@ import time
 
 import pytest
 
-from experiments.launch.locks import holder
 from experiments.launch.study_folder import Status, StudyFolder
 from experiments.studies import STUDIES
 from mst_jax.analysis import read_results
+from mst_jax.runs.lock import owner
 from mst_jax.training import plan_run, train
 
 
@@ -39,12 +39,12 @@ def kill_somewhere(process, folder, rows, rng):
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.02)
     time.sleep(rng.uniform(0.0, 0.5))
-    cells = [holder(lock) for lock in folder.state.glob("*.lock")]
+    owners = {owner(lock.parent) for lock in folder.path.glob("runs/*/*/lock.json")}
     process.kill()
     process.communicate()
-    for cell in cells:
-        if cell is not None and rng.random() < 0.7:
-            os.kill(cell["pid"], signal.SIGKILL)
+    for cell in owners - {None}:
+        if rng.random() < 0.7:
+            os.kill(cell.pid, signal.SIGKILL)
 
 
 def table(rows):

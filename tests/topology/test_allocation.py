@@ -130,6 +130,13 @@ def test_budgets_are_exact_where_float32_is_not():
     assert total_budget(10, 0.7) == 3
 
 
+def test_ties_go_to_the_earlier_leaf():
+    """Fault C12: 5.5 and 5.5, of which floats made one a little larger."""
+    assert budgets(allocation.named("er"), ["a", "b"], [(2, 5), (3, 4)], 0.5) == [6, 5]
+    shapes = [(210, 2), (399, 487), (223, 391)]
+    assert budgets(allocation.uniform(), list("abc"), shapes, 0.9) == [42, 19_432, 8719]
+
+
 @pytest.mark.parametrize("kind", ["er", "erk", "uniform"])
 @given(
     shapes=st.lists(st.tuples(st.integers(8, 300), st.integers(8, 300)), min_size=1, max_size=8),

@@ -189,12 +189,6 @@ def test_two_wrappers_of_one_leaf_are_refused():
         topology.init(optax.chain(tx, tx), params_of(0), jax.random.key(0))
 
 
-def test_an_optimizer_without_a_wrapper_has_no_masks():
-    _, state = topology.init(optax.adam(1e-2), params_of(0), jax.random.key(0))
-    with pytest.raises(ValueError, match="wrap the optimizer"):
-        topology.masks(state)
-
-
 def adam_moves(moments, steps=40):
     """Size of a regrown weight's steps over the learning rate, constant gradient, old optimizer."""
     shapes = {"kernel": jax.ShapeDtypeStruct((2, 2), np.float32)}

@@ -191,15 +191,71 @@ def test_leaves_that_stay_full_are_never_rewired():
     assert not any(e.drops or e.grows for _, _, e in nothing.entries().values())
 
 
-def test_groups_get_whole_numbers():
-    params = tree(a=(24, 10))
-    fan_in = counts(topology.rigl(0.6, end=100, structure=topology.fan_in()), params)
-    assert fan_in[1] == [100, 100]
-    assert all(k % 10 == 0 for k in fan_in[0])
-    two_four = counts(topology.static(0.5, structure=topology.n_of_m(4)), params)
-    assert two_four[1] == [120]
-    with pytest.raises(ValueError, match="divisible by 7"):
-        counts(topology.static(0.5, structure=topology.n_of_m(7)), params)
+@pytest.mark.parametrize(
+    ("structure", "sparsity"),
+    [
+        (topology.fan_in(), 0.5),
+        (topology.n_of_m(4), 0.5),
+        (topology.n_of_m(4), 0.75),
+        (topology.n_of_m(8), 0.75),
+    ],
+)
+def test_groups_get_whole_numbers_and_lose_what_the_drop_fraction_says(structure, sparsity):
+    """Fault C1: rounded down in every group, N:M never dropped anything."""
+    regime = topology.set(sparsity, end=100, interval=10, structure=structure, drop_fraction=0.3)
+    keep, target, group = counts(regime, tree(a=(24, 10)))
+    active = round(240 * (1 - sparsity))
+    assert active % structure.groups((24, 10)) == 0
+    assert target == [active] * 11
+    assert keep[1:] == [active - 3 * active // 10] * 10
+    assert group.entries[0].drops
+
+
+def test_leaves_that_do_not_fit_a_structure_are_unstructured_and_the_plan_says_so():
+    """Fault C2."""
+    params = tree(odd=(17, 64), even=(64, 64)) | {"bias": np.zeros(64)}
+    rule = topology.static(0.5, structure=topology.n_of_m(4), allocation="uniform", leaves="all")
+    plan = topology.plan(params, {"odd/kernel|even/.*|bias": rule})
+    lines = {line.split()[0]: line for line in str(plan).splitlines()}
+    assert "static (n:4) " in lines["even/kernel"]
+    for path in ("odd/kernel", "even/bias", "bias"):
+        assert "static (unstructured: n:4 does not fit)" in lines[path]
+    assert dict(zip(plan.entries(), plan.tables[0].target[0].tolist(), strict=True)) == {
+        "bias": 32,
+        "even/bias": 32,
+        "even/kernel": 2048,
+        "odd/kernel": 544,
+    }
+    with pytest.raises(ValueError, match=r"n:7 fits no leaf .*even.kernel' of shape \(64, 64\)"):
+        topology.plan(params, {".*kernel": topology.static(0.5, structure=topology.n_of_m(7))})
+
+
+def test_empty_leaves_stay_dense():
+    """Fault C9."""
+    params = {"w": np.ones((0, 5)), "v": np.ones((4, 5))}
+    plan = topology.plan(params, {".*": topology.static(0.5, leaves="all")})
+    assert plan.names == {"v": "static", "w": "dense"}
+    assert "total" in str(plan)
+
+
+def test_leaves_with_one_path_are_refused():
+    """Fault C8: they would share one mask."""
+    params = {"a/b": np.ones((8, 8)), "a": {"b": np.ones((8, 8))}}
+    with pytest.raises(ValueError, match="Two leaves of this tree are called 'a/b'"):
+        topology.plan(params, {".*": topology.static(0.5)})
+
+
+@pytest.mark.parametrize("drop", [0.29, 0.35, 0.57, 0.7])
+def test_drop_fractions_are_exact_decimals(drop):
+    """Fault C11: 0.29 * 100 is 28.999999999999996 in floats."""
+    regime = topology.set(0.5, end=10, interval=1, drop_fraction=drop)
+    keep, _, _ = counts(regime, tree(a=(10, 20)))
+    assert keep[1:] == [100 - round(100 * drop)] * 10
+    # One in ten grown weights is paid for, 13 of 117 + 13: 0.1 / 0.9 * 117 is less in floats.
+    expansion = topology.neuroplastic_expansion(0.9, growth_end=1, interval=1, prune_share=0.1)
+    keep, target, _ = counts(expansion, tree(a=(2, 90)))
+    assert target == [18, 135]
+    assert target[0] - keep[1] == 13
 
 
 @pytest.mark.parametrize("structure", [topology.unstructured(), topology.fan_in()])

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.examples import topology_sweep, topology_teacher
+from experiments.examples import topology_sweep, topology_teacher, topology_variants
 from mst_jax import topology
 
 
@@ -55,3 +55,11 @@ def test_a_sweep_shares_everything_but_its_counts():
     params = topology_sweep.make_params(jax.random.key(0))
     with pytest.raises(ValueError, match="do not fit"):
         topology.init(tx, params, jax.random.key(0), tables)
+
+
+def test_the_variants_numbers_are_those_of_the_page():
+    """Fault C14: overlap of SET's survivors, and how far NE's own rate gets."""
+    assert topology_variants.overlap_by_sign(0.0, 0.3, 2000) > 0.97
+    assert 0.8 < topology_variants.overlap_by_sign(1.0, 0.3, 2000) < 0.9
+    for rewires, active in ((100, 464_000), (208, 749_120), (209, 750_000)):
+        assert topology_variants.growth(rewires).tables[0].target[-1].sum() == active

@@ -1,15 +1,23 @@
 """Runs that differ in numbers share a program, and each looks as if it had been trained alone."""
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mst_jax.analysis import read_results
+from experiments.launch.collect import collect
+from experiments.launch.report_text import write_report
+from experiments.launch.study_folder import StudyFolder
+from experiments.studies import STUDIES, Cell
+from experiments.studies.figures import bars
+from mst_jax.analysis import read_diverged, read_layers, read_results, title_of
+from mst_jax.analysis.report import Sources
 from mst_jax.training import (
     checkpoints,
+    load_policy,
     load_snapshot,
     make_program,
     plan_resume,
@@ -29,12 +37,13 @@ VARIED = {
     "low": {"critic__sparsity": 0.3},
     "high": {"critic__sparsity": 0.8, "critic__drop_fraction": 0.5},
     "fast": {"critic__sparsity": 0.5, "actor__learning_rate": 3e-3},
+    "diverged": {"critic__learning_rate": 1e30},
 }
 
 
 def settings_of(name, **changes):
     config = small_config("mst", "ddpg", **VARIED[name])
-    settings = small_settings(agent="ddpg", config=config, history_every=80)
+    settings = small_settings(agent="ddpg", config=config, history_every=80, eval_every=70)
     return dataclasses.replace(settings, recipe=name, **changes)
 
 
@@ -44,7 +53,7 @@ def jobs_in(logdir, names=VARIED, **changes):
 
 @pytest.fixture(scope="module")
 def together(tmp_path_factory):
-    logdir = tmp_path_factory.mktemp("together")
+    logdir = tmp_path_factory.mktemp("together") / "runs"
     return train_together(make_program(jobs_in(logdir, diagnose_every=120, resets=1)))
 
 
@@ -92,12 +101,67 @@ def test_readers_take_each_folder(together):
         assert program_of(outcome.folder) == [one.folder for one in together]
 
 
+def test_a_diverged_run_has_no_return_from_the_evaluation_that_finds_it(together):
+    """Faults A1 and A4: the evaluation at 70 finds it, between the log rows at 40 and 80; the new
+    networks of the reset at 120 do not bring the seed back, and the others are left alone."""
+    lost, folder = together[-1].folder, together[0].folder
+    for seed in range(2):
+        rows = [row for row in read_metrics(lost / f"seed_{seed}") if row["step"] >= 70]
+        assert {row["kind"] for row in rows} >= {"train", "eval", "diagnostics"}
+        assert not any(row["healthy"] for row in rows)
+        assert all(row.get("return") is None for row in rows)
+        evaluations = [row for row in rows if row["kind"] == "eval"]
+        assert [row["step"] for row in evaluations] == [70, 140, 210, 240]
+        assert {row["episodes"] for row in evaluations} == {0}
+        assert {str(row["returns"]) for row in evaluations} == {"[None, None]"}
+        well = [row for row in read_metrics(folder / f"seed_{seed}") if row["kind"] == "eval"]
+        assert all(row["return"] == pytest.approx(np.mean(row["returns"])) for row in well)
+        assert {(row["healthy"], row["episodes"]) for row in well} == {(True, 2)}
+    assert read_diverged(lost) == {0: 70, 1: 70}
+    assert read_diverged(folder) == {}
+    best = load_snapshot(lost, checkpoints.BEST)
+    assert best.healthy.all(), "the best policy is the one before training"
+    assert load_policy(lost, best=True).act(np.zeros(4)).shape == (2,)
+    assert not load_snapshot(lost).healthy.any()
+    with pytest.raises(ValueError, match=r"seed 1 .* has diverged: .* best=True loads its best"):
+        load_policy(lost, 1)
+    layers, snapshot = read_layers(lost)
+    assert "DIVERGED" in title_of(layers, snapshot)
+    assert Sources(lost, None).title.endswith(
+        "; seed 0 diverged by step 70, seed 1 diverged by step 70"
+    )
+
+
+def test_a_study_lists_its_diverged_cell_as_missing(together):
+    """Fault A1: a policy that does nothing had the best return of the study."""
+    cells = [
+        Cell({"run": name}, read_settings(one.folder))
+        for name, one in zip(VARIED, together, strict=True)
+    ]
+    study = dataclasses.replace(STUDIES["reset"], baseline={"run": "low"}, figure=bars("run", None))
+    folder = StudyFolder(together[0].folder.parents[2])
+    folder.join("reset", "smoke", cells, "a command")
+    results = collect(folder, cells)
+    assert results.missing == [
+        "probe:point ddpg diverged: seed 0 diverged by step 70, seed 1 diverged by step 70"
+    ]
+    report = write_report(study, folder, folder.manifest(), cells, results, {})
+    assert "- probe:point ddpg diverged: seed 0 diverged by step 70" in report
+    assert "| probe:point | ddpg | diverged | 0/2 (few seeds) | - | - |" in report
+    assert "- ddpg diverged on probe:point: no pair is left: 2 of 2 runs diverged" in report
+    assert "| ddpg | diverged |" not in report.partition("## Against the baseline")[2]
+    table = {(row["label.run"], row["step"]): row["return"] for row in results.rows}
+    assert np.isfinite(table["diverged", 0])
+    assert np.isnan(table["diverged", 240])
+    assert np.isfinite(table["high", 240])
+
+
 def test_stopping_and_resuming_is_exact(together, tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(trainer, "_stop_on_signal", stop_after(130))
         jobs = jobs_in(tmp_path, diagnose_every=120, resets=1)
         stopped = train_together(make_program(jobs))
-    assert [outcome.finished for outcome in stopped] == [False] * 3
+    assert not any(outcome.finished for outcome in stopped)
     again = resume_together([outcome.folder for outcome in stopped])
     resumed = train_together(make_program(again))
     assert [one.fingerprint for one in resumed] == [one.fingerprint for one in together]
@@ -119,18 +183,29 @@ def test_killed_between_checkpoints_goes_on_from_the_common_step(together, tmp_p
         shutil.copytree(outcome.folder, tmp_path / outcome.folder.name)
         stores.append(tmp_path / outcome.folder.name / "checkpoints")
     newest = checkpoints.load_newest(stores[0], checkpoints.FULL)
+    later = {**newest.arrays, checkpoints.CLOCK: np.array(777, np.int32)}
     for store in stores[:2]:
-        checkpoints._write(store / "full" / "000000000777", 777, newest.arrays)
+        (store.parent / "fingerprint.txt").unlink()
+        checkpoints.save(store, checkpoints.FULL, 777, later, newest.config)
+    (stores[2].parent / "fingerprint.txt").unlink()
     jobs = resume_together([store.parent for store in stores])
-    assert [job.checkpoint.step for job in jobs] == [240, 240, 240]
+    assert [job.checkpoint.step for job in jobs] == [240] * len(jobs)
 
 
-def test_killed_before_all_have_a_checkpoint_begins_anew(together, tmp_path):
+def test_killed_before_all_have_a_checkpoint_begins_anew_if_that_is_wanted(together, tmp_path):
+    """Rows and policies are there, so it is said what would be lost (fault A2)."""
     for outcome in together:
         shutil.copytree(outcome.folder, tmp_path / outcome.folder.name)
     folders = [tmp_path / outcome.folder.name for outcome in together]
+    for folder in folders:
+        (folder / "fingerprint.txt").unlink()
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, "checkpoint_every": 0}))
     shutil.rmtree(folders[2] / "checkpoints" / "full")
-    assert [job.checkpoint for job in resume_together(folders)] == [None] * 3
+    with pytest.raises(ValueError, match=r"has no full checkpoint .* up to step 240 and"):
+        resume_together(folders)
+    jobs = resume_together(folders, begin_anew=True)
+    assert [job.checkpoint for job in jobs] == [None] * len(folders)
     (folders[0] / "program.json").unlink()
     with pytest.raises(ValueError, match=r"has no checkpoint and .* continue them one by one"):
         resume_together(folders)

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from small_runs import (
     CLI,
+    cache_misses,
+    content,
     metrics_without_wall_clock,
     small_config,
     small_settings,
@@ -22,6 +24,7 @@ from mst_jax import load_policy
 from mst_jax.analysis import read_curve
 from mst_jax.training import (
     checkpoint_fingerprint,
+    drivers,
     load_snapshot,
     plan_resume,
     plan_run,
@@ -30,13 +33,15 @@ from mst_jax.training import (
     trainer,
 )
 
-SETTINGS = small_settings(final_eval_episodes=3)
+# The replay buffer is full after 100 steps and begins to overwrite its oldest transitions.
+SETTINGS = small_settings(final_eval_episodes=3, config=small_config(buffer_size=100))
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """One finished run of two seeds on a pure-JAX environment."""
-    return train(plan_run(SETTINGS, tmp_path_factory.mktemp("runs")))
+    with cache_misses():  # all its programs are in the persistent cache then
+        return train(plan_run(SETTINGS, tmp_path_factory.mktemp("runs")))
 
 
 def test_a_run_writes_what_it_promises(finished):
@@ -119,13 +124,6 @@ def test_fingerprint_on_request_equals_the_one_written_at_the_end(finished):
     assert checkpoint_fingerprint(finished.folder) == finished.fingerprint
 
 
-def test_a_finished_run_has_nothing_to_resume(finished):
-    before = metrics_without_wall_clock(finished.folder)
-    again = train(plan_resume(finished.folder))
-    assert again.fingerprint == finished.fingerprint
-    assert metrics_without_wall_clock(finished.folder) == before
-
-
 def test_an_existing_run_is_not_overwritten(finished):
     logdir = finished.folder.parents[1]
     with pytest.raises(ValueError, match="--resume="):
@@ -133,7 +131,10 @@ def test_an_existing_run_is_not_overwritten(finished):
 
 
 def test_stopping_in_mid_chunk_and_resuming_changes_nothing(finished, tmp_path, monkeypatch):
-    """Stops between two log rows, twice, and once in the warm-up."""
+    """Stops between two log rows, twice, and once in the warm-up; the buffer is full by then.
+
+    Fault B2: no program is compiled again.
+    """
     job = plan_run(SETTINGS, tmp_path)
     for steps in (50, 100, 50):
         monkeypatch.setattr(trainer, "_stop_on_signal", stop_after(steps))
@@ -142,20 +143,31 @@ def test_stopping_in_mid_chunk_and_resuming_changes_nothing(finished, tmp_path, 
         job = plan_resume(outcome.folder)
         monkeypatch.undo()
     assert 0 < job.checkpoint.step < 240
-    outcome = train(job)
+    nothing_is_cut_before_a_step_is_taken(job, monkeypatch)
+    job = plan_resume(job.folder)
+    assert (job.checkpoint.arrays["buffer/cursor"] < job.checkpoint.arrays["buffer/filled"]).all()
+    with cache_misses() as missed:
+        outcome = train(job)
+    assert missed == []
     assert outcome.fingerprint == finished.fingerprint
     assert metrics_without_wall_clock(outcome.folder) == metrics_without_wall_clock(finished.folder)
 
 
-def test_a_checkpoint_of_another_configuration_is_refused(finished):
-    job = plan_resume(finished.folder)
-    config = small_config(critic__hidden=24)
-    settings = small_settings(config=config)
-    other = job._replace(settings=settings, agent=prepare(settings)[1])
-    before = metrics_without_wall_clock(finished.folder)
-    with pytest.raises(ValueError, match="do not fit this run"):
-        train(other)
-    assert metrics_without_wall_clock(finished.folder) == before
+def nothing_is_cut_before_a_step_is_taken(job, monkeypatch):
+    """As when the device's memory does not suffice; the rows are what a killed process left."""
+    with (job.folder / "seed_0" / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 239, "kind": "train"}\n')
+    (job.folder / "topology").mkdir(exist_ok=True)
+    (job.folder / "topology" / "000000000239.npz").touch()
+
+    def fail(*_):
+        raise MemoryError
+
+    before = content(job.folder)
+    with monkeypatch.context() as patched, pytest.raises(MemoryError):
+        patched.setattr(drivers.JaxDriver, "advance", fail)
+        train(job)
+    assert content(job.folder) == before
 
 
 def test_evaluation_has_no_noise_and_depends_on_its_index_only(finished):
@@ -206,6 +218,7 @@ def dmc_arguments(logdir):
         "--log_every=100",
         "--checkpoint_every=150",
         "--final_eval_episodes=1",
+        "--config.buffer_size=200",
         f"--logdir={logdir}",
         *CLI,
     ]
@@ -218,7 +231,10 @@ def finish(process):
 
 
 def test_killed_and_terminated_dm_control_runs_resume_exactly(tmp_path):
-    """2N steps == SIGKILL after a checkpoint, resume, SIGTERM, resume; bit for bit."""
+    """2N steps == SIGKILL after a checkpoint, resume, SIGTERM, resume; bit for bit.
+
+    The replay buffer has begun to overwrite its oldest transitions when the second signal comes.
+    """
     finish(launch(*dmc_arguments(tmp_path / "whole")))
     process = launch(*dmc_arguments(tmp_path / "broken"))
     (whole,) = tmp_path.glob("whole/*/*")
@@ -234,6 +250,8 @@ def test_killed_and_terminated_dm_control_runs_resume_exactly(tmp_path):
     if "finished" not in output:  # a fast machine may have ended before the signal came
         assert "continue with --resume=" in output
         finish(launch(f"--resume={broken}"))
+    told = finish(launch(f"--resume={broken}"))
+    assert f"{broken} is finished: there is nothing to do" in told
     assert (broken / "fingerprint.txt").read_text() == (whole / "fingerprint.txt").read_text()
     assert metrics_without_wall_clock(broken) == metrics_without_wall_clock(whole)
 

@@ -1,0 +1,56 @@
+"""Cost of the health check at evaluations: python -m benchmarks.health [--output=FILE].
+
+What a quickstart's checks take, compiling included, against the training of the same quickstart,
+measured in turn in one process. Environments and evaluations are left out, so the true share of a
+quickstart is smaller.
+"""
+
+import sys
+import time
+from functools import partial
+
+import jax
+from absl import flags
+
+from benchmarks.harness import interleave, show, write_results
+from benchmarks.programs import UPDATES, fused
+from experiments.cli import launch
+from experiments.quickstart import SEEDS, SMALL, STEPS
+from experiments.recipes import make_config, override
+from mst_jax.training.step import still_healthy
+
+EVALUATIONS = 8  # of a quickstart
+REPEATS = flags.DEFINE_integer("repeats", 5, "Repeats of each measurement; medians are reported.")
+OUTPUT = flags.DEFINE_string("output", None, "JSON file to write.")
+
+
+def main(_: list[str]) -> None:
+    """Prints one line."""
+    training = fused(override(make_config("mrq", "mst"), SMALL), SEEDS.value)
+    check = jax.jit(partial(still_healthy, training.agent))
+    before = time.perf_counter()
+    check(training.run[0]).block_until_ready()
+    first = time.perf_counter() - before
+    seconds = interleave(
+        {
+            "training": training.execute,
+            "check": lambda: check(training.run[0]).block_until_ready(),
+        },
+        REPEATS.value,
+    )
+    checks = first + (EVALUATIONS - 1) * seconds["check"]
+    updates = STEPS.value - SMALL["learning_starts"]
+    whole = seconds["training"] * updates / UPDATES
+    result = {
+        "first_check_seconds": first,
+        "check_seconds": seconds["check"],
+        "checks_of_a_quickstart_seconds": checks,
+        "training_of_a_quickstart_seconds": whole,
+        "share_of_training": checks / whole,
+    }
+    show("health", result)
+    write_results(OUTPUT.value, f"python -m benchmarks.health {' '.join(sys.argv[1:])}", result)
+
+
+if __name__ == "__main__":
+    launch(main)

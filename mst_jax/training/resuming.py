@@ -1,0 +1,166 @@
+"""What a run folder holds, judged before anything in it is changed.
+
+A run that ended is finished; one that began goes on from its newest full checkpoint, if that is its
+own and nothing after it would be lost for good; a folder in which nothing began is blank.
+"""
+
+import warnings
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mst_jax import envs
+from mst_jax.agents import Agent
+from mst_jax.runs.files import PARTIAL, replace_text
+from mst_jax.runs.lock import GUARD, LOCK
+from mst_jax.training import checkpoints, sinks
+from mst_jax.training.arrays import check_run, own_arrays
+from mst_jax.training.checkpoints import Checkpoint
+from mst_jax.training.memory import replay_slots
+from mst_jax.training.run_state import Run, init_run
+from mst_jax.training.settings import CONFIG, VERSIONS, Settings, config_values
+
+FINGERPRINT = "fingerprint.txt"
+PROGRAM = "program.json"
+CHECKPOINTS = "checkpoints"
+
+
+def fingerprint_of(folder: Path) -> str | None:
+    """What a finished run wrote last; None when the run is not finished."""
+    path = folder / FINGERPRINT
+    text = path.read_text(encoding="utf-8").strip() if path.is_file() else ""
+    return text if len(text) == 64 else None
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a run wrote its fingerprint, which it does last."""
+    return fingerprint_of(folder) is not None
+
+
+def finish(folder: Path, digest: str) -> None:
+    """Makes a run a finished one."""
+    replace_text(folder / FINGERPRINT, digest + "\n")
+
+
+def is_blank(folder: Path) -> bool:
+    """Whether a run may begin in a folder: nothing is there but what a killed process left.
+
+    A process that was killed before it wrote config.json did nothing else of worth.
+    """
+    if not folder.exists():
+        return True
+    left = {LOCK, GUARD, VERSIONS, PROGRAM, *(f"{n}{PARTIAL}" for n in (CONFIG, VERSIONS, PROGRAM))}
+    return folder.is_dir() and all(
+        path.name in left or (path.name == CONFIG and path.stat().st_size == 0)
+        for path in folder.iterdir()
+    )
+
+
+def refuse_changed(checkpoint: Checkpoint, folder: Path) -> None:
+    """Refuses a checkpoint of other settings than config.json has now.
+
+    Without a record of them, as earlier versions wrote it, there is a warning instead.
+
+    Raises:
+        ValueError: the message names the first settings that differ.
+    """
+    if checkpoint.config is None:
+        warnings.warn(
+            f"the checkpoint of step {checkpoint.step:,} in {folder} does not say of which "
+            f"settings it is: an earlier version wrote it; {CONFIG} is believed",
+            stacklevel=2,
+        )
+        return
+    different = _differences(checkpoint.config, config_values(folder))
+    if different:
+        raise ValueError(
+            f"{folder / CONFIG} was changed since the run began: {different}; put it back, or "
+            "begin another run with the new setting"
+        )
+
+
+def refuse_misfit(checkpoint: Checkpoint, folder: Path, like: Run) -> None:
+    """Refuses a full checkpoint of another agent or of other sizes than a run has.
+
+    Raises:
+        ValueError: the message names the first arrays that differ.
+    """
+    try:
+        check_run(own_arrays(checkpoint.arrays), like)
+    except ValueError as error:
+        at = f"{checkpoint.step:,}"
+        raise ValueError(f"the checkpoint of step {at} in {folder}: {error}") from error
+
+
+def refuse_loss(folder: Path, settings: Settings, *, begin_anew: bool) -> None:
+    """Refuses to begin a run anew where that deletes what training made.
+
+    Args:
+        folder: of a run without full checkpoints.
+        settings: of the run.
+        begin_anew: go ahead where no full checkpoint can have been there yet, so that what is lost
+            could not have been continued anyway.
+
+    Raises:
+        ValueError: the message says what would be lost.
+    """
+    rows = [max(_steps(folder / f"seed_{seed}"), default=0) for seed in settings.seed_list]
+    light = checkpoints.saved_steps(folder / CHECKPOINTS, checkpoints.LIGHT)
+    reached = max([*rows, *light, 0])
+    first = settings.checkpoint_every or settings.steps
+    if reached == 0 or (begin_anew and reached <= first):
+        return
+    policies = f" and {len(light)} policies" if light else ""
+    raise ValueError(
+        f"{folder} has no full checkpoint to continue from; beginning anew would delete its "
+        f"metrics up to step {max(rows):,}{policies}: delete the folder if that is what you want"
+    )
+
+
+def shapes_of_run(task: envs.JaxEnv | envs.HostTask, agent: Agent, settings: Settings) -> Run:
+    """The shapes of a run's state; nothing is allocated or compiled."""
+    count = settings.seeds * settings.environments
+    start = partial(
+        init_run,
+        agent,
+        settings.seed_list,
+        replay_slots(settings, agent),
+        action_size=task.spec.action_size,
+        row_dtype=np.dtype(settings.row_dtype),
+    )
+    environment = None
+    observation = jax.ShapeDtypeStruct((count, task.spec.observation_size), jnp.float32)
+    if isinstance(task, envs.JaxEnv):
+        keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), count))
+        environment, observation = jax.eval_shape(jax.vmap(task.reset), keys)
+    return jax.eval_shape(start, observation=observation, environment=environment)
+
+
+def _steps(seed_folder: Path) -> list[int]:
+    if not (seed_folder / sinks.METRICS).exists():
+        return []
+    return [row["step"] for row in sinks.readable_rows(seed_folder)[0]]
+
+
+def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """The first settings in which two configurations differ, as one phrase; empty if in none."""
+    old, new = _flat(before), _flat(after)
+    names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    phrases = [f"{name} is {new.get(name)!r}, was {old.get(name)!r}" for name in names[:3]]
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(phrases) + more
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
