@@ -1,5 +1,6 @@
 """Package metadata of mst_jax. Pins are ranges; every upper bound names the break it avoids."""
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
@@ -24,14 +25,19 @@ DM_CONTROL = [
     *(f"{name}; python_version >= '3.13'" for name in DM_CONTROL_NEEDS),
 ]
 
+ROOT = Path(__file__).parent
+# Read, not imported: the package needs what is about to be installed.
+VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "mst_jax/__init__.py").read_text())[1]
+
 setup(
     name="mst_jax",
-    version="0.1.0",
+    version=VERSION,
     description="Sparse training for scalable deep reinforcement learning, in JAX",
-    long_description=(Path(__file__).parent / "README.md").read_text(encoding="utf-8"),
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["mst_jax", "mst_jax.*", "experiments", "experiments.*"]),
+    package_data={"mst_jax": ["py.typed"]},
     python_requires=">=3.11",
     install_requires=[
         "jax>=0.10,<0.13",  # each jax minor so far removed something; tried: 0.10, 0.11, 0.12
@@ -61,6 +67,8 @@ setup(
             "nbclient",
             "ipykernel",
         ],
+        # mkdocs 2 is announced without plugins, which mkdocstrings is one of.
+        "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.8,<10", "mkdocstrings[python]>=1,<2"],
         "gym": ["gymnasium[mujoco]==1.4.0", MUJOCO],
         "atari": ["ale-py==0.12.1", "gymnasium==1.4.0", "opencv-python-headless"],
         "envpool": ["envpool==1.2.5"],
