@@ -29,6 +29,9 @@ ROOT = Path(__file__).parent
 # Read, not imported: the package needs what is about to be installed.
 VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "mst_jax/__init__.py").read_text())[1]
 
+# Each is experiments/NAME.py; `experiments.cli.script` says what a console script does.
+LAUNCHERS = ("train", "evaluate", "plot", "inspect", "video", "sweep", "report", "quickstart")
+
 setup(
     name="mst_jax",
     version=VERSION,
@@ -38,6 +41,9 @@ setup(
     license="Apache-2.0",
     packages=find_packages(include=["mst_jax", "mst_jax.*", "experiments", "experiments.*"]),
     package_data={"mst_jax": ["py.typed"]},
+    entry_points={
+        "console_scripts": [f"mst-{name} = experiments.cli:script" for name in LAUNCHERS]
+    },
     python_requires=">=3.11",
     install_requires=[
         "jax>=0.10,<0.13",  # each jax minor so far removed something; tried: 0.10, 0.11, 0.12

@@ -4,21 +4,21 @@ One row of all metrics against the training between two rows (5,000 agent steps,
 measured in turn in one process.
 """
 
-import sys
 from typing import Any
 
 import jax
 from absl import flags
 
-from benchmarks.harness import interleave, write_results
+from benchmarks.harness import define_output, interleave, launch_benchmark, write_results
 from benchmarks.programs import UPDATES, fused, sized
-from experiments.cli import launch
 from experiments.recipes import make_config
 from mst_jax.training.diagnosing import make_diagnose
 
 EVERY = 5_000  # agent steps between rows, the launcher's default
-REPEATS = flags.DEFINE_integer("repeats", 3, "Repeats of each measurement; medians are reported.")
-OUTPUT = flags.DEFINE_string("output", None, "JSON file to write.")
+REPEATS = flags.DEFINE_integer(
+    "repeats", 3, "Repeats of each measurement; medians are reported.", lower_bound=1
+)
+OUTPUT = define_output()
 
 
 def main(_: list[str]) -> None:
@@ -29,9 +29,7 @@ def main(_: list[str]) -> None:
         ("mrq", "width 128", sized("mst", 128), UPDATES),  # a target period: one encoder burst
     ]
     results = [cost(*case, seeds) for case in cases for seeds in (1, 4)]
-    write_results(
-        OUTPUT.value, f"python -m benchmarks.diagnostics {' '.join(sys.argv[1:])}", results
-    )
+    write_results(OUTPUT.value, "benchmarks.diagnostics", results)
 
 
 def cost(name: str, size: str, config: Any, steps: int, seeds: int) -> dict[str, Any]:
@@ -61,4 +59,4 @@ def cost(name: str, size: str, config: Any, steps: int, seeds: int) -> dict[str,
 
 
 if __name__ == "__main__":
-    launch(main)
+    launch_benchmark(main, OUTPUT)

@@ -9,7 +9,6 @@ Suites whose package is missing are left out.
 
 import os
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -21,8 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from benchmarks.harness import show, write_results
-from experiments.cli import launch
+from benchmarks.harness import define_output, launch_benchmark, show, write_results
+from experiments.inputs import define_list, one_of
 from mst_jax import envs
 from mst_jax.envs import brax
 from mst_jax.envs.episodic import episodic
@@ -45,11 +44,14 @@ TASKS = {  # and agent steps of all environments in one repeat
     "playground:CartpoleBalance": 40_000,
     "probe:point": 1_000_000,
 }
-PART = flags.DEFINE_list("parts", ["tasks", "restarts"], "Which parts to run.")
-TASK = flags.DEFINE_list("tasks", list(TASKS), "Which tasks of part 1.")
-COUNT = flags.DEFINE_integer("environments", 4, "Environments stepped together.")
-REPEATS = flags.DEFINE_integer("repeats", 5, "Repeats of each measurement; medians are reported.")
-OUTPUT = flags.DEFINE_string("output", None, "JSON file to write.")
+PARTS = ("tasks", "restarts")
+PART = define_list("parts", PARTS, one_of(PARTS), "Which parts to run.")
+TASK = define_list("tasks", list(TASKS), one_of(TASKS), "Which tasks of part 1.")
+COUNT = flags.DEFINE_integer("environments", 4, "Environments stepped together.", lower_bound=1)
+REPEATS = flags.DEFINE_integer(
+    "repeats", 5, "Repeats of each measurement; medians are reported.", lower_bound=1
+)
+OUTPUT = define_output()
 
 
 def main(_: list[str]) -> None:
@@ -64,8 +66,7 @@ def main(_: list[str]) -> None:
             for count in (1, COUNT.value)
         ]
     results["load_after"] = os.getloadavg()
-    command = "python -m benchmarks.environments " + " ".join(sys.argv[1:])
-    write_results(OUTPUT.value, command.strip(), results)
+    write_results(OUTPUT.value, "benchmarks.environments", results)
 
 
 class Cost(NamedTuple):
@@ -179,4 +180,4 @@ def processor_seconds() -> float:
 
 
 if __name__ == "__main__":
-    launch(main)
+    launch_benchmark(main, OUTPUT)

@@ -9,6 +9,10 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from absl import flags
+
+from experiments.cli import launch, one_line_errors, said
+from experiments.inputs import define_path, require_writable
 from mst_jax.training import describe_machine
 
 
@@ -33,19 +37,38 @@ def show(part: str, result: dict[str, float]) -> dict[str, float]:
     return result
 
 
-def write_results(path: str | None, command: str, results: Any) -> None:
+def define_output(text: str = "JSON file to write.") -> flags.FlagHolder:
+    """Defines the flag `--output` of a benchmark."""
+    return define_path("output", None, text)
+
+
+def launch_benchmark(main: Callable[[list[str]], None], output: flags.FlagHolder) -> None:
+    """Runs a benchmark; an output that cannot be written is told before hours of measuring."""
+
+    def checked(argv: list[str]) -> None:
+        with one_line_errors():
+            if output.value is not None:
+                require_writable(output.value.parent)
+                if output.value.is_dir():
+                    raise ValueError(f"--output={output.value} is a folder; name a file")
+        main(argv)
+
+    launch(checked)
+
+
+def write_results(path: Path | None, module: str, results: Any) -> None:
     """Writes results with command, machine, versions and date; nothing without a path."""
     if path is None:
         return
     record = {
-        "command": command,
+        "command": said(module),
         "date": date.today().isoformat(),
         "processor": _processor(),
         "machine": describe_machine(),
         "results": results,
     }
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     print(path)
 
 

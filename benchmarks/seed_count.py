@@ -7,7 +7,6 @@ are written there and a picture beside it.
 """
 
 import statistics
-import sys
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,9 +15,10 @@ import numpy as np
 from absl import flags
 from matplotlib.figure import Figure
 
-from benchmarks.harness import show, write_results
+from benchmarks.harness import define_output, launch_benchmark, show, write_results
 from benchmarks.programs import sized, transfer_seconds
-from experiments.cli import launch, one_line_errors
+from experiments.cli import one_line_errors
+from experiments.inputs import define_list, positive_integer
 from mst_jax import envs
 from mst_jax.agents import Agent, make_agent
 from mst_jax.analysis.curves import PALETTE
@@ -29,15 +29,18 @@ from mst_jax.training.run_state import Run
 TASK = flags.DEFINE_string("task", "dmc:cartpole-swingup", "Task, as suite:name.")
 AGENT = flags.DEFINE_string("agent", "mrq", "Algorithm.")
 RECIPE = flags.DEFINE_string("recipe", "mst", "Which modules are sparse.")
-SEEDS = flags.DEFINE_list("seeds", ["1", "2", "4", "8", "16", "32"], "Numbers of seeds.")
+SEEDS = define_list("seeds", [1, 2, 4, 8, 16, 32], positive_integer, "Numbers of seeds.")
 ENVIRONMENTS = flags.DEFINE_integer("environments", 1, "Environments of each seed.", lower_bound=1)
-WIDTH = flags.DEFINE_integer("width", 64, "Hidden and latent sizes.")
-BATCH = flags.DEFINE_integer("batch", 64, "Batch size.")
+WIDTH = flags.DEFINE_integer("width", 64, "Hidden and latent sizes.", lower_bound=1)
+BATCH = flags.DEFINE_integer("batch", 64, "Batch size.", lower_bound=1)
 STEPS = flags.DEFINE_integer(
-    "steps", 500, "Agent steps of a repeat; for MR.Q a multiple of 250 holds whole encoder bursts."
+    "steps",
+    500,
+    "Agent steps of a repeat; for MR.Q a multiple of 250 holds whole encoder bursts.",
+    lower_bound=1,
 )
-REPEATS = flags.DEFINE_integer("repeats", 3, "Repeats; medians are reported.")
-OUTPUT = flags.DEFINE_string("output", None, "JSON file to write; the picture gets its name.")
+REPEATS = flags.DEFINE_integer("repeats", 3, "Repeats; medians are reported.", lower_bound=1)
+OUTPUT = define_output("JSON file to write; the picture gets its name.")
 
 SETTINGS = ("task", "agent", "recipe", "environments", "width")
 LEARNING_STARTS, CAPACITY = 300, 20_000
@@ -56,7 +59,7 @@ class Bench(NamedTuple):
 def main(_: list[str]) -> None:
     """Measures all numbers of seeds, prints one line each, and draws them."""
     with one_line_errors():
-        counts = [int(count) for count in SEEDS.value]
+        counts = SEEDS.value
         task = envs.make(TASK.value)
         changes = {"batch_size": BATCH.value, "learning_starts": LEARNING_STARTS}
         config = sized(RECIPE.value, WIDTH.value, changes, AGENT.value)
@@ -75,9 +78,8 @@ def main(_: list[str]) -> None:
     results = [summary(count, benches[count], rows[count]) for count in counts]
     for result in results:
         show("seeds", result)
-    command = "python -m benchmarks.seed_count " + " ".join(sys.argv[1:])
     settings = {name: flags.FLAGS[name].value for name in SETTINGS}
-    write_results(OUTPUT.value, command.strip(), {**settings, "counts": results})
+    write_results(OUTPUT.value, "benchmarks.seed_count", {**settings, "counts": results})
     if OUTPUT.value:
         picture = Path(OUTPUT.value).with_suffix(".png")
         draw(results, picture)
@@ -182,4 +184,4 @@ def shares(results: list[dict[str, Any]]) -> dict[str, np.ndarray]:
 
 
 if __name__ == "__main__":
-    launch(main)
+    launch_benchmark(main, OUTPUT)

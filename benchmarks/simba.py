@@ -6,7 +6,6 @@
 2. `seeds`: seeds vmapped in one program, dense and MST.
 """
 
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -15,39 +14,47 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from benchmarks.harness import interleave, write_results
+from benchmarks.harness import define_output, interleave, launch_benchmark, write_results
 from benchmarks.programs import ACTION, OBSERVATION, fused_program
-from experiments.cli import launch
+from experiments.cli import one_line_errors
+from experiments.inputs import define_list, one_of, positive_integer
 from experiments.recipes import make_config, override
 from mst_jax.agents import Sizes
 from mst_jax.agents.actor_critic import Batch
 from mst_jax.agents.sac import SAC, build_sac
 
 PARTS = ("sizes", "seeds")
-PART = flags.DEFINE_list("parts", list(PARTS), "Which parts to run.")
+PART = define_list("parts", PARTS, one_of(PARTS), "Which parts to run.")
 SIZES = flags.DEFINE_list("sizes", ["0.25x1", "1x1", "2x1", "5x1"], "Network sizes of part 1.")
-STEPS = flags.DEFINE_list(
-    "steps", ["100", "8", "3", "1"], "Agent steps a repeat, for each of them."
+STEPS = define_list(
+    "steps", [100, 8, 3, 1], positive_integer, "Agent steps a repeat, for each of them."
 )
-SEEDS = flags.DEFINE_list("seeds", ["1", "2", "4", "8"], "Numbers of seeds of part 2.")
+SEEDS = define_list("seeds", [1, 2, 4, 8], positive_integer, "Numbers of seeds of part 2.")
 SEED_SIZES = flags.DEFINE_list("seed_sizes", ["0.25x1"], "Network sizes of part 2.")
-SEED_STEPS = flags.DEFINE_integer("seed_steps", 50, "Agent steps a repeat in part 2.")
-REPEATS = flags.DEFINE_integer("repeats", 3, "Repeats of each measurement; medians are reported.")
-OUTPUT = flags.DEFINE_string("output", None, "JSON file to write.")
+SEED_STEPS = flags.DEFINE_integer(
+    "seed_steps", 50, "Agent steps a repeat in part 2.", lower_bound=1
+)
+REPEATS = flags.DEFINE_integer(
+    "repeats", 3, "Repeats of each measurement; medians are reported.", lower_bound=1
+)
+OUTPUT = define_output()
 
 SPARSITY = 0.8
 
 
 def main(_: list[str]) -> None:
     """Runs the parts asked for and prints one line per measurement."""
+    with one_line_errors():
+        if len(SIZES.value) != len(STEPS.value):
+            raise ValueError("--steps needs a number for each of --sizes")
     results: dict[str, Any] = {}
     if "sizes" in PART.value:
         counts = zip(SIZES.value, STEPS.value, strict=True)
-        results["sizes"] = [of_size(size, int(steps)) for size, steps in counts]
+        results["sizes"] = [of_size(size, steps) for size, steps in counts]
     if "seeds" in PART.value:
-        cases = [(size, int(count)) for size in SEED_SIZES.value for count in SEEDS.value]
+        cases = [(size, count) for size in SEED_SIZES.value for count in SEEDS.value]
         results["seeds"] = [of_seeds(*case) for case in cases]
-    write_results(OUTPUT.value, f"python -m benchmarks.simba {' '.join(sys.argv[1:])}", results)
+    write_results(OUTPUT.value, "benchmarks.simba", results)
 
 
 def of_size(size: str, steps: int) -> dict[str, Any]:
@@ -165,4 +172,4 @@ def show(part: str, result: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    launch(main)
+    launch_benchmark(main, OUTPUT)

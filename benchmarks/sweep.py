@@ -20,19 +20,19 @@ from typing import Any
 
 from absl import flags
 
-from benchmarks.harness import show, write_results
-from experiments.cli import launch
+from benchmarks.harness import define_output, launch_benchmark, show, write_results
+from experiments.inputs import define_list, one_of, positive_integer
 from experiments.launch.study_folder import StudyFolder
 from mst_jax.training import read_metrics
 
 PARTS = ("programs", "devices", "launcher")
-PART = flags.DEFINE_list("parts", list(PARTS), "Which parts to run.")
-RUNS = flags.DEFINE_list("runs", ["1", "2", "4", "8", "16", "32"], "Numbers of runs in part 1.")
-DEVICES = flags.DEFINE_list("devices", ["1", "2", "4"], "Virtual devices in part 2.")
-SEEDS = flags.DEFINE_integer("seeds", 8, "Seeds in part 2.")
-STEPS = flags.DEFINE_integer("steps", 2_000, "Agent steps of every run.")
-WIDTH = flags.DEFINE_integer("width", 64, "Hidden and latent sizes of the networks.")
-OUTPUT = flags.DEFINE_string("output", None, "JSON file to write.")
+PART = define_list("parts", PARTS, one_of(PARTS), "Which parts to run.")
+RUNS = define_list("runs", [1, 2, 4, 8, 16, 32], positive_integer, "Numbers of runs in part 1.")
+DEVICES = define_list("devices", [1, 2, 4], positive_integer, "Virtual devices in part 2.")
+SEEDS = flags.DEFINE_integer("seeds", 8, "Seeds in part 2.", lower_bound=1)
+STEPS = flags.DEFINE_integer("steps", 2_000, "Agent steps of every run.", lower_bound=1)
+WIDTH = flags.DEFINE_integer("width", 64, "Hidden and latent sizes of the networks.", lower_bound=1)
+OUTPUT = define_output()
 
 LEARNING_STARTS, BATCH = 250, 64
 SPARSITIES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9)
@@ -43,12 +43,12 @@ def main(_: list[str]) -> None:
     results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as scratch:
         if "programs" in PART.value:
-            results["programs"] = [programs(int(n), Path(scratch)) for n in RUNS.value]
+            results["programs"] = [programs(n, Path(scratch)) for n in RUNS.value]
         if "devices" in PART.value:
-            results["devices"] = [devices(int(n), Path(scratch)) for n in DEVICES.value]
+            results["devices"] = [devices(n, Path(scratch)) for n in DEVICES.value]
         if "launcher" in PART.value:
             results["launcher"] = launcher(Path(scratch))
-    write_results(OUTPUT.value, f"python -m benchmarks.sweep {' '.join(sys.argv[1:])}", results)
+    write_results(OUTPUT.value, "benchmarks.sweep", results)
 
 
 def programs(count: int, scratch: Path) -> dict[str, float]:
@@ -161,4 +161,4 @@ def ended(process: subprocess.Popen) -> bool:
 
 
 if __name__ == "__main__":
-    launch(main)
+    launch_benchmark(main, OUTPUT)

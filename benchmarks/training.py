@@ -7,7 +7,6 @@
 4. `shares`: where the time of a host-environment run goes.
 """
 
-import sys
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -17,9 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from benchmarks.harness import interleave, show, write_results
+from benchmarks.harness import define_output, interleave, launch_benchmark, show, write_results
 from benchmarks.programs import ACTION, OBSERVATION, UPDATES, fused_program, sized, transfer_seconds
-from experiments.cli import launch
+from experiments.inputs import define_list, one_of, positive_integer
 from mst_jax import envs
 from mst_jax.agents import MRQConfig, Sizes, make_agent
 from mst_jax.agents import mrq_losses as losses
@@ -28,11 +27,15 @@ from mst_jax.training.drivers import make_driver
 from mst_jax.training.evaluation import make_evaluator
 
 PARTS = ("arithmetic", "seeds", "rewiring", "shares")
-PART = flags.DEFINE_list("parts", list(PARTS), "Which parts to run.")
-WIDTHS = flags.DEFINE_list("widths", ["64", "128", "512"], "Hidden and latent sizes of part 1.")
-SEEDS = flags.DEFINE_list("seeds", ["1", "2", "4", "8"], "Numbers of seeds of part 2.")
-REPEATS = flags.DEFINE_integer("repeats", 3, "Repeats of each measurement; medians are reported.")
-OUTPUT = flags.DEFINE_string("output", None, "JSON file to write.")
+PART = define_list("parts", PARTS, one_of(PARTS), "Which parts to run.")
+WIDTHS = define_list(
+    "widths", [64, 128, 512], positive_integer, "Hidden and latent sizes of part 1."
+)
+SEEDS = define_list("seeds", [1, 2, 4, 8], positive_integer, "Numbers of seeds of part 2.")
+REPEATS = flags.DEFINE_integer(
+    "repeats", 3, "Repeats of each measurement; medians are reported.", lower_bound=1
+)
+OUTPUT = define_output()
 
 
 class Batch(NamedTuple):
@@ -49,15 +52,14 @@ def main(_: list[str]) -> None:
     """Runs the parts asked for and prints one line per measurement."""
     results: dict[str, Any] = {}
     if "arithmetic" in PART.value:
-        results["arithmetic"] = [arithmetic(int(width)) for width in WIDTHS.value]
+        results["arithmetic"] = [arithmetic(width) for width in WIDTHS.value]
     if "seeds" in PART.value:
-        results["seeds"] = [seeds(int(count)) for count in SEEDS.value]
+        results["seeds"] = [seeds(count) for count in SEEDS.value]
     if "rewiring" in PART.value:
         results["rewiring"] = [rewiring(count) for count in (1, 4)]
     if "shares" in PART.value:
         results["shares"] = shares()
-    command = "python -m benchmarks.training " + " ".join(sys.argv[1:])
-    write_results(OUTPUT.value, command.strip(), results)
+    write_results(OUTPUT.value, "benchmarks.training", results)
 
 
 def arithmetic(width: int) -> dict[str, float]:
@@ -196,4 +198,4 @@ def plain_scan(config: MRQConfig) -> Callable[[], None]:
 
 
 if __name__ == "__main__":
-    launch(main)
+    launch_benchmark(main, OUTPUT)

@@ -9,39 +9,49 @@ import json
 import sys
 from pathlib import Path
 
-import jax
 import numpy as np
 from absl import flags
 
 from experiments.cli import launch, one_line_errors, run_folders
-from experiments.video import film, first_start
+from experiments.inputs import define_path, require_writable
+from experiments.video import EPISODES_PLAYED, START_STATES, film, first_start, writer
 from mst_jax import envs
 from mst_jax.analysis import read_diverged
-from mst_jax.training import Policy, Snapshot, checkpoints, load_snapshot
+from mst_jax.training import Snapshot, checkpoints, load_snapshot
 from mst_jax.training.evaluation import make_evaluator
 from mst_jax.training.health import healthy_at, mean_of_known
+from mst_jax.training.settings import MOST_EPISODES
 
-EPISODES = flags.DEFINE_integer("episodes", 10, "Episodes per seed.", lower_bound=1)
+EPISODES = flags.DEFINE_integer(
+    "episodes", EPISODES_PLAYED, "Episodes per seed.", lower_bound=1, upper_bound=MOST_EPISODES
+)
 INDEX = flags.DEFINE_integer(
-    "index", 1_000_000, "Which start states: evaluations of one index see the same ones."
+    "index",
+    START_STATES,
+    "Which start states: evaluations of one index see the same ones.",
+    lower_bound=0,
 )
 BEST = flags.DEFINE_bool("best", False, "Each seed's best policy so far instead of the newest.")
-VIDEO = flags.DEFINE_string("video", None, "Film of one episode to write: a .mp4 or .gif file.")
+VIDEO = define_path("video", None, "Film of one episode to write: a .mp4 or .gif file.")
 
 
 def main(argv: list[str]) -> None:
     """Prints the return of each seed and writes them, and what they are of, into the run folder."""
     with one_line_errors():
         (folder,) = run_folders(argv, at_most=1)
+        if (INDEX.value + 1) * EPISODES.value > 2**32:  # start states are numbered with 32 bits
+            raise ValueError(f"--index={INDEX.value} is too large for so many episodes")
+        require_writable(folder)
+        if VIDEO.value:
+            writer(VIDEO.value)  # refuses a file that cannot be written
         snapshot = load_snapshot(folder, checkpoints.BEST if BEST.value else checkpoints.LIGHT)
         settings, healthy = snapshot.settings, healthy_policies(folder, snapshot, BEST.value)
         task = envs.make(settings.task)
         if VIDEO.value:
             if not healthy[0]:
                 raise ValueError(f"seed {settings.seed} has diverged: there is no policy to film")
-            first = jax.tree.map(lambda leaf: leaf[0], snapshot.states)
             start = first_start(task, settings.seed_list, 0, EPISODES.value, INDEX.value)
-            print(film(Path(VIDEO.value), settings.task, Policy(snapshot.agent, first), start))
+            print(film(VIDEO.value, settings.task, snapshot.policy(), start))
     evaluator = make_evaluator(snapshot.agent, task, settings.seed_list, EPISODES.value)
     try:
         returns = evaluator(snapshot.states, INDEX.value).of_healthy(healthy).returns
@@ -90,4 +100,4 @@ def describe(values: np.ndarray) -> str:
 
 
 if __name__ == "__main__":
-    launch(main)
+    launch(main, arguments=True)

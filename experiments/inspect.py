@@ -3,19 +3,20 @@
 Writes every picture that the run's data allow, and one page with all of them for a browser.
 """
 
-from pathlib import Path
-
 import jax
 import numpy as np
 from absl import flags
 
 from experiments.cli import launch, one_line_errors, run_folders
+from experiments.inputs import define_path, require_writable
 from mst_jax.analysis import layer_table, read_diverged, read_layers, write_report
 from mst_jax.training import checkpoint_fingerprint
 from mst_jax.training.health import describe_diverged
 
-SEED = flags.DEFINE_integer("seed", None, "One of the run's seeds; the first by default.")
-OUTPUT = flags.DEFINE_string(
+SEED = flags.DEFINE_integer(
+    "seed", None, "One of the run's seeds; the first by default.", lower_bound=0
+)
+OUTPUT = define_path(
     "output", None, "Folder for inspect.html and pictures/; the run folder by default."
 )
 FINGERPRINT = flags.DEFINE_bool(
@@ -27,6 +28,7 @@ def main(argv: list[str]) -> None:
     """Prints what every module keeps, draws all there is, and says where it is."""
     with one_line_errors():
         (folder,) = run_folders(argv, at_most=1)
+        require_writable(OUTPUT.value or folder)
         layers, snapshot = read_layers(folder, SEED.value)
         diverged = read_diverged(folder)
         digest = checkpoint_fingerprint(folder) if FINGERPRINT.value else None
@@ -40,7 +42,7 @@ def main(argv: list[str]) -> None:
         absent = sum(np.count_nonzero(~layer.after) for layer in own)
         print(f"  {module}: {total - absent:,} of {total:,} parameters active")
     print(layer_table(layers))
-    report = write_report(folder, Path(OUTPUT.value) if OUTPUT.value else None, SEED.value)
+    report = write_report(folder, OUTPUT.value, SEED.value)
     for title, why in report.absent.items():
         print(f"not drawn: {title}: {why}")
     for picture in report.pictures:
@@ -51,4 +53,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    launch(main)
+    launch(main, arguments=True)

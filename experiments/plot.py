@@ -2,14 +2,15 @@
 
 from pathlib import Path
 
-from absl import flags
+from matplotlib.figure import Figure
 
 from experiments.cli import launch, one_line_errors, run_folders
-from mst_jax.analysis import draw_curves, read_curve, read_published
+from experiments.inputs import define_path, require_output
+from mst_jax.analysis import Published, draw_curves, read_curve, read_published
 from mst_jax.training.health import describe_diverged
 
-OUTPUT = flags.DEFINE_string("output", None, "Picture; by default in the first run folder.")
-PUBLISHED = flags.DEFINE_string(
+OUTPUT = define_path("output", None, "Picture; by default in the first run folder.")
+PUBLISHED = define_path(
     "published", None, "CSV of published curves to draw beside (docs/results has one)."
 )
 
@@ -19,8 +20,9 @@ def main(argv: list[str]) -> None:
     with one_line_errors():
         folders = run_folders(argv)
         curves = [read_curve(folder) for folder in folders]
-        published = read_published(Path(PUBLISHED.value)) if PUBLISHED.value else []
-    path = Path(OUTPUT.value) if OUTPUT.value else folders[0] / "learning_curve.png"
+        published = _published(PUBLISHED.value) if PUBLISHED.value else []
+        path = OUTPUT.value or folders[0] / "learning_curve.png"
+        require_output(path, [f".{name}" for name in Figure().canvas.get_supported_filetypes()])
     draw_curves(curves, path, published)
     for folder, curve in zip(folders, curves, strict=True):
         if curve.diverged:
@@ -28,5 +30,13 @@ def main(argv: list[str]) -> None:
     print(path)
 
 
+def _published(path: Path) -> list[Published]:
+    """Published curves; ValueError naming the file when it holds something else."""
+    try:
+        return read_published(path)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is not a table of published curves: {error!r}") from error
+
+
 if __name__ == "__main__":
-    launch(main)
+    launch(main, arguments=True)

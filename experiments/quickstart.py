@@ -11,6 +11,7 @@ import numpy as np
 from absl import flags
 
 from experiments.cli import command, launch, one_line_errors
+from experiments.inputs import define_path, require_writable
 from experiments.recipes import make_config, override
 from mst_jax.analysis import (
     Curve,
@@ -27,7 +28,7 @@ from mst_jax.training.health import mean_of_known
 TASK = flags.DEFINE_string("task", "dmc:cartpole-swingup", "Task, as suite:name.")
 SEEDS = flags.DEFINE_integer("seeds", 4, "Seeds of each recipe, in one program.", lower_bound=1)
 STEPS = flags.DEFINE_integer("steps", 14_000, "Agent steps of each seed.", lower_bound=1)
-LOGDIR = flags.DEFINE_string("logdir", "runs/quickstart", "Each quickstart gets a folder in it.")
+LOGDIR = define_path("logdir", "runs/quickstart", "Each quickstart gets a folder in it.")
 
 RECIPES = ("mst", "dense")
 # Small enough for two cores. Narrow networks need larger steps to move as fast, and with few
@@ -48,9 +49,10 @@ SMALL = {
 
 def main(_: list[str]) -> None:
     """Trains both recipes and shows what came of them."""
-    logdir = Path(LOGDIR.value) / datetime.now().strftime("%Y%m%d-%H%M%S")
+    logdir = LOGDIR.value / datetime.now().strftime("%Y%m%d-%H%M%S")
     with one_line_errors():
         jobs = [plan_run(_settings(recipe), logdir) for recipe in RECIPES]
+        require_writable(logdir)
     for job in jobs:
         with one_line_errors():
             outcome = train(job)

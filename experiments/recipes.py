@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 from mst_jax.agents import SIMBA_SIZES, ModuleConfig, default_config, scaled, size_factors
+from mst_jax.names import nearest
 
 Overrides = dict[str, Any]
 
@@ -109,9 +110,8 @@ def label(recipe: str, size: str = "", architecture: str = "") -> str:
 
 def _architecture_overrides(config: Any, architecture: str) -> Overrides:
     if architecture not in ARCHITECTURES:
-        raise ValueError(
-            f"architecture {architecture!r} is unknown; choose from {', '.join(ARCHITECTURES)}"
-        )
+        near = nearest(architecture, ARCHITECTURES)
+        raise ValueError(f"architecture {architecture!r} is unknown: {near}")
     changes: Overrides = {}
     for name, module in vars(config).items():
         if not isinstance(module, ModuleConfig):
@@ -126,11 +126,9 @@ def recipe_overrides(agent: str, recipe: str) -> Overrides:
     """The settings a recipe changes; raises ValueError for names that do not exist."""
     recipes = RECIPES.get(agent)
     if recipes is None:
-        raise ValueError(f"agent {agent!r} is unknown; choose from {', '.join(sorted(RECIPES))}")
+        raise ValueError(f"agent {agent!r} is unknown: {nearest(agent, RECIPES)}")
     if recipe not in recipes:
-        raise ValueError(
-            f"recipe {recipe!r} is unknown for {agent}; choose from {', '.join(sorted(recipes))}"
-        )
+        raise ValueError(f"recipe {recipe!r} is unknown for {agent}: {nearest(recipe, recipes)}")
     return recipes[recipe]
 
 
@@ -141,7 +139,10 @@ def override(config: Any, overrides: Overrides) -> Any:
         ValueError: when a setting does not exist.
     """
     for path, value in overrides.items():
-        config = _replace(config, path.split("."), path, value)
+        known = settings_of(config)
+        if path not in known:
+            raise ValueError(f"there is no setting {path!r}: {nearest(path, known)}")
+        config = _replace(config, path.split("."), value)
     return config
 
 
@@ -154,9 +155,7 @@ def settings_of(config: Any, prefix: str = "") -> Overrides:
     return flat
 
 
-def _replace(config: Any, parts: list[str], path: str, value: Any) -> Any:
+def _replace(config: Any, parts: list[str], value: Any) -> Any:
     name, *rest = parts
-    if name not in {field.name for field in dataclasses.fields(config)}:
-        raise ValueError(f"there is no setting {path!r}")
-    new = _replace(getattr(config, name), rest, path, value) if rest else value
+    new = _replace(getattr(config, name), rest, value) if rest else value
     return dataclasses.replace(config, **{name: new})

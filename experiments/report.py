@@ -1,10 +1,7 @@
 """Writes report.md, results.csv and figures of a study: python -m experiments.report FOLDER."""
 
-from pathlib import Path
-
-from absl import flags
-
 from experiments.cli import launch, one_line_errors, run_folders
+from experiments.inputs import define_path, known_name, require_writable
 from experiments.launch.collect import collect
 from experiments.launch.report_text import write_report
 from experiments.launch.study_folder import StudyFolder
@@ -12,7 +9,7 @@ from experiments.studies import STUDIES
 from experiments.studies.figures import learning_curves
 from mst_jax.analysis import write_csv
 
-OUTPUT = flags.DEFINE_string("output", None, "Folder for the report; by default FOLDER/report.")
+OUTPUT = define_path("output", None, "Folder for the report; by default FOLDER/report.")
 
 
 def main(argv: list[str]) -> None:
@@ -21,11 +18,10 @@ def main(argv: list[str]) -> None:
         (path,) = run_folders(argv, at_most=1)
         folder = StudyFolder(path)
         manifest, cells = folder.manifest(), folder.cells()
-        study = STUDIES.get(manifest["study"])
-        if study is None:
-            raise ValueError(f"{path} is of study {manifest['study']!r}, which does not exist")
+        study = STUDIES[known_name("study", manifest["study"], STUDIES)]
+        output = OUTPUT.value or path / "report"
+        require_writable(output)
         results = collect(folder, cells)
-    output = Path(OUTPUT.value) if OUTPUT.value else path / "report"
     output.mkdir(parents=True, exist_ok=True)
     pictures = {}
     if results.rows:
@@ -48,4 +44,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    launch(main)
+    launch(main, arguments=True)

@@ -15,6 +15,7 @@ from pathlib import Path
 from absl import flags
 
 from experiments.cli import launch, one_line_errors
+from experiments.inputs import user_path
 from experiments.launch.process import HELD, STOPPED
 from experiments.launch.study_folder import (
     StudyFolder,
@@ -35,7 +36,10 @@ from mst_jax.training import (
 )
 
 PARENT = flags.DEFINE_integer(
-    "parent", 0, "Stop, with a checkpoint, when this is no longer the parent process; 0: go on."
+    "parent",
+    0,
+    "Stop, with a checkpoint, when this is no longer the parent process; 0: go on.",
+    lower_bound=0,
 )
 
 
@@ -44,7 +48,7 @@ def main(argv: list[str]) -> None:
     with one_line_errors():
         if len(argv) < 3:
             raise ValueError("name a study folder and cells")
-        folder = StudyFolder(Path(argv[1]))
+        folder = StudyFolder(user_path(argv[1]))
         cells = [folder.cell(name) for name in argv[2:]]
         if PARENT.value:
             threading.Thread(target=_watch, args=(PARENT.value,), daemon=True).start()
@@ -53,8 +57,6 @@ def main(argv: list[str]) -> None:
         except HeldError as error:
             print(error)
             status = HELD
-        except OSError as error:
-            raise ValueError(f"{error.strerror}: {error.filename or cells[0].id}") from error
     sys.exit(status)
 
 
@@ -110,4 +112,4 @@ def _watch(parent: int) -> None:
 
 
 if __name__ == "__main__":
-    launch(main)
+    launch(main, arguments=True)

@@ -10,27 +10,29 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import jax
 from absl import flags
 
-from experiments.cli import command, launch, one_line_errors
-from experiments.launch.cluster import submit
+from experiments.cli import command, launch, one_line_errors, said
+from experiments.inputs import define_path, known_name, require_writable
+from experiments.launch.cluster import make_executor, submit
 from experiments.launch.estimates import CPU, GPU, estimate_groups
 from experiments.launch.pool import Summary, run_pool
-from experiments.launch.programs import Group, programs
+from experiments.launch.process import Silence
+from experiments.launch.programs import Group, programs, title
 from experiments.launch.study_folder import Status, StudyFolder, drop_full_checkpoints
-from experiments.studies import STUDIES, Cell, Scale
+from experiments.studies import STUDIES, Cell, Scale, Study
 from mst_jax.agents import AGENTS
 from mst_jax.training.memory import human
+from mst_jax.training.settings import MOST_SEEDS
 
-STUDY = flags.DEFINE_enum("study", None, sorted(STUDIES), "What to run.", required=True)
+STUDY = flags.DEFINE_string("study", None, f"What to run: {', '.join(sorted(STUDIES))}.")
 SIZE = flags.DEFINE_string(
     "size", "smoke", "smoke (minutes on two cores), small (one GPU-hour) or paper."
 )
-LOGDIR = flags.DEFINE_string("logdir", "studies", "The study gets the folder STUDY-SIZE in it.")
+LOGDIR = define_path("logdir", "studies", "The study gets the folder STUDY-SIZE in it.")
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print the plan and stop; nothing is written.")
 WORKERS = flags.DEFINE_integer(
     "workers", None, "Processes at a time; default: one for each GPU, or one.", lower_bound=1
@@ -46,7 +48,9 @@ AGENT_NAMES = flags.DEFINE_list(
     "agents", None, f"Instead of the size's agents: {', '.join(sorted(AGENTS))}."
 )
 STEPS = flags.DEFINE_integer("steps", None, "Instead of the size's agent steps.", lower_bound=1)
-SEEDS = flags.DEFINE_integer("seeds", None, "Instead of the size's seeds.", lower_bound=1)
+SEEDS = flags.DEFINE_integer(
+    "seeds", None, "Instead of the size's seeds.", lower_bound=1, upper_bound=MOST_SEEDS
+)
 TOGETHER = flags.DEFINE_integer(
     "together",
     32,
@@ -55,34 +59,46 @@ TOGETHER = flags.DEFINE_integer(
     lower_bound=1,
 )
 BLOCK = flags.DEFINE_integer("block", None, "Seeds in one program.", lower_bound=1)
+CELL_TIMEOUT = flags.DEFINE_integer(
+    "cell_timeout",
+    None,
+    "Seconds without a line or a row after which a cell is stopped and counts as failed; default: "
+    "it is only told. Longer than compiling takes.",
+    lower_bound=1,
+)
 
 
-def main(argv: list[str]) -> None:
+def main(_: list[str]) -> None:
     """Prints the plan, runs what is not finished, and says how each cell ended."""
     jax.config.update("jax_platforms", "cpu")  # this process only plans: devices are for cells
     with one_line_errors():
-        if len(argv) > 1:
-            raise ValueError(f"{argv[1]!r} is not a flag; settings are given as --name=value")
-        study = STUDIES[STUDY.value]
-        cells = study.cells(SIZE.value, _scale())
-        folder = StudyFolder(Path(LOGDIR.value) / f"{study.name}-{SIZE.value}")
+        if STUDY.value is None:
+            raise ValueError(f"name a study with --study: {', '.join(sorted(STUDIES))}")
+        study = STUDIES[known_name("study", STUDY.value, STUDIES)]
+        cells = study.cells(SIZE.value, _scale(study))
+        folder = StudyFolder(LOGDIR.value / f"{study.name}-{SIZE.value}")
+        if not DRY_RUN.value:
+            require_writable(folder.path)
         gpus = visible_gpus()
         todo = [cell for cell in cells if folder.status(cell) is not Status.FINISHED]
         groups = programs(todo, TOGETHER.value)
+        executor = _executor(folder, len(groups))
         print_plan(study.question, folder, cells, groups, bool(gpus))
         if DRY_RUN.value:
             return
-        said = " ".join([f"python -m experiments.{Path(sys.argv[0]).stem}", *sys.argv[1:]])
-        folder.join(study.name, SIZE.value, cells, said)
+        folder.join(study.name, SIZE.value, cells, said("experiments.sweep"))
         for cell in cells:
             if cell not in todo:  # a process may have been killed before it did this
                 drop_full_checkpoints(folder.run(cell))
-        if EXECUTOR.value != "pool":
-            _submit(folder, groups)
+        if executor is not None:
+            _submit(executor, folder, groups)
             return
     began = time.monotonic()
     workers = WORKERS.value or max(1, len(gpus))
-    summary = run_pool(folder, groups, workers, gpus, lambda line: print(line, flush=True))
+    summary = run_pool(
+        *(folder, groups, workers, gpus, lambda line: print(line, flush=True)),
+        limit=CELL_TIMEOUT.value,
+    )
     sys.exit(conclude(folder, summary, time.monotonic() - began))
 
 
@@ -90,6 +106,8 @@ def print_plan(
     question: str, folder: StudyFolder, cells: list[Cell], groups: list[Group], on_gpu: bool
 ) -> None:
     """Prints what will be run and what it is estimated to take."""
+    device = GPU if on_gpu else CPU
+    plan = estimate_groups(groups, device)  # refuses unknown tasks, before anything is printed
     counts = Counter(folder.status(cell) for cell in cells)
     print(f"{folder.path}: {question}")
     for cell in cells:
@@ -97,8 +115,6 @@ def print_plan(
     states = ", ".join(f"{count} {status.value}" for status, count in counts.items())
     steps = sorted({f"{cell.settings.steps:,}" for cell in cells})
     print(f"{len(cells)} cells ({states}) of {' or '.join(steps)} agent steps")
-    device = GPU if on_gpu else CPU
-    plan = estimate_groups(groups, device)
     print(
         f"to do: {plan.runs} runs in {len(groups)} programs, about {plan.hours:.2g} device-hours "
         f"on {'a GPU' if on_gpu else 'a CPU'} (speed: {device.source})"
@@ -131,19 +147,24 @@ def visible_gpus() -> list[str]:
         return [gpu for gpu in given.split(",") if gpu not in ("", "-1")]
     if shutil.which("nvidia-smi") is None:
         return []
-    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
+    try:
+        listed = subprocess.run(
+            ["nvidia-smi", "-L"], capture_output=True, text=True, check=False, timeout=60
+        )
+    except subprocess.TimeoutExpired:
+        raise ValueError("nvidia-smi does not answer; set CUDA_VISIBLE_DEVICES") from None
     lines = [line for line in listed.stdout.splitlines() if line.startswith("GPU ")]
     return [str(number) for number in range(len(lines))]
 
 
-def _scale() -> Scale | None:
+def _scale(study: Study) -> Scale | None:
     """The size's scale with the flags that were given; None lets the study report a bad size."""
-    scale = STUDIES[STUDY.value].scales.get(SIZE.value)
+    scale = study.scales.get(SIZE.value)
     if scale is None:
         return None
     given: dict[str, Any] = {
-        "tasks": TASKS.value and tuple(TASKS.value),
-        "agents": AGENT_NAMES.value and tuple(AGENT_NAMES.value),
+        "tasks": None if TASKS.value is None else tuple(TASKS.value),
+        "agents": None if AGENT_NAMES.value is None else tuple(AGENT_NAMES.value),
         "steps": STEPS.value,
         "seeds": SEEDS.value,
         "block": BLOCK.value,
@@ -151,24 +172,52 @@ def _scale() -> Scale | None:
     return dataclasses.replace(scale, **{k: v for k, v in given.items() if v is not None})
 
 
-def _submit(folder: StudyFolder, groups: list[Group]) -> None:
+def _executor(folder: StudyFolder, groups: int) -> Any:
+    """Submitit's executor with the flags' parameters; None for the pool."""
+    parameters = dict(_parameter(text) for text in SUBMITIT.value)
+    if EXECUTOR.value == "pool":
+        if parameters:
+            raise ValueError("--submitit needs --executor=slurm or local")
+        return None
+    return make_executor(folder, EXECUTOR.value, WORKERS.value or groups, parameters)
+
+
+def _submit(executor: Any, folder: StudyFolder, groups: list[Group]) -> None:
     if not groups:
         print("everything is finished")
         return
-    parameters = dict(_parameter(text) for text in SUBMITIT.value)
-    jobs = submit(folder, groups, EXECUTOR.value, WORKERS.value or len(groups), parameters)
+    jobs = submit(executor, folder, groups, limit=CELL_TIMEOUT.value)
     print(f"submitted {len(jobs)} jobs: {jobs[0].job_id} to {jobs[-1].job_id}; logs in")
     print(f"{folder.path / 'logs'}; the same command with --dry_run shows how far they are")
     if EXECUTOR.value == "local":
-        for job in jobs:
-            job.wait()
+        _wait(jobs, folder, groups)
+
+
+def _wait(jobs: list[Any], folder: StudyFolder, groups: list[Group]) -> None:
+    """Waits for submitit's own processes and says how their cells ended."""
+    began, silences = time.monotonic(), [Silence(folder, group) for group in groups]
+    while not all(job.done() for job in jobs):
+        for job, group, silence in zip(jobs, groups, silences, strict=True):
+            if not job.done() and (news := silence.news()):
+                print(f"{title(group)}: {news}", flush=True)
+        time.sleep(0.5)
+    summary = Summary([], {}, [])
+    for cell in (cell for group in groups for cell in group):
+        status = folder.status(cell)
+        if status is Status.FINISHED:
+            summary.finished.append(cell.id)
+        elif status is Status.FAILED:
+            summary.failed[cell.id] = folder.failure(cell)["message"]
+        else:
+            summary.stopped.append(cell.id)
+    sys.exit(conclude(folder, summary, time.monotonic() - began))
 
 
 def _parameter(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals:
         raise ValueError(f"--submitit takes name=value, not {text!r}")
-    return name, int(value) if value.lstrip("-").isdigit() else value
+    return name, int(value) if value.removeprefix("-").isdecimal() else value
 
 
 if __name__ == "__main__":

@@ -7,18 +7,18 @@ Continue a run:  python -m experiments.train --resume=RUN_FOLDER   (with those o
 """
 
 import dataclasses
-import difflib
 import itertools
 import sys
-from pathlib import Path
 
 from absl import flags
 from ml_collections import config_flags
 
 from experiments.cli import command, launch, one_line_errors
+from experiments.inputs import define_path, finite_number, require_writable
 from experiments.recipes import ARCHITECTURES, RECIPES, label, make_config, override, settings_of
 from mst_jax import envs
 from mst_jax.agents import AGENTS, SIMBA_SIZES, SWEPT
+from mst_jax.names import nearest
 from mst_jax.training import (
     WANDB_MODES,
     Job,
@@ -56,7 +56,7 @@ ENVIRONMENTS = flags.DEFINE_integer(
     lower_bound=1,
 )
 STEPS = flags.DEFINE_integer("steps", 500_000, "Agent steps of each seed.", lower_bound=1)
-LOGDIR = flags.DEFINE_string("logdir", "runs", "Folder in which the run gets a folder of its own.")
+LOGDIR = define_path("logdir", "runs", "Folder in which the run gets a folder of its own.")
 EVAL_EVERY = flags.DEFINE_integer("eval_every", 5_000, "Agent steps between evaluations.")
 EVAL_EPISODES = flags.DEFINE_integer("eval_episodes", 10, "Episodes of an evaluation, per seed.")
 FINAL_EVAL_EPISODES = flags.DEFINE_integer(
@@ -104,7 +104,7 @@ VARY = flags.DEFINE_multi_string(
     "SETTING=VALUE,VALUE,...: a run for each value, all in one program. For a module's sparsity, "
     "drop_fraction or learning_rate; given again, for each combination.",
 )
-RESUME = flags.DEFINE_string(
+RESUME = define_path(
     "resume",
     None,
     "Run folder to continue; of the other flags only max_environment_errors and worker_timeout.",
@@ -118,16 +118,17 @@ DECIDED_BY_THE_RUN = (
 )
 
 
-def main(argv: list[str]) -> None:
+def main(_: list[str]) -> None:
     """Starts or continues runs of one program and says where they are."""
     with one_line_errors():
-        program = make_program(_jobs(argv))
+        program = make_program(_jobs())
     for job in program.jobs:
         print(f"run folder: {job.folder}", flush=True)
     with one_line_errors():
         outcomes = train_together(program)
     if not outcomes[0].finished:
-        print(f"stopped at step {outcomes[0].step:,}; continue with --resume={outcomes[0].folder}")
+        go_on = command("train", f"--resume={outcomes[0].folder}")
+        print(f"stopped at step {outcomes[0].step:,}; continue with {go_on}")
         return
     for outcome in outcomes:
         print(f"finished {outcome.step:,} steps; fingerprint {outcome.fingerprint}")
@@ -137,19 +138,16 @@ def main(argv: list[str]) -> None:
 
 def parse(argv: list[str]) -> list[str]:
     """Parses flags in two passes: the agent and recipe decide what `--config.*` there is."""
-    with one_line_errors():
-        first = [arg for arg in argv if not arg.lstrip("-").startswith(("help", "config"))]
-        flags.FLAGS(first, known_only=True)
-        config = make_config(AGENT.value, RECIPE.value, SIZE.value, ARCHITECTURE.value)
-        known = settings_of(config)
-        _check_names(argv, list(known))
-        lines = [f"    --config.{name}={value}" for name, value in known.items()]
-        title = f"Settings of {AGENT.value} under recipe {RECIPE.value}:"
-        config_flags.DEFINE_config_dataclass(
-            "config", config, help_string="\n".join([title, *lines])
-        )
-        flags.FLAGS.unparse_flags()
-        return flags.FLAGS(argv)
+    first = [arg for arg in argv if not arg.lstrip("-").startswith(("help", "config"))]
+    flags.FLAGS(first, known_only=True)
+    config = make_config(AGENT.value, RECIPE.value, SIZE.value, ARCHITECTURE.value)
+    known = settings_of(config)
+    _check_names(argv, list(known))
+    lines = [f"    --config.{name}={value}" for name, value in known.items()]
+    title = f"Settings of {AGENT.value} under recipe {RECIPE.value}:"
+    config_flags.DEFINE_config_dataclass("config", config, help_string="\n".join([title, *lines]))
+    flags.FLAGS.unparse_flags()
+    return flags.FLAGS(argv)
 
 
 def _check_names(argv: list[str], known: list[str]) -> None:
@@ -157,30 +155,33 @@ def _check_names(argv: list[str], known: list[str]) -> None:
     for arg in argv[1:]:
         name, dot, setting = arg.lstrip("-").partition("=")[0].partition(".")
         if arg.startswith("-") and name == "config" and setting not in known:
-            near = difflib.get_close_matches(setting, known, n=3, cutoff=0.5)
-            hint = f"did you mean {' or '.join(near)}?" if near else "see --help"
-            raise ValueError(f"there is no setting {name}{dot}{setting}: {hint}")
+            raise ValueError(f"there is no setting {name}{dot}{setting}: {nearest(setting, known)}")
 
 
-def _jobs(argv: list[str]) -> list[Job]:
-    if len(argv) > 1:
-        raise ValueError(f"{argv[1]!r} is not a flag; settings are given as --name=value")
-    if not RESUME.value:
-        return [plan_run(settings, Path(LOGDIR.value)) for settings in varied(_settings())]
+def _jobs() -> list[Job]:
+    if RESUME.value is None:
+        jobs = [plan_run(settings, LOGDIR.value) for settings in varied(_settings())]
+        for job in jobs:
+            require_writable(job.folder)
+        return jobs
     given = [f"--{flag.name}" for flag in DECIDED_BY_THE_RUN if flag.present]
-    given += [arg for arg in sys.argv if arg.startswith("--config.")]
+    given += [arg for arg in sys.argv if arg.lstrip("-").startswith("config.")]
     if given:
         raise ValueError(f"--resume continues a run as it was set up; leave out {', '.join(given)}")
-    folder = Path(RESUME.value)
+    folder = RESUME.value
     begun = [other for other in program_of(folder) if not is_finished(other)]
     if is_finished(folder):
         left = "going on with the others of its program" if begun else "there is nothing to do"
         print(f"{folder} is finished: {left}")
     limits = {flag.name: flag.value for flag in LIMITS if flag.present}
-    return [
+    jobs = [
         job._replace(settings=dataclasses.replace(job.settings, **limits))
         for job in resume_together(begun or [folder])
     ]
+    for job in jobs:
+        if not job.finished:
+            require_writable(job.folder)
+    return jobs
 
 
 def varied(settings: Settings) -> list[Settings]:
@@ -204,10 +205,11 @@ def _values(text: str) -> list[tuple[str, float]]:
     try:
         if not equals or name.rpartition(".")[2] not in SWEPT:
             raise ValueError
-        return [(name, float(value)) for value in values.split(",")]
+        return [(name, finite_number(value)) for value in values.split(",")]
     except ValueError:
         raise ValueError(
-            f"--vary={text} is not MODULE.SETTING=NUMBER,NUMBER,... with one of {', '.join(SWEPT)}"
+            f"--vary={text} is not MODULE.SETTING=NUMBER,NUMBER,... with one of {', '.join(SWEPT)} "
+            "and finite numbers"
         ) from None
 
 

@@ -1,4 +1,7 @@
-"""Films one episode of a policy: what `experiments.evaluate --video=FILE` does."""
+"""Films one episode: python -m experiments.video RUN_FOLDER [FILE.mp4 or FILE.gif].
+
+It is the first seed's newest policy; `experiments.evaluate --video=FILE` has more to choose from.
+"""
 
 import importlib
 import importlib.util
@@ -14,15 +17,35 @@ import jax
 import numpy as np
 from PIL import Image
 
+from experiments.cli import launch, one_line_errors
+from experiments.inputs import require_output, user_path
+from mst_jax import envs
 from mst_jax.envs import HostTask, JaxEnv
 from mst_jax.envs.base import episode_seed
 from mst_jax.envs.camera import Camera
 from mst_jax.envs.stage import Stage, open_stage
-from mst_jax.training import Policy
+from mst_jax.training import Policy, load_snapshot, read_settings
 from mst_jax.training.evaluation import SEED_OFFSET, episodes_together
 from mst_jax.training.run_state import Purpose, keys_for, seed_keys
 
+EPISODES_PLAYED, START_STATES = 10, 1_000_000  # of an evaluation, unless flags say otherwise
 SHORTEST = 0.02  # seconds a picture stays: GIFs know hundredths, and browsers slow down below two
+
+
+def main(argv: list[str]) -> None:
+    """Films the first episode that an evaluation with its default flags plays."""
+    with one_line_errors():
+        if len(argv) not in (2, 3):
+            raise ValueError("name a run folder, and a .mp4 or .gif file if you like")
+        folder = user_path(argv[1])
+        default = folder / f"film{'.gif' if encoder() is None else '.mp4'}"
+        path = user_path(argv[2]) if len(argv) > 2 else default
+        read_settings(folder)  # refuses a folder that is no run
+        writer(path)  # and a file that cannot be written
+        snapshot = load_snapshot(folder)
+        task, settings = envs.make(snapshot.settings.task), snapshot.settings
+        start = first_start(task, settings.seed_list, 0, EPISODES_PLAYED, START_STATES)
+        print(film(path, settings.task, snapshot.policy(), start))
 
 
 class Film:
@@ -100,12 +123,9 @@ def writer(path: Path) -> Callable[[Path, Iterator[np.ndarray], float], None]:
     """What writes such a file: `write(path, pictures, seconds)`.
 
     Raises:
-        ValueError: when it is neither, its folder does not exist or the encoder is missing.
+        ValueError: when it is neither, cannot be written, or the encoder is missing.
     """
-    if path.suffix not in (".gif", ".mp4"):
-        raise ValueError(f"--video={path} must end in .mp4 or .gif")
-    if not path.absolute().parent.is_dir():
-        raise ValueError(f"--video={path}: there is no folder {path.absolute().parent}")
+    require_output(path, (".mp4", ".gif"))
     if path.suffix == ".gif":
         return write_gif
     if encoder() is None:
@@ -139,3 +159,7 @@ def write_mp4(path: Path, pictures: Iterator[np.ndarray], seconds: float) -> Non
             process.stdin.write(np.ascontiguousarray(picture))
     if process.returncode:
         raise ValueError(f"ffmpeg could not write {path}")
+
+
+if __name__ == "__main__":
+    launch(main, arguments=True)

@@ -40,7 +40,7 @@ def test_commands_name_launchers_and_flags_that_exist(line):
     module = re.search(r"-m (experiments\.\w+)", line).group(1)
     source = (ROOT / (module.replace(".", "/") + ".py")).read_text(encoding="utf-8")
     for flag in re.findall(r"--(\w+)=", line):
-        assert re.search(rf'DEFINE_\w+\(\s*"{flag}"', source), f"{module} has no --{flag}"
+        assert re.search(rf'(?i:define)_\w+\(\s*"{flag}"', source), f"{module} has no --{flag}"
 
 
 def test_make_targets_named_in_the_readme_exist():

@@ -14,37 +14,44 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
 from absl import flags
 
-from benchmarks.harness import interleave, show, write_results
+try:
+    import torch
+except ModuleNotFoundError:
+    sys.exit("error: this benchmark needs PyTorch: pip install 'mst_jax[peers]'")
+
+from benchmarks.harness import define_output, interleave, launch_benchmark, show, write_results
 from benchmarks.peers.replay import PrioritizedReplay, UniformReplay
 from benchmarks.peers.torch_mrq import TorchMRQ
 from benchmarks.peers.torch_sac import TorchSAC
 from benchmarks.programs import ACTION, OBSERVATION, fused_program
-from experiments.cli import launch, one_line_errors
+from experiments.cli import one_line_errors
+from experiments.inputs import define_list, one_of, positive_integer
 from experiments.recipes import make_config, override
 
-AGENTS = flags.DEFINE_list("agents", ["mrq", "sac"], "Algorithms.")
-SIZES = flags.DEFINE_list("sizes", ["0.25x1", "1x1"], "WIDTHxDEPTH times the published networks.")
-SEEDS = flags.DEFINE_list("seeds", ["1", "4"], "Seeds of mst_jax's program.")
-STEPS = flags.DEFINE_integer(
-    "steps", 250, "Environment steps of a repeat; for MR.Q 250 hold one encoder burst."
-)
-BATCH = flags.DEFINE_integer("batch", 256, "Batch size.")
-REPEATS = flags.DEFINE_integer("repeats", 3, "Repeats of each measurement; medians are reported.")
-OUTPUT = flags.DEFINE_string("output", None, "JSON file to write.")
-
 RECIPE = {"mrq": "mrq_stock", "sac": "dense"}
+AGENTS = define_list("agents", list(RECIPE), one_of(RECIPE), "Algorithms.")
+SIZES = flags.DEFINE_list("sizes", ["0.25x1", "1x1"], "WIDTHxDEPTH times the published networks.")
+SEEDS = define_list("seeds", [1, 4], positive_integer, "Seeds of mst_jax's program.")
+STEPS = flags.DEFINE_integer(
+    "steps",
+    250,
+    "Environment steps of a repeat; for MR.Q 250 hold one encoder burst.",
+    lower_bound=1,
+)
+BATCH = flags.DEFINE_integer("batch", 256, "Batch size.", lower_bound=1)
+REPEATS = flags.DEFINE_integer(
+    "repeats", 3, "Repeats of each measurement; medians are reported.", lower_bound=1
+)
+OUTPUT = define_output()
+
 FILLED, CAPACITY = 5_000, 20_000  # transitions in the buffer, as in `fused_program`
 
 
 def main(_: list[str]) -> None:
     """Measures every agent and size and prints one line each."""
     with one_line_errors():
-        unknown = [name for name in AGENTS.value if name not in RECIPE]
-        if unknown:
-            raise ValueError(f"--agents={unknown[0]} has no peer; there are {', '.join(RECIPE)}")
         configs = {
             (name, size): override(
                 make_config(name, RECIPE[name], size), {"batch_size": BATCH.value}
@@ -62,18 +69,17 @@ def main(_: list[str]) -> None:
         "torch_threads": torch.get_num_threads(),
         "comparisons": results,
     }
-    command = "python -m benchmarks.peers " + " ".join(sys.argv[1:])
-    write_results(OUTPUT.value, command.strip(), record)
+    write_results(OUTPUT.value, "benchmarks.peers", record)
 
 
 def compare(name: str, size: str, config: Any) -> dict[str, Any]:
     """Seed-updates per second of both, and their ratio for each number of seeds."""
     programs = {"torch": torch_mrq(config) if name == "mrq" else torch_sac(config)}
     for count in SEEDS.value:
-        programs[count], _ = fused_program(config, int(count), STEPS.value, name)
+        programs[count], _ = fused_program(config, count, STEPS.value, name)
     seconds = interleave(programs, REPEATS.value)
     updates = STEPS.value * getattr(config, "updates_per_step", 1)
-    rates = {key: (1 if key == "torch" else int(key)) * updates / seconds[key] for key in seconds}
+    rates = {key: (1 if key == "torch" else key) * updates / seconds[key] for key in seconds}
     result = {"torch_updates_per_second": rates["torch"]}
     for count in SEEDS.value:
         result[f"mst_jax_{count}_seed_updates_per_second"] = rates[count]
@@ -124,4 +130,4 @@ def torch_sac(config: Any) -> Callable[[], None]:
 
 
 if __name__ == "__main__":
-    launch(main)
+    launch_benchmark(main, OUTPUT)

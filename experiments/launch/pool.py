@@ -7,10 +7,11 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from experiments.launch.process import HELD, STOPPED, Command, explain, start
+from experiments.launch.process import HELD, STOPPED, Command, Silence, explain, start
 from experiments.launch.programs import Group, title
 from experiments.launch.study_folder import Status, StudyFolder
 from experiments.studies import Cell
+from mst_jax.runs.lock import owner
 from mst_jax.runs.signals import on_stop_signal
 
 ATTEMPTS = 2  # what failed is tried once more, every cell of a program by itself
@@ -31,12 +32,14 @@ class _Running(NamedTuple):
     attempt: int
     device: str | None
     began: float
+    silence: Silence
 
 
 class _Waiting(NamedTuple):
     group: Group
     attempt: int = 1
     not_before: float = 0.0
+    silence: Silence | None = None  # of the process that is at these cells, if it is not ours
 
 
 def run_pool(
@@ -46,11 +49,12 @@ def run_pool(
     devices: Sequence[str] = (),
     report: Callable[[str], None] = print,
     command: Command | None = None,
+    limit: float | None = None,
 ) -> Summary:
     """Runs all cells that are not finished; failures do not stop the others.
 
     SIGTERM, SIGINT and SIGHUP ask the running cells to write checkpoints, and end the launch after
-    them.
+    them. A second signal ends the cells at once, a third one kills them.
 
     Args:
         folder: of the study.
@@ -59,24 +63,26 @@ def run_pool(
         devices: values of CUDA_VISIBLE_DEVICES, given out in turn; empty where there is no GPU.
         report: takes progress lines.
         command: how to run cells.
+        limit: seconds without a sign of life after which a cell has failed; None for any number.
 
     Returns:
         How every cell ended.
     """
-    pool = _Pool(folder, command or Command(), devices, report, sum(map(len, groups)))
+    pool = _Pool(folder, command or Command(), devices, report, sum(map(len, groups)), limit)
     waiting = deque(_Waiting(group) for group in groups)
     signals: list[int] = []
     heard = 0
     with on_stop_signal(signals.append):
         while waiting or pool.running:
-            if len(signals) > heard:  # a second signal ends the cells at once
+            if len(signals) > heard:
                 heard = len(signals)
-                pool.stop([cell for task in waiting for cell in task.group])
+                pool.stop([cell for task in waiting for cell in task.group], kill=heard > 2)
                 waiting.clear()
             for _ in range(len(waiting)):
                 if len(pool.running) >= workers:
                     break
                 pool.begin(waiting.popleft(), waiting)
+            pool.watch()
             pool.collect(waiting)
             time.sleep(0.05)
     return pool.summary
@@ -92,12 +98,13 @@ class _Pool:
         devices: Sequence[str],
         report: Callable[[str], None],
         total: int,
+        limit: float | None,
     ) -> None:
         self.running: list[_Running] = []
         self.summary = Summary([], {}, [])
         self._folder, self._command, self._report = folder, command, report
         self._devices, self._total, self._launched = devices, total, time.time()
-        self._stopping = False
+        self._stopping, self._limit = False, limit
 
     def begin(self, task: _Waiting, waiting: deque[_Waiting]) -> None:
         """Starts the cells of a group that need it, or puts them back when others are at them."""
@@ -106,16 +113,42 @@ class _Pool:
             return
         states = [self._folder.status(cell) for cell in group]
         if Status.RUNNING in states or time.monotonic() < task.not_before:
-            later = max(task.not_before, time.monotonic() + PATIENCE)
-            waiting.append(_Waiting(group, task.attempt, later))
+            self._wait(_Waiting(group, *task[1:]), waiting)
             return
         device = self._free_device()
         environment = {} if device is None else {"CUDA_VISIBLE_DEVICES": device}
         process = start(self._command, self._folder, group, environment, os.getpid())
-        self.running.append(_Running(process, group, task.attempt, device, time.monotonic()))
+        silence = Silence(self._folder, group, self._limit)
+        self.running.append(
+            _Running(process, group, task.attempt, device, time.monotonic(), silence)
+        )
         again = f" (attempt {task.attempt})" if task.attempt > 1 else ""
         resumed = " resumed" if Status.STOPPED in states else ""
         self._report(f"{title(group)}:{resumed or ' started'}{again}")
+
+    def _wait(self, task: _Waiting, waiting: deque[_Waiting]) -> None:
+        """Puts cells back that another process is at, unless it has been silent for too long."""
+        silence = task.silence or Silence(self._folder, task.group, self._limit)
+        news = silence.news()
+        if news or silence.overdue:
+            owners = [owner(self._folder.run(cell)) for cell in task.group]
+            found = [f"{held_by} holds it" for held_by in owners if held_by]
+            who = found[0] if found else "another process holds it"
+            if silence.overdue:
+                for cell in task.group:
+                    self._fail(cell, f"{who}, and {silence.reason()}")
+                return
+            self._report(f"{title(task.group)}: waiting; {who}: {news}")
+        later = max(task.not_before, time.monotonic() + PATIENCE)
+        waiting.append(_Waiting(task.group, task.attempt, later, silence))
+
+    def watch(self) -> None:
+        """Tells of processes that show nothing, and ends them after the limit."""
+        for run in self.running:
+            if news := run.silence.news():
+                self._report(f"{title(run.group)}: {news}")
+            if run.silence.overdue:
+                run.silence.end(run.process)
 
     def collect(self, waiting: deque[_Waiting]) -> None:
         """Looks which processes have ended, and why."""
@@ -126,11 +159,11 @@ class _Pool:
                 for cell in run.group:
                     self._folder.forget_failure(cell)
                     self._finish(cell, f"finished in {time.monotonic() - run.began:.0f} s")
-            elif code == STOPPED or self._stopping:
+            elif self._stopping or (code == STOPPED and not run.silence.overdue):
                 self.summary.stopped.extend(cell.id for cell in run.group)
                 self._report(f"{name}: stopped")
             elif code == HELD:
-                waiting.append(_Waiting(run.group, run.attempt, time.monotonic() + PATIENCE))
+                self._wait(_Waiting(run.group, run.attempt), waiting)
             elif run.attempt < ATTEMPTS:
                 self._report(f"{name}: failed, trying again: {self._why(run)}")
                 waiting.extend(_Waiting((cell,), run.attempt + 1) for cell in run.group)
@@ -139,15 +172,17 @@ class _Pool:
                 self._folder.record_failure(cell, self._why(run), run.attempt)
                 self._fail(cell, self._why(run))
 
-    def stop(self, not_begun: Sequence[Cell]) -> None:
-        """Asks all running cells to stop; the others will not be begun."""
+    def stop(self, not_begun: Sequence[Cell], kill: bool = False) -> None:
+        """Asks all running cells to stop, or kills them; the others will not be begun."""
         self._stopping = True
         self._report(f"stopping {len(self.running)} cells; the next launch resumes them")
         self.summary.stopped.extend(cell.id for cell in not_begun)
         for run in self.running:
-            run.process.terminate()
+            (run.process.kill if kill else run.process.terminate)()
 
     def _why(self, run: _Running) -> str:
+        if run.silence.overdue:
+            return run.silence.reason()
         return explain(run.process.returncode, self._folder.log(run.group[0]))
 
     def _needed(self, cell: Cell, attempt: int) -> bool:

@@ -1,6 +1,5 @@
 """The report of a study as Markdown: what was run, what came of it, and what that supports."""
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -12,6 +11,7 @@ from experiments.launch.study_folder import Status, StudyFolder
 from experiments.studies import Cell, Study
 from experiments.studies.results import Group, Results, comparable, scores
 from mst_jax.analysis import Estimate, estimate, iqm, mean, median, optimality_gap
+from mst_jax.training.json_file import read_json
 
 
 def write_report(
@@ -56,13 +56,19 @@ def _machines(folder: StudyFolder, cells: Sequence[Cell]) -> str:
         path = folder.run(cell) / "versions.json"
         if folder.status(cell) is not Status.FINISHED or not path.is_file():
             continue
-        v = json.loads(path.read_text())
-        packages = ", ".join(f"{name} {number}" for name, number in v["packages"].items() if number)
-        found[
-            f"Python {v['python']}, {packages}; git {v['git']}; {v['platform']}; "
-            f"{v['backend']}: {', '.join(v['devices'])}"
-        ] += 1
+        try:
+            found[_machine(read_json(path))] += 1
+        except (ValueError, KeyError, AttributeError, TypeError):
+            found["versions.json is damaged"] += 1
     return "\n".join(f"- {count} cells: {text}" for text, count in found.items())
+
+
+def _machine(v: Mapping[str, Any]) -> str:
+    packages = ", ".join(f"{name} {number}" for name, number in v["packages"].items() if number)
+    return (
+        f"Python {v['python']}, {packages}; git {v['git']}; {v['platform']}; "
+        f"{v['backend']}: {', '.join(v['devices'])}"
+    )
 
 
 def _what_is_missing(folder: StudyFolder, cells: Sequence[Cell], results: Results) -> str:

@@ -13,6 +13,7 @@ from experiments.recipes import settings_of
 from experiments.studies import Cell, check_distinct
 from mst_jax.runs.lock import GUARD, exclusive, owner
 from mst_jax.training import Settings, is_blank, is_finished, read_settings, rebuild_settings
+from mst_jax.training.json_file import read_json
 
 MANIFEST = "study.json"
 
@@ -55,43 +56,72 @@ class StudyFolder:
         Raises:
             ValueError: another study's folder, or a cell that was set up otherwise before.
         """
+        self._merged(study, size, cells)  # refuses before anything is written
         for folder in (self.state, self.path / "logs", self.path / "runs"):
             folder.mkdir(parents=True, exist_ok=True)
         with exclusive(self.state / GUARD):
             path = self.path / MANIFEST
-            old = self.manifest() if path.exists() else {"cells": [], "commands": []}
-            named = {"study": study, "size": size}
-            if path.exists() and {key: old[key] for key in named} != named:
-                raise ValueError(
-                    f"{self.path} holds {old['study']} at size {old['size']}, not {study} at "
-                    f"{size}; choose another logdir"
-                )
-            known = {cell.id: cell for cell in _cells(old)}
-            for cell in cells:
-                if cell.id in known:
-                    require_same(known[cell.id].settings, cell.settings, cell.id)
-            merged = list({**known, **{cell.id: cell for cell in cells}}.values())
-            check_distinct(merged)
-            commands = list(dict.fromkeys([*old["commands"], command]))
-            new = {**named, "commands": commands, "cells": [_plain(cell) for cell in merged]}
+            merged, said = self._merged(study, size, cells)
+            new = {
+                "study": study,
+                "size": size,
+                "commands": list(dict.fromkeys([*said, command])),
+                "cells": [_plain(cell) for cell in merged],
+            }
             partial = path.with_suffix(".partial")
             partial.write_text(json.dumps(new, indent=1) + "\n", encoding="utf-8")
             partial.replace(path)
         return merged
+
+    def _merged(self, study: str, size: str, cells: Sequence[Cell]) -> tuple[list[Cell], list[str]]:
+        """All cells, the new ones included, and the commands so far; ValueError as `join`."""
+        if not (self.path / MANIFEST).exists():
+            return list(cells), []
+        old = self.manifest()
+        if (old["study"], old["size"]) != (study, size):
+            raise ValueError(
+                f"{self.path} holds {old['study']} at size {old['size']}, not {study} at "
+                f"{size}; choose another logdir"
+            )
+        known = {cell.id: cell for cell in self.cells()}
+        for cell in cells:
+            if cell.id in known:
+                require_same(known[cell.id].settings, cell.settings, cell.id)
+        merged = list({**known, **{cell.id: cell for cell in cells}}.values())
+        check_distinct(merged)
+        return merged, old["commands"]
 
     def manifest(self) -> dict[str, Any]:
         """The manifest as written; ValueError when the folder has none or it is damaged."""
         path = self.path / MANIFEST
         if not path.is_file():
             raise ValueError(f"{self.path} is not a study folder: it has no {MANIFEST}")
-        try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path} is damaged: {error}") from error
+        found = read_json(path)
+        kinds = {"study": str, "size": str, "commands": list, "cells": list}
+        for name, kind in kinds.items():
+            if not isinstance(found.get(name), kind):
+                raise ValueError(f"{path} is damaged: its {name!r} is not a {kind.__name__}")
+        if not found["cells"]:
+            raise ValueError(f"{path} is damaged: it has no cells")
+        return found
 
     def cells(self) -> list[Cell]:
-        """All cells of the study, in the order of the plan."""
-        return _cells(self.manifest())
+        """All cells of the study, in the order of the plan.
+
+        Raises:
+            ValueError: the manifest is damaged, or names a run outside of the study's folder.
+        """
+        path = self.path / MANIFEST
+        try:
+            raw = self.manifest()["cells"]
+            cells = [Cell(one["labels"], rebuild_settings(one["settings"])) for one in raw]
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path} is damaged: a cell cannot be read: {error!r}") from error
+        runs = (self.path / "runs").resolve()
+        for cell in cells:
+            if not self.run(cell).resolve().is_relative_to(runs):
+                raise ValueError(f"{path} names {self.run(cell)}, which is not in {runs}")
+        return cells
 
     def cell(self, cell_id: str) -> Cell:
         """One cell by its name; ValueError when there is none."""
@@ -113,8 +143,9 @@ class StudyFolder:
     def failure(self, cell: Cell) -> dict[str, Any] | None:
         """How a cell failed last: `message`, `attempts` and `time`; None if it did not."""
         try:
-            return json.loads(self._failure(cell).read_text(encoding="utf-8"))
-        except (FileNotFoundError, json.JSONDecodeError):
+            found = read_json(self._failure(cell))
+            return {name: found[name] for name in ("message", "attempts", "time")}
+        except (FileNotFoundError, ValueError, KeyError):
             return None
 
     def record_failure(self, cell: Cell, message: str, attempts: int) -> None:
@@ -167,7 +198,3 @@ def _plain(cell: Cell) -> dict[str, Any]:
         "labels": cell.labels,
         "settings": dataclasses.asdict(cell.settings),
     }
-
-
-def _cells(manifest: dict[str, Any]) -> list[Cell]:
-    return [Cell(raw["labels"], rebuild_settings(raw["settings"])) for raw in manifest["cells"]]

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from experiments.recipes import Overrides, make_config, override
+from mst_jax.names import nearest
 from mst_jax.training import Settings
 
 Labels = dict[str, str | float]
@@ -66,6 +67,9 @@ class Scale:
         for name in ("steps", "seeds", "block", "evaluations", "eval_episodes", "checkpoints"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        for name in ("tasks", "agents"):
+            if not getattr(self, name):
+                raise ValueError(f"a study needs {name}; there are none")
 
     def blocks(self) -> list[tuple[int, int]]:
         """(first seed, seeds) of each program."""
@@ -117,7 +121,7 @@ class Study:
             ValueError: unknown size, an impossible setting, or two cells of one name.
         """
         if size not in self.scales:
-            raise ValueError(f"size {size!r} is unknown; choose from {', '.join(self.scales)}")
+            raise ValueError(f"size {size!r} is unknown: {nearest(size, self.scales)}")
         scale = scale or self.scales[size]
         scale.validate()
         cells = [

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from mst_jax.agents.actor_critic_losses import discount_heuristic
-from mst_jax.agents.modules import ModuleConfig, require
+from mst_jax.agents.modules import ModuleConfig, not_negative, require
 
 MODULES = ("critic", "actor")
 
@@ -119,5 +119,4 @@ class DDPGConfig(ActorCriticConfig):
     def validate(self) -> None:
         """Raises ValueError with one line for the first impossible setting."""
         super().validate()
-        noise = self.exploration_noise
-        require(noise >= 0, f"exploration_noise={noise} must not be negative")
+        not_negative("exploration_noise", self.exploration_noise)

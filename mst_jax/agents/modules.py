@@ -8,6 +8,7 @@ from typing import Any
 import optax
 
 from mst_jax import networks, topology
+from mst_jax.names import nearest
 
 REGIMES = (
     "dense",
@@ -85,17 +86,16 @@ class ModuleConfig:
 
     def validate(self, name: str) -> None:
         """Raises ValueError with one line when a setting is impossible; `name` is the module's."""
-        require(self.hidden >= 1, f"{name}.hidden={self.hidden} must be at least 1")
-        require(self.depth >= 1, f"{name}.depth={self.depth} must be at least 1")
+        for key, most in (("hidden", 2**20), ("depth", 1_000)):
+            value = getattr(self, key)
+            require(1 <= value <= most, f"{name}.{key}={value} must be in 1 to {most:,}")
         one_of(f"{name}.activation", self.activation, networks.ACTIVATIONS)
         one_of(f"{name}.residual", self.residual, networks.RESIDUALS)
         one_of(f"{name}.regime", self.regime, REGIMES)
         require(
             self.learning_rate > 0, f"{name}.learning_rate={self.learning_rate} must be positive"
         )
-        require(
-            self.weight_decay >= 0, f"{name}.weight_decay={self.weight_decay} must not be negative"
-        )
+        not_negative(f"{name}.weight_decay", self.weight_decay)
         if self.regime == "dense":
             require(
                 self.sparsity == 0,
@@ -197,9 +197,14 @@ def require(condition: bool, message: str) -> None:
         raise ValueError(message)
 
 
+def not_negative(name: str, value: float) -> None:
+    """Raises ValueError unless a number is at least zero."""
+    require(value >= 0, f"{name}={value} must not be negative")
+
+
 def one_of(name: str, value: str, choices: Any) -> None:
     """Raises ValueError naming the choices unless the value is one of them."""
-    require(value in choices, f"{name}={value!r} is unknown; choose from {', '.join(choices)}")
+    require(value in choices, f"{name}={value!r} is unknown: {nearest(value, choices)}")
 
 
 def _unit(name: str, value: float) -> None:

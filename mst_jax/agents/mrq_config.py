@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from mst_jax.agents.actor_critic_config import TemperatureConfig
-from mst_jax.agents.modules import ModuleConfig, require
+from mst_jax.agents.modules import ModuleConfig, not_negative, require
 
 MODULES = ("encoder", "critic", "actor")
 
@@ -75,6 +75,11 @@ class MRConfig:
             require(getattr(self, name) >= 1, f"{name}={getattr(self, name)} must be at least 1")
         require(self.reward_bins >= 2, f"reward_bins={self.reward_bins} must be at least 2")
         require(0 <= self.discount <= 1, f"discount={self.discount} must be in [0, 1]")
+        for name in ("reward_limit", "min_priority", "max_grad_norm"):
+            value = getattr(self, name)
+            require(value > 0, f"{name}={value} must be positive")
+        for name in ("dynamics_weight", "reward_weight", "terminal_weight", "priority_exponent"):
+            not_negative(name, getattr(self, name))
         require(
             self.learning_starts > self.span,
             f"learning_starts={self.learning_starts} must exceed {self.span}, "
@@ -106,6 +111,14 @@ class MRQConfig(MRConfig):
     target_noise: float = 0.2
     target_noise_clip: float = 0.3
     pre_activation_weight: float = 1e-5
+
+    def validate(self) -> None:
+        """Raises ValueError with one line for the first impossible setting."""
+        super().validate()
+        for name in (
+            *("exploration_noise", "target_noise", "target_noise_clip", "pre_activation_weight"),
+        ):
+            not_negative(name, getattr(self, name))
 
 
 @dataclass

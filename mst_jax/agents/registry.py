@@ -11,6 +11,7 @@ from mst_jax.agents.mrq import make_mrq
 from mst_jax.agents.mrq_config import MRQConfig, MRSACConfig
 from mst_jax.agents.mrsac import make_mrsac
 from mst_jax.agents.sac import make_sac
+from mst_jax.names import nearest
 
 
 class Entry(NamedTuple):
@@ -50,5 +51,5 @@ def make_agent(
 
 def _entry(name: str) -> Entry:
     if name not in AGENTS:
-        raise ValueError(f"agent {name!r} is unknown; choose from {', '.join(sorted(AGENTS))}")
+        raise ValueError(f"agent {name!r} is unknown: {nearest(name, AGENTS)}")
     return AGENTS[name]

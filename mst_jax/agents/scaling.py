@@ -1,6 +1,7 @@
 """Network sizes: one rule for width and depth, and the published sizes by name."""
 
 import dataclasses
+import math
 from typing import Any
 
 from mst_jax.agents.modules import ModuleConfig, require
@@ -46,9 +47,12 @@ def size_factors(size: str) -> tuple[float, int]:
         return SIMBA_SIZES[size]
     width, times, depth = size.partition("x")
     try:
-        return float(width), int(depth) if times else 1
+        factors = float(width), int(depth) if times else 1
+        if not 0 < factors[0] < math.inf:
+            raise ValueError
+        return factors
     except ValueError:
         raise ValueError(
             f"size {size!r} is neither one of {', '.join(SIMBA_SIZES)} (SimBa networks) nor "
-            "WIDTHxDEPTH, such as 2x1"
+            "WIDTHxDEPTH (positive numbers), such as 2x1"
         ) from None

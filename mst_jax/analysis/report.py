@@ -1,6 +1,5 @@
 """All pictures that a run's files allow, and the page that shows them together."""
 
-import json
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +19,7 @@ from mst_jax.analysis.topology_figure import Layer, draw_topology, read_layers, 
 from mst_jax.topology import TextTable
 from mst_jax.training import Settings, Snapshot, read_settings
 from mst_jax.training.health import describe_diverged, diverged_by, healthy_at
+from mst_jax.training.json_file import read_json
 
 PAGE, PICTURES = "inspect.html", "pictures"
 
@@ -127,12 +127,13 @@ def layer_table(layers: list[Layer]) -> TextTable:
 
 
 def _tables(sources: Sources) -> dict[str, TextTable]:
-    raw = json.loads((sources.folder / "config.json").read_text(encoding="utf-8"))
-    versions = json.loads((sources.folder / "versions.json").read_text(encoding="utf-8"))
-    tables = {
-        heading: TextTable(("name", "value"), [(k, str(v)) for k, v in _flat(values).items()])
-        for heading, values in (("Settings", raw), ("Versions and machine", versions))
-    }
+    tables = {}
+    for heading, name in (("Settings", "config.json"), ("Versions and machine", "versions.json")):
+        try:
+            values = _flat(read_json(sources.folder / name))
+        except (ValueError, OSError) as error:
+            values = {"not readable": error}
+        tables[heading] = TextTable(("name", "value"), [(k, str(v)) for k, v in values.items()])
     try:
         layers, snapshot = sources.masks
     except ValueError:  # the pictures that need a checkpoint say that there is none

@@ -5,13 +5,13 @@ a `JaxEnv` or a `HostTask`, and one line here (docs/environments.md). With `acce
 it takes names that it does not list, and `OWN_TASKS` says how users get at theirs.
 """
 
-import difflib
 from collections.abc import Iterable
 from importlib import import_module
 from types import ModuleType
 from typing import NamedTuple
 
 from mst_jax.envs.base import HostTask, JaxEnv
+from mst_jax.names import nearest
 
 
 class Suite(NamedTuple):
@@ -92,7 +92,5 @@ def _check_known(
     known = list(known)
     if name in known:
         return
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known)}"
     where = f" in suite {suite!r}" if suite else ""
-    raise ValueError(f"unknown {kind} {name!r}{where}: {hint}{more}")
+    raise ValueError(f"unknown {kind} {name!r}{where}: {nearest(name, known)}{more}")

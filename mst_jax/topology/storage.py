@@ -7,6 +7,8 @@ flattened mask) and ``shape/<path>``; ``dense`` lists the paths without a mask.
 from __future__ import annotations
 
 import os
+import zipfile
+import zlib
 from pathlib import Path
 
 import jax
@@ -48,16 +50,13 @@ def load_masks(path: str | os.PathLike[str], like: PyTree | None = None) -> PyTr
         Mask tree.
 
     Raises:
-        ValueError: ``like`` has other leaves than the file.
+        ValueError: the file is damaged, or ``like`` has other leaves than it.
+        OSError: it cannot be read.
     """
-    with np.load(path) as file:
-        named = {name: DenseLeaf() for name in file["dense"].tolist()}
-        for entry in file.files:
-            kind, _, name = entry.partition("/")
-            if kind == "bits":
-                shape = file[f"shape/{name}"]
-                bits = np.unpackbits(file[entry], count=int(shape.prod()))
-                named[name] = jnp.asarray(bits.astype(bool).reshape(shape))
+    try:
+        named = _read(path)
+    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, TypeError) as error:
+        raise ValueError(f"{path} cannot be read as masks: {error!r}") from error
     if like is None:
         return _nested(named)
     wanted = named_leaves(like, is_leaf=is_sentinel)
@@ -67,6 +66,18 @@ def load_masks(path: str | os.PathLike[str], like: PyTree | None = None) -> PyTr
     return jax.tree_util.tree_map_with_path(
         lambda key_path, _: named[path_of(key_path)], like, is_leaf=is_sentinel
     )
+
+
+def _read(path: str | os.PathLike[str]) -> dict[str, object]:
+    with Path(path).open("rb") as raw, np.load(raw) as file:
+        named = {name: DenseLeaf() for name in file["dense"].tolist()}
+        for entry in file.files:
+            kind, _, name = entry.partition("/")
+            if kind == "bits":
+                shape = file[f"shape/{name}"]
+                bits = np.unpackbits(file[entry], count=int(shape.prod()))
+                named[name] = jnp.asarray(bits.astype(bool).reshape(shape))
+    return named
 
 
 def _nested(named: dict[str, object]) -> dict[str, object]:

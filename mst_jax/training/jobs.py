@@ -8,6 +8,7 @@ trained alone; `program.json` in it says which runs shared its program.
 import dataclasses
 import json
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -22,6 +23,7 @@ from mst_jax.runs.lock import refuse_if_held
 from mst_jax.training import checkpoints
 from mst_jax.training.arrays import Arrays, join
 from mst_jax.training.checkpoints import Checkpoint
+from mst_jax.training.json_file import read_json
 from mst_jax.training.memory import replay_slots
 from mst_jax.training.resuming import (
     CHECKPOINTS,
@@ -125,7 +127,8 @@ def plan_run(settings: Settings, logdir: Path) -> Job:
     folder = logdir / settings.folder_name
     if not is_blank(folder):
         raise ValueError(
-            f"{folder} exists; continue it with --resume={folder} or choose another logdir"
+            f"{folder} exists; continue it with --resume={shlex.quote(str(folder))} "
+            "or choose another logdir"
         )
     return Job(settings, folder, *prepare(settings), checkpoint=None, seen=_contents(folder))
 
@@ -239,11 +242,19 @@ def write_program(folders: Sequence[Path]) -> None:
 
 
 def program_of(folder: Path) -> list[Path]:
-    """The runs of a run's program that are still there, itself included."""
+    """The runs of a run's program that are still there, itself included.
+
+    Raises:
+        ValueError: program.json is damaged, or names a folder outside of the run's logdir.
+    """
     path = folder / PROGRAM
     if not path.is_file():
         return [folder]
-    names = json.loads(path.read_text(encoding="utf-8"))
+    names = read_json(path, list)
+    logdir = folder.resolve().parents[1]
+    for name in names:
+        if not isinstance(name, str) or not (folder / name).resolve().is_relative_to(logdir):
+            raise ValueError(f"{path} names {name!r}, which is no run in {logdir}")
     there = [Path(os.path.normpath(folder / name)) for name in names]
     return [other for other in there if other.is_dir()]
 

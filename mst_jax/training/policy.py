@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mst_jax import envs
 from mst_jax.agents import Agent
 from mst_jax.training import checkpoints
 from mst_jax.training.health import finite
@@ -48,16 +49,42 @@ class Snapshot(NamedTuple):
             raise ValueError(f"this run holds the seeds {seeds}, not {seed}")
         return seeds.index(seed)
 
+    def policy(self, seed: int | None = None) -> "Policy":
+        """The policy of a seed, the first by default.
+
+        Raises:
+            ValueError: when the run does not hold the seed, or it has diverged.
+        """
+        index = self.index_of(seed)
+        if not self.healthy[index]:
+            raise ValueError(
+                f"seed {self.settings.seed_list[index]} has diverged: its policy at step "
+                f"{self.step:,} is not finite; its best one may be"
+            )
+        state = jax.tree.map(lambda leaf: leaf[index], self.states)
+        return Policy(self.agent, state, envs.make(self.settings.task).spec.observation_size)
+
 
 class Policy:
     """The policy of one seed, without exploration noise."""
 
-    def __init__(self, agent: Agent, state: Any) -> None:
+    def __init__(self, agent: Agent, state: Any, observation_size: int) -> None:
         self._act = jax.jit(lambda observation: agent.act(state, observation, None))
+        self._observation_size = observation_size
 
     def act(self, observation: np.ndarray) -> np.ndarray:
-        """Actions in [-1, 1], float32: (O,) to (A,), or a batch (..., O) to (..., A)."""
-        return np.asarray(self._act(jnp.asarray(observation, jnp.float32)))
+        """Actions in [-1, 1], float32: (O,) to (A,), or a batch (..., O) to (..., A).
+
+        Raises:
+            ValueError: when the last axis is not O long; it would be broadcast silently.
+        """
+        observation = jnp.asarray(observation, jnp.float32)
+        if observation.shape[-1:] != (self._observation_size,):
+            raise ValueError(
+                f"this policy takes observations of {self._observation_size} numbers, "
+                f"(..., {self._observation_size}), not of shape {observation.shape}"
+            )
+        return np.asarray(self._act(observation))
 
 
 def load_policy(folder: str | Path, seed: int | None = None, *, best: bool = False) -> Policy:
@@ -75,14 +102,8 @@ def load_policy(folder: str | Path, seed: int | None = None, *, best: bool = Fal
         ValueError: when the folder is not a run, has no checkpoint yet or does not hold the seed,
             or the seed has diverged and its policy is not finite.
     """
-    snapshot = load_snapshot(Path(folder), checkpoints.BEST if best else checkpoints.LIGHT)
-    index = snapshot.index_of(seed)
-    if not snapshot.healthy[index]:
-        raise ValueError(
-            f"seed {snapshot.settings.seed_list[index]} of {folder} has diverged: its policy at "
-            f"step {snapshot.step:,} is not finite" + ("" if best else "; best=True loads its best")
-        )
-    return Policy(snapshot.agent, jax.tree.map(lambda leaf: leaf[index], snapshot.states))
+    tier = checkpoints.BEST if best else checkpoints.LIGHT
+    return load_snapshot(Path(folder).expanduser(), tier).policy(seed)
 
 
 def load_snapshot(folder: Path, tier: str = checkpoints.LIGHT) -> Snapshot:

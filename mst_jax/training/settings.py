@@ -3,8 +3,10 @@
 import dataclasses
 import importlib.metadata
 import json
+import math
 import platform
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,14 @@ import jax
 from mst_jax.agents import default_config
 from mst_jax.envs import WORKER_TIMEOUT
 from mst_jax.runs.files import replace_text
+from mst_jax.training.json_file import read_json
 
 CONFIG, VERSIONS = "config.json", "versions.json"
+# Environments are seeded with 32 bits, those of evaluations by a seed SEED_OFFSET = 100 above; and
+# `jax.random.key` drops higher bits, so that seed 2**32 would be seed 0 again.
+LAST_SEED = 2**32 - 101
+MOST_SEEDS, MOST_ENVIRONMENTS, MOST_EPISODES = 10_000, 1_000_000, 1_000_000
+MOST_UPDATES = 2**31 - 1  # clocks are int32
 WANDB_MODES = ("off", "offline", "online")
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "dm_control", "mujoco")
 
@@ -86,6 +94,7 @@ class Settings:
         for name in (*counts, "history_every", "diagnose_every", *limits):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} must not be negative")
+        self._check_range()
         if self.wandb not in WANDB_MODES:
             raise ValueError(f"wandb={self.wandb!r} is none of {', '.join(WANDB_MODES)}")
         if self.gradient_covariance and not self.diagnose_every:
@@ -101,6 +110,28 @@ class Settings:
                 f"resets={self.resets} would come every {self.reset_period} steps, before "
                 f"learning_starts={self.config.learning_starts}; choose fewer or raise steps"
             )
+
+    def _check_range(self) -> None:
+        """Raises ValueError for a number that is not finite, or more than can be counted."""
+        for name, value in _numbers(self):
+            if not math.isfinite(value):
+                raise ValueError(f"{name}={value} must be a finite number")
+            if isinstance(value, int) and name != "seed" and value > MOST_UPDATES:
+                raise ValueError(f"{name}={value} must be below 2**31")
+        last = self.seed + self.seeds - 1
+        updates = self.steps * getattr(self.config, "updates_per_step", 1)
+        most = {
+            "seed": (last, LAST_SEED),
+            "seeds": (self.seeds, MOST_SEEDS),
+            "environments": (self.seeds * self.environments, MOST_ENVIRONMENTS),
+            "eval_episodes": (self.eval_episodes, MOST_EPISODES),
+            "final_eval_episodes": (self.final_eval_episodes, MOST_EPISODES),
+            "steps": (updates, MOST_UPDATES),
+        }
+        for name, (value, limit) in most.items():
+            if value > limit:
+                given = getattr(self, name)
+                raise ValueError(f"{name}={given} is too large: {value:,} exceeds {limit:,}")
 
     @property
     def seed_list(self) -> list[int]:
@@ -137,7 +168,7 @@ def write_settings(folder: Path, settings: Settings) -> None:
 
 def config_values(folder: Path) -> dict[str, Any]:
     """What config.json holds, as it is there."""
-    return json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    return read_json(folder / CONFIG)
 
 
 def read_settings(folder: Path) -> Settings:
@@ -147,13 +178,24 @@ def read_settings(folder: Path) -> Settings:
         raise ValueError(f"{folder} is not a run folder: it has no {CONFIG}")
     try:
         return rebuild_settings(config_values(folder))
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} cannot be read as a run's settings: {error}") from error
 
 
 def rebuild_settings(raw: dict[str, Any]) -> Settings:
-    """The settings that `dataclasses.asdict` made a dictionary of; other fields are a TypeError."""
-    return Settings(**{**raw, "config": _rebuild(default_config(raw["agent"]), raw["config"])})
+    """The settings that `dataclasses.asdict` made a dictionary of.
+
+    Raises:
+        TypeError: other fields, or a value of another type.
+        KeyError: no agent or configuration.
+        ValueError: an unknown agent.
+    """
+    config = _rebuild(default_config(raw["agent"]), raw["config"])
+    settings = Settings(**{**raw, "config": config})
+    for field in dataclasses.fields(Settings):
+        if field.type is not Any:
+            _require_type(field.name, getattr(settings, field.name), field.type)
+    return settings
 
 
 def describe_machine() -> dict[str, Any]:
@@ -173,11 +215,31 @@ def _rebuild(default: Any, values: dict[str, Any]) -> Any:
     fields = {field.name for field in dataclasses.fields(default)}
     if fields != set(values):
         raise TypeError(f"fields differ: {sorted(fields ^ set(values))}")
+    for name, value in values.items():
+        own = getattr(default, name)
+        if own is not None:
+            _require_type(name, value, dict if dataclasses.is_dataclass(own) else type(own))
     nested = {
         name: _rebuild(getattr(default, name), value) if isinstance(value, dict) else value
         for name, value in values.items()
     }
     return type(default)(**nested)
+
+
+def _require_type(name: str, value: Any, kind: type) -> None:
+    """Raises TypeError unless a value has a setting's type; a whole number will do for a float."""
+    if type(value) is not kind and not (kind is float and type(value) is int):
+        raise TypeError(f"{name} is {value!r}, not a {kind.__name__}")
+
+
+def _numbers(settings: Any, prefix: str = "") -> Iterator[tuple[str, float]]:
+    """Every numeric setting by dotted name."""
+    for field in dataclasses.fields(settings):
+        name, value = f"{prefix}{field.name}", getattr(settings, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from _numbers(value, f"{name}.")
+        elif isinstance(value, (int, float)):
+            yield name, value
 
 
 def _version(package: str) -> str | None:

@@ -112,6 +112,8 @@ def test_a_run_with_settings_only_still_has_a_page_that_says_what_is_missing(tmp
     assert "critic.sparsity" in text
     with pytest.raises(ValueError, match=r"holds the seeds \[0, 1\], not 7"):
         write_report(tmp_path, seed=7)
+    (tmp_path / "versions.json").write_text("[]")  # fault D10
+    assert "versions.json is damaged: it holds a list" in write_report(tmp_path).page.read_text()
 
 
 def row(step, **values):

@@ -1,7 +1,7 @@
 """Cells that take no time: real lock, exit statuses and files, but instead of training it waits.
 
 What it does depends on the variant: `fails`, `fails_once`, `dies` (SIGKILL), `preempted` (the first
-time it waits to be stopped), or it finishes.
+time it waits to be stopped), `sleeps` (until it is stopped), `frozen` (SIGSTOP), or it finishes.
 """
 
 import os
@@ -31,7 +31,9 @@ def work(run: Path, cell: str) -> int:
     attempts = len((run / "started").read_text().splitlines())
     stopped = []
     signal.signal(signal.SIGTERM, lambda *_: stopped.append(True))
-    waits_for_it = "-preempted-" in cell and attempts == 1
+    waits_for_it = "-sleeps-" in cell or ("-preempted-" in cell and attempts == 1)
+    if "-frozen-" in cell:
+        os.kill(os.getpid(), signal.SIGSTOP)
     end = time.monotonic() + (120.0 if waits_for_it else SECONDS)
     while time.monotonic() < end:
         if stopped:

@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -15,9 +16,10 @@ from absl import flags
 from small_runs import small_settings
 
 from experiments import run_cell
-from experiments.launch.cluster import submit
+from experiments.launch import pool, process
+from experiments.launch.cluster import make_executor, submit
 from experiments.launch.pool import run_pool
-from experiments.launch.process import ATTEMPT, Command, explain
+from experiments.launch.process import ATTEMPT, Command, Silence, explain
 from experiments.launch.study_folder import Status, StudyFolder, is_begun
 from experiments.studies import Cell
 from mst_jax.runs.lock import held
@@ -121,6 +123,74 @@ def test_a_signal_stops_the_cells_and_the_next_launch_goes_on(tmp_path):
     assert len(again.finished) == 3
 
 
+@pytest.fixture
+def impatient(monkeypatch):
+    """Seconds instead of minutes."""
+    monkeypatch.setattr(process, "NOTICE", 0.2)
+    monkeypatch.setattr(process, "LOOK", 0.05)
+    monkeypatch.setattr(process, "GRACE", 0.3)
+    monkeypatch.setattr(pool, "PATIENCE", 0.1)
+    monkeypatch.setattr(pool, "ATTEMPTS", 1)
+
+
+def test_a_silent_cell_is_told_and_ended_after_the_limit(tmp_path, impatient):
+    """Fault B4: one that sleeps, and one that SIGTERM does not reach."""
+    folder, cells = make_folder(tmp_path, "sleeps", "frozen")
+    lines = []
+    summary = run_pool(folder, alone(cells), 2, (), lines.append, STAND_IN, limit=3.0)
+    assert summary.failed.keys() == {one.id for one in cells}
+    for one in cells:
+        assert "showed nothing for 3 s (--cell_timeout)" in summary.failed[one.id]
+        assert [folder.status(one), len(starts(folder, one))] == [Status.FAILED, 1]
+        told = [line for line in lines if line.startswith(f"{one.id}: nothing new for ")]
+        assert 2 <= len(told) <= 5  # after 0.2 s, 0.4 s, 0.8 s, 1.6 s
+
+
+def test_a_third_signal_kills_what_no_other_reaches(tmp_path):
+    folder, (one,) = make_folder(tmp_path, "frozen")
+
+    def insist():
+        for _ in range(3):
+            while not starts(folder, one):
+                time.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.2)
+
+    thread = threading.Thread(target=insist)
+    thread.start()
+    summary = run_pool(folder, [(one,)], 1, (), lambda _: None, STAND_IN)
+    thread.join()
+    assert (summary.stopped, summary.failed) == ([one.id], {})
+
+
+def test_a_cell_that_is_written_to_is_not_silent(tmp_path, impatient):
+    folder, (one,) = make_folder(tmp_path, "a")
+    silence = Silence(folder, [one], limit=0.5)
+    rows = folder.run(one) / "seed_0" / "metrics.jsonl"
+    rows.parent.mkdir(parents=True)
+    for number in range(10):
+        time.sleep(0.1)
+        rows.write_text("row\n" * number)
+        assert not silence.overdue
+    time.sleep(0.6)
+    assert silence.overdue
+    assert silence.news().startswith("nothing new for ")
+    assert silence.news() is None  # until twice as long has passed
+
+
+def test_a_launcher_says_whom_it_waits_for(tmp_path, impatient):
+    """Fault B4: cells that another process is at."""
+    folder, cells = make_folder(tmp_path, "a", "good")
+    lines = []
+    with held(folder.run(cells[0])):
+        summary = run_pool(folder, alone(cells), 1, (), lines.append, STAND_IN, limit=2.0)
+    assert summary.finished == [cells[1].id]
+    who = f"process {os.getpid()} on {socket.gethostname()} holds it"
+    assert summary.failed[cells[0].id].startswith(f"{who}, and it showed nothing for 2 s")
+    assert any(f"{cells[0].id}: waiting; {who}: nothing new for" in line for line in lines)
+    assert folder.failure(cells[0]) is None  # whoever holds it may still finish it
+
+
 def test_a_folder_takes_more_seeds_but_no_other_settings(tmp_path):
     folder, cells = make_folder(tmp_path, "a", "b")
     merged = folder.join("s", "smoke", [cell("a"), cell("a", seed=1)], "another command")
@@ -183,7 +253,7 @@ def test_a_full_disk_is_told_in_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(run_cell, "train_together", full)
     message = run_cell_main(folder, one)
     assert message.startswith("error: No space left on device: ")
-    assert message.endswith("metrics")
+    assert message.endswith("metrics; free some space and start again")
     assert list(folder.path.glob("runs/**/lock.json")) == []
 
 
@@ -211,10 +281,15 @@ def test_a_cell_that_somebody_runs_is_left_alone(tmp_path):
     assert "has no cell" in run_cell_main(folder, cell("b"))
 
 
-def test_jobs_of_submitit_finish_fail_and_are_requeued(tmp_path):
+def test_jobs_of_submitit_finish_fail_and_are_requeued(tmp_path, monkeypatch):
     pytest.importorskip("submitit")
+    (tmp_path / "experiments").mkdir()  # fault D12: jobs start here, and it is not ours
+    (tmp_path / "experiments" / "__init__.py").write_text("raise SystemExit('the wrong one')")
+    monkeypatch.chdir(tmp_path)
     folder, cells = make_folder(tmp_path, "good", "fails", "preempted")
-    jobs = submit(folder, alone(cells), "local", 3, {"timeout_min": 5}, STAND_IN)
+    jobs = submit(
+        make_executor(folder, "local", 3, {"timeout_min": 5}), folder, alone(cells), STAND_IN
+    )
     good, fails, preempted = jobs
     while not starts(folder, cells[2]):
         assert not preempted.done(), preempted.stderr()
@@ -236,7 +311,6 @@ def test_jobs_of_submitit_finish_fail_and_are_requeued(tmp_path):
 
 
 def test_submitit_is_asked_for_only_when_it_is_used(tmp_path, monkeypatch):
-    folder, cells = make_folder(tmp_path, "a")
     monkeypatch.setitem(sys.modules, "submitit", None)
-    with pytest.raises(ValueError, match=r"pip install -e '.\[slurm\]'"):
-        submit(folder, cells, "slurm", 1, {})
+    with pytest.raises(ValueError, match=r"pip install 'mst_jax\[slurm\]'"):
+        make_executor(StudyFolder(tmp_path), "slurm", 1, {})

@@ -202,11 +202,13 @@ def test_a_damaged_cell_and_a_missing_baseline_are_named(tmp_path):
     for cell in (mst, dense, static):
         fake_run(folder, cell, [1.0, 2.0])
     (folder.run(mst) / "config.json").write_text("{")
+    (folder.run(static) / "versions.json").write_text("[]")
     (folder.run(dense) / "seed_1" / "metrics.jsonl").write_text("")
     folder.record_failure(cells[3], "error: the disk is full; log", 2)
     text, results = report_of(study, folder, cells)
     assert "cannot be read as a run's settings" in line_with(text, mst.id, "cannot be read:")
     assert "seeds [1] lack the evaluation at the last step" in line_with(text, dense.id)
+    assert line_with(text, "versions.json is damaged").startswith("- 1 cells: ")
     assert "failed 2 times: error: the disk is full" in text
     assert "- mrq: the baseline has no results." in text
     assert results.problems.keys() == {mst.id, dense.id}

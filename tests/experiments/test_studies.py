@@ -101,7 +101,7 @@ def test_a_seed_in_two_blocks_would_count_twice():
 
 def test_impossible_plans_are_refused():
     study = STUDIES["reset"]
-    with pytest.raises(ValueError, match="choose from smoke, small, paper"):
+    with pytest.raises(ValueError, match="there are smoke, small, paper"):
         study.cells("huge")
     with pytest.raises(ValueError, match="must exceed learning_starts"):
         study.cells("smoke", dataclasses.replace(study.scales["smoke"], steps=10))

@@ -71,6 +71,11 @@ def test_files_hold_one_bit_a_weight_and_need_no_jax(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["m.npz"]
     with pytest.raises(ValueError, match="different leaves, for example 'b'"):
         topology.load_masks(tmp_path / "m.npz", like={"a": {"kernel": 0}})
+    whole = (tmp_path / "m.npz").read_bytes()
+    for part in (b"", whole[:100], whole[:-30], whole.replace(b"shape/", b"shope/"), b"text"):
+        (tmp_path / "m.npz").write_bytes(part)
+        with pytest.raises(ValueError, match=r"m\.npz cannot be read as masks"):
+            topology.load_masks(tmp_path / "m.npz")
 
 
 def test_counting_and_comparing():

@@ -420,7 +420,7 @@ def test_a_rule_that_shares_cannot_be_torn_apart():
         ),
         (
             lambda: topology.snfs(0.5, end=200, redistribute=True, structure=topology.n_of_m(2)),
-            "takes no structure; got n:m",
+            "takes no structure; got n:",
         ),
         (lambda: topology.static(0.5, sharing=topology.Sharing()), "needs a timing"),
         (lambda: topology.Sharing(growth="mine"), "own, score or plan, got 'mine'"),
