@@ -8,7 +8,7 @@ TEST_WORKERS ?= -n auto --dist worksteal
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: quickstart test test-all test-matrix lint clean
+.PHONY: quickstart test test-all test-matrix lint docs clean
 
 # The stamp depends on setup.py, so a changed pin reinstalls and an unchanged one costs nothing. The
 # second line matters on Python 3.13 only, where setup.py cannot ask for dm_control.
@@ -41,5 +41,10 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+# The handbook with the API reference, in site/; a warning is an error.
+docs: $(VENV)/.installed
+	$(INSTALL) -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 clean:
-	rm -rf $(VENV) .venv-py* build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-py* site build *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -1,5 +1,6 @@
 """Package metadata of mst_jax. Pins are ranges; every upper bound names the break it avoids."""
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
@@ -24,17 +25,22 @@ DM_CONTROL = [
     *(f"{name}; python_version >= '3.13'" for name in DM_CONTROL_NEEDS),
 ]
 
+ROOT = Path(__file__).parent
+# Read, not imported: the package needs what is about to be installed.
+VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "mst_jax/__init__.py").read_text())[1]
+
 # Each is experiments/NAME.py; `experiments.cli.script` says what a console script does.
 LAUNCHERS = ("train", "evaluate", "plot", "inspect", "video", "sweep", "report", "quickstart")
 
 setup(
     name="mst_jax",
-    version="0.1.0",
+    version=VERSION,
     description="Sparse training for scalable deep reinforcement learning, in JAX",
-    long_description=(Path(__file__).parent / "README.md").read_text(encoding="utf-8"),
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["mst_jax", "mst_jax.*", "experiments", "experiments.*"]),
+    package_data={"mst_jax": ["py.typed"]},
     entry_points={
         "console_scripts": [f"mst-{name} = experiments.cli:script" for name in LAUNCHERS]
     },
@@ -67,6 +73,8 @@ setup(
             "nbclient",
             "ipykernel",
         ],
+        # mkdocs 2 is announced without plugins, which mkdocstrings is one of.
+        "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.8,<10", "mkdocstrings[python]>=1,<2"],
         "gym": ["gymnasium[mujoco]==1.4.0", MUJOCO],
         "atari": ["ale-py==0.12.1", "gymnasium==1.4.0", "opencv-python-headless"],
         "envpool": ["envpool==1.2.5"],

@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mst_jax.training import load_policy
 
-__all__ = ["load_policy"]
+__version__ = "0.1.0"  # setup.py reads it from here
+
+__all__ = ["__version__", "load_policy"]
 
 
 def __getattr__(name: str) -> Any:

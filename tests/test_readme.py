@@ -43,13 +43,6 @@ def test_commands_name_launchers_and_flags_that_exist(line):
         assert re.search(rf'(?i:define)_\w+\(\s*"{flag}"', source), f"{module} has no --{flag}"
 
 
-def test_linked_files_exist():
-    for path in (ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("docs/results/*.md")):
-        for target in re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8")):
-            if "://" not in target:
-                assert (path.parent / target).exists(), f"{path.name} links to {target}"
-
-
 def test_make_targets_named_in_the_readme_exist():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = re.findall(r"(?:^|`)make ([a-z][\w-]+)", README, re.MULTILINE)
