@@ -269,7 +269,7 @@ def bench_optimizer(settings: argparse.Namespace) -> list[Row]:
 
             def step(params: Any, state: Any, grads: Any, i: jax.Array, tx: Any = tx) -> Any:
                 updates, state = tx.update(grads, state, params, step=i)
-                return optax.apply_updates(params, updates), state
+                return topology.apply_updates(params, updates, topology.masks(state)), state
 
             start = jax.jit(lambda p, tx=tx: topology.init(tx, p, jax.random.key(0)))
             program = jax.jit(step, donate_argnums=(0, 1))
@@ -302,7 +302,7 @@ def bench_training(settings: argparse.Namespace) -> list[Row]:
     def steps_of(tx: Any, first: int, count: int, many: bool) -> Callable[..., Any]:
         def step(params: Any, state: Any, i: jax.Array) -> tuple[Any, Any]:
             updates, state = tx.update(jax.grad(loss)(params, x), state, params, step=i)
-            return optax.apply_updates(params, updates), state
+            return topology.apply_updates(params, updates, topology.masks(state)), state
 
         one = jax.vmap(step, in_axes=(0, 0, None)) if many else step
 

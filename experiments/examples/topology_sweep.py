@@ -72,8 +72,9 @@ def train(
         x = jax.random.uniform(jax.random.fold_in(key, i), (64, 6), minval=-1, maxval=1)
         error, grads = jax.value_and_grad(loss)(params, x)
         updates, state = tx.update(grads, state, params, step=i)
-        params = optax.apply_updates(params, updates)
-        return (params, state), (error, topology.count(topology.masks(state)))
+        masks = topology.masks(state)
+        params = topology.apply_updates(params, updates, masks)
+        return (params, state), (error, topology.count(masks))
 
     return jax.lax.scan(step, (params, state), jnp.arange(STEPS))[1]
 

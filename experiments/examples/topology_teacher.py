@@ -57,7 +57,7 @@ def recovered(regime: topology.Regime, key: jax.Array, steps: int) -> jax.Array:
         y = x @ teacher + NOISE * noise[:, :OUTPUTS]
         grads = jax.grad(lambda p: jnp.mean((x @ p["kernel"] - y) ** 2))(params)
         updates, state = tx.update(grads, state, params, step=i)
-        return (optax.apply_updates(params, updates), state), None
+        return (topology.apply_updates(params, updates, topology.masks(state)), state), None
 
     start = topology.init(tx, params, student_key)
     (_, state), _ = jax.lax.scan(step, start, jnp.arange(steps))

@@ -6,7 +6,12 @@ Three lines on any training loop::
     tx = topology.sparse(optax.adamw(3e-4), plan)
     params, opt_state = topology.init(tx, params, jax.random.key(0))
 
-and ``tx.update(grads, opt_state, params, step=step)`` from then on. See ``docs/topology.md``.
+and from then on, at every step::
+
+    updates, opt_state = tx.update(grads, opt_state, params, step=step)
+    params = topology.apply_updates(params, updates, topology.masks(opt_state))
+
+See ``docs/topology.md``.
 """
 
 from mst_jax.topology import allocation, schedules

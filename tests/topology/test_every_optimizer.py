@@ -14,7 +14,7 @@ from mst_jax.topology import moments as moments_lib
 contrib, RATE = optax.contrib, 1e-2
 BY_RATE = (
     *("adabelief", "adadelta", "adafactor", "adagrad", "adam", "adamax", "adamaxw", "adamw"),
-    *("adan", "amsgrad", "fromage", "lamb", "lars", "lion", "nadam", "nadamw", "noisy_sgd"),
+    *("adan", "amsgrad", "fromage", "lamb", "lars", "lion", "nadam", "nadamw"),
     *("novograd", "optimistic_adam_v2", "optimistic_gradient_descent", "radam", "rmsprop"),
     *("rprop", "sgd", "sign_sgd", "signum", "sm3", "yogi", "acprop", "ademamix", "adopt"),
     *("dadapt_adamw", "dog", "galore", "madgrad", "momo", "momo_adam", "muon", "prodigy"),
@@ -34,6 +34,7 @@ OPTIMIZERS = {name: by_rate(name) for name in BY_RATE} | {
     "inject_hyperparams": lambda: optax.inject_hyperparams(optax.adamw)(learning_rate=RATE),
     "lbfgs": lambda: optax.lbfgs(),
     "mechanize": lambda: contrib.mechanize(optax.adam(RATE)),
+    "noisy_sgd": lambda: optax.noisy_sgd(RATE, key=jax.random.key(0)),
     "polyak_sgd": lambda: optax.polyak_sgd(),
     "reduce_on_plateau": lambda: optax.chain(optax.adam(RATE), contrib.reduce_on_plateau()),
     "sam": lambda: contrib.sam(optax.sgd(RATE), optax.chain(contrib.normalize(), optax.sgd(0.1))),
@@ -114,7 +115,10 @@ def test_every_optimizer_of_optax_is_here():
                 assert name in named or name.startswith("scale_by_"), name
 
 
-@pytest.mark.parametrize("name", marked(OPTIMIZERS, UNPROTECTED[:1]))
+@pytest.mark.parametrize(
+    "name",  # on this linear loss L-BFGS has no steps
+    marked([name for name in OPTIMIZERS if name != "lbfgs"], UNPROTECTED[:1]),
+)
 def test_first_steps_of_a_new_weight_are_of_the_size_of_the_others(name):
     """Fault C5: under an old optimizer, the size of its first three steps over the median one."""
     inner = optax.with_extra_args_support(OPTIMIZERS[name]())
@@ -138,7 +142,7 @@ def test_first_steps_of_a_new_weight_are_of_the_size_of_the_others(name):
     for i in range(103):
         params, state, sizes = step(params, state, i, i >= 100)
         if i >= 100:
-            ratios.append(float(sizes[0, 0] / jnp.maximum(jnp.median(sizes), 1e-12)))
+            ratios.append(float(sizes[0, 0] / jnp.maximum(jnp.median(sizes), 1e-3 * RATE)))
     assert (max(ratios) > 1e4) == (name in UNPROTECTED), ratios
     assert max(ratios) < 20 or name in UNPROTECTED, ratios
 
