@@ -18,8 +18,10 @@ from ml_collections import config_flags
 from experiments.cli import command, launch, one_line_errors
 from experiments.recipes import ARCHITECTURES, RECIPES, label, make_config, override, settings_of
 from mst_jax.agents import AGENTS, SIMBA_SIZES, SWEPT
+from mst_jax.runs.lock import HeldError
 from mst_jax.training import (
     WANDB_MODES,
+    DamagedCheckpointError,
     Job,
     Settings,
     is_finished,
@@ -106,8 +108,10 @@ def main(argv: list[str]) -> None:
         program = make_program(_jobs(argv))
     for job in program.jobs:
         print(f"run folder: {job.folder}", flush=True)
-    with one_line_errors():
+    try:
         outcomes = train_together(program)
+    except (HeldError, DamagedCheckpointError) as error:
+        sys.exit(f"error: {error}")
     if not outcomes[0].finished:
         print(f"stopped at step {outcomes[0].step:,}; continue with --resume={outcomes[0].folder}")
         return
