@@ -19,8 +19,10 @@ from experiments.recipes import ARCHITECTURES, RECIPES, label, make_config, over
 from mst_jax import envs
 from mst_jax.agents import AGENTS, SIMBA_SIZES, SWEPT
 from mst_jax.names import nearest
+from mst_jax.runs.lock import HeldError
 from mst_jax.training import (
     WANDB_MODES,
+    DamagedCheckpointError,
     Job,
     Settings,
     is_finished,
@@ -124,8 +126,10 @@ def main(_: list[str]) -> None:
         program = make_program(_jobs())
     for job in program.jobs:
         print(f"run folder: {job.folder}", flush=True)
-    with one_line_errors():
+    try:
         outcomes = train_together(program)
+    except (HeldError, DamagedCheckpointError, envs.EnvironmentFailedError) as error:
+        sys.exit(f"error: {error}")
     if not outcomes[0].finished:
         go_on = command("train", f"--resume={outcomes[0].folder}")
         print(f"stopped at step {outcomes[0].step:,}; continue with {go_on}")

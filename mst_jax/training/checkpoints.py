@@ -8,8 +8,10 @@ STEP/arrays/N are orbax checkpoints of some of the arrays, cut into blocks: orba
 times what it is given, so it is given a little at a time. STEP/manifest.json says what they are.
 """
 
+import errno
 import json
 import logging
+import os
 import shutil
 import warnings
 import zlib
@@ -79,10 +81,15 @@ def save_together(
     also read again before anything is deleted.
 
     Raises:
-        DamagedCheckpointError: what was read is not what was written; older ones are still there.
+        DamagedCheckpointError: what was read is not what was written.
+        OSError: the disk is full. In both cases the older ones are still there.
     """
     for folder, arrays, config in zip(folders, parts, configs, strict=True):
-        _write(_path(folder, tier, step), step, arrays, config)
+        try:
+            _write(_path(folder, tier, step), step, arrays, config)
+        except OSError as error:
+            error.filename = error.filename or str(folder)  # orbax does not always say where
+            raise
     if tier == FULL:
         for folder in folders:
             _verify(_path(folder, tier, step))
@@ -144,7 +151,7 @@ def _write(final: Path, step: int, arrays: Arrays, config: Mapping[str, Any] | N
     count = 0
     with ocp.PyTreeCheckpointer() as checkpointer:
         for piece in _pieces(arrays):
-            checkpointer.save((partial / ARRAYS / str(count)).absolute(), piece)
+            _save_piece(checkpointer, (partial / ARRAYS / str(count)).absolute(), piece)
             count += 1
     described = {name: [str(a.dtype), list(a.shape), _checksum(a)] for name, a in arrays.items()}
     manifest = {"step": step, "config": config, "pieces": count, "arrays": described}
@@ -154,6 +161,22 @@ def _write(final: Path, step: int, arrays: Arrays, config: Mapping[str, Any] | N
     partial.rename(final)
     for folder in (final.parent, final.parent.parent):
         sync(folder)
+
+
+def _save_piece(checkpointer: ocp.PyTreeCheckpointer, path: Path, piece: Arrays) -> None:
+    """Writes a tree of arrays; OSError when the disk is full.
+
+    It is asked for before, because threads of orbax print tracebacks when it is full.
+    """
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+    if shutil.disk_usage(path.parent).free < sum(block.nbytes for block in piece.values()):
+        raise full
+    try:
+        checkpointer.save(path, piece)
+    except ValueError as error:
+        if "RESOURCE_EXHAUSTED" in str(error):
+            raise full from error
+        raise
 
 
 def _pieces(arrays: Arrays) -> Iterator[Arrays]:

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from mst_jax import envs
 from mst_jax.agents import Agent, Numbers, make_agent, sweep
 from mst_jax.runs.files import replace_text
-from mst_jax.runs.lock import refuse_if_held
+from mst_jax.runs.lock import HeldError, refuse_if_held
 from mst_jax.training import checkpoints
 from mst_jax.training.arrays import Arrays, join
 from mst_jax.training.checkpoints import Checkpoint
@@ -62,9 +62,9 @@ class Job(NamedTuple):
     seen: tuple[object, ...] = ()
 
     def check_unchanged(self) -> None:
-        """Raises ValueError if somebody trained the run since it was checked."""
+        """Raises HeldError if somebody trained the run since it was checked."""
         if _contents(self.folder) != self.seen:
-            raise ValueError(
+            raise HeldError(
                 f"{self.folder} was changed by another process just now; give the command again"
             )
 

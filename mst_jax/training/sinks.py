@@ -3,8 +3,10 @@
 import json
 import math
 import os
+import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -33,13 +35,16 @@ class JsonLines:
     """RUN/seed_I/metrics.jsonl; a non-finite value is written as null."""
 
     def __init__(self, folders: Sequence[Path]) -> None:
-        self._files = [(folder / METRICS).open("a", encoding="utf-8") for folder in folders]
+        # Unbuffered: a full disk must not be met again when the file is closed.
+        self._files = [(folder / METRICS).open("ab", buffering=0) for folder in folders]
 
     def write(self, seed_index: int, row: Mapping[str, Any]) -> None:
-        """Appends one line and flushes, so that a killed run loses nothing."""
+        """Appends one line at once, so that a killed run loses nothing."""
         plain = {name: _plain(value) for name, value in row.items()}
-        self._files[seed_index].write(json.dumps(plain, allow_nan=False) + "\n")
-        self._files[seed_index].flush()
+        line, file = (json.dumps(plain, allow_nan=False) + "\n").encode(), self._files[seed_index]
+        with _in(Path(file.name)):
+            while line:
+                line = line[file.write(line) :]
 
     def sync(self) -> None:
         """See `Sink`."""
@@ -55,37 +60,44 @@ class JsonLines:
 class TensorBoard:
     """Event files beside each seed's metrics, with the same rows.
 
-    A killed process loses the events that it had not written yet, and events cannot be cut back.
-    So they are written anew from the metric files whenever a run begins or goes on; those then have
-    the time of that moment.
+    Events cannot be cut back, and a machine that loses its power loses the last ones. So they are
+    written anew from the metric files whenever a run begins or goes on; those then have the time of
+    that moment. They are written by this thread: tensorboardX's own `SummaryWriter` leaves it to
+    another one, and waits for ever when that one ends because the disk is full.
     """
 
     def __init__(self, folders: Sequence[Path]) -> None:
         """Opens the files; the metric files are cut back already."""
-        from tensorboardX import SummaryWriter
+        from tensorboardX.event_file_writer import EventsWriter
 
         for folder in folders:
             for old in folder.glob(EVENTS):
                 old.unlink()
-        self._writers = [SummaryWriter(str(folder)) for folder in folders]
+        self._folders = folders
+        self._writers = [EventsWriter(str(folder / "events")) for folder in folders]
         for index, folder in enumerate(folders):
             for row in read_metrics(folder):
                 self.write(index, row)
 
     def write(self, seed_index: int, row: Mapping[str, Any]) -> None:
         """Adds every number of the row as a scalar named kind/metric."""
-        for tag, value in scalars(row).items():
-            self._writers[seed_index].add_scalar(tag, value, row["step"])
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.proto.summary_pb2 import Summary
+
+        values = [Summary.Value(tag=t, simple_value=value) for t, value in scalars(row).items()]
+        event = Event(wall_time=time.time(), step=row["step"], summary=Summary(value=values))
+        with _in(self._folders[seed_index]):
+            self._writers[seed_index].write_event(event)
+            self._writers[seed_index].flush()
 
     def sync(self) -> None:
-        """Hands over what was written; after a crash it is written anew."""
-        for writer in self._writers:
-            writer.flush()
+        """See `Sink`: what a crash loses is written anew."""
 
     def close(self) -> None:
-        """Flushes and closes all writers."""
-        for writer in self._writers:
-            writer.close()
+        """Closes all files."""
+        for folder, writer in zip(self._folders, self._writers, strict=True):
+            with _in(folder):
+                writer.close()
 
 
 def scalars(row: Mapping[str, Any]) -> dict[str, float]:
@@ -153,6 +165,16 @@ def cut_back(folder: Path, step: int) -> None:
             stacklevel=2,
         )
     replace_text(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
+
+
+@contextmanager
+def _in(path: Path) -> Iterator[None]:
+    """An error of the operating system says where it happened."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
 
 
 def _row(line: bytes) -> dict[str, Any] | None:

@@ -102,11 +102,12 @@ def train_together(program: Program) -> list[Outcome]:
     The signals are SIGTERM, SIGINT and SIGHUP. Finished runs stay as they are.
 
     Raises:
-        HeldError: another process trains one of them.
-        ValueError: one was changed since it was planned, or its checkpoint does not fit. In both
-            cases nothing was changed.
-        EnvironmentFailedError: when the environments cannot go on, or failed too often in training;
+        HeldError: another process trains one of them, or did since it was planned. Nothing was
+            changed then, nor when a checkpoint does not fit (ValueError).
+        DamagedCheckpointError: the disk does not keep what is written to it.
+        EnvironmentFailedError: the environments cannot go on, or failed too often in training;
             checkpoints are saved before.
+        OSError: the disk is full. The run can be resumed.
     """
     if all(job.finished for job in program.jobs):
         return [Outcome(job.folder, job.settings.steps, job.finished) for job in program.jobs]

@@ -97,6 +97,26 @@ def test_the_older_one_goes_only_when_the_newer_one_is_intact(tmp_path, monkeypa
     assert checkpoints.saved_steps(tmp_path, FULL) == [1, 2, 3]
 
 
+@pytest.mark.parametrize("known", [True, False], ids=["asked before", "told by orbax"])
+def test_a_full_disk_is_one_error_and_the_older_ones_stay(tmp_path, monkeypatch, known):
+    """Fault D18."""
+
+    def full(*_):
+        raise ValueError("RESOURCE_EXHAUSTED: Failed to write 45187 bytes to file 22")
+
+    for step in (1, 2):
+        checkpoints.save(tmp_path, FULL, step, arrays(clock=step))
+    if known:
+        free = shutil.disk_usage(tmp_path)._replace(free=10)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: free)
+    else:
+        monkeypatch.setattr(ocp.PyTreeCheckpointer, "save", full)
+    with pytest.raises(OSError, match=r"No space left on device: .*000000000003.partial"):
+        checkpoints.save(tmp_path, FULL, 3, arrays(clock=3))
+    assert checkpoints.saved_steps(tmp_path, FULL) == [1, 2]
+    assert checkpoints.load_newest(tmp_path, FULL).step == 2
+
+
 def test_everything_is_on_the_disk_before_the_rename(tmp_path, monkeypatch):
     """Fault A11: files, their folders, and then the folder that has the new name."""
     done = []

@@ -1,13 +1,18 @@
 import json
+import resource
+import struct
+import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
 from small_runs import small_config, small_settings
+from tensorboardX.proto.event_pb2 import Event
 
 from mst_jax.training import read_metrics, read_settings
 from mst_jax.training.evaluation import episodes_together
-from mst_jax.training.settings import write_settings
-from mst_jax.training.sinks import METRICS, JsonLines, cut_back
+from mst_jax.training.settings import _git_revision, write_settings
+from mst_jax.training.sinks import METRICS, JsonLines, TensorBoard, cut_back, scalars
 from mst_jax.training.trainer import next_boundary
 
 
@@ -35,6 +40,82 @@ def test_cut_back_drops_later_rows_and_a_half_written_line(tmp_path):
 def test_cut_back_of_a_run_without_metrics_does_nothing(tmp_path):
     cut_back(tmp_path, 5)
     assert list(tmp_path.iterdir()) == []
+
+
+def row(step, value, kind="train"):
+    return {"step": step, "kind": kind, "seed": 3, "healthy": True, "loss": value, "returns": [1.0]}
+
+
+def events(folder):
+    """(step, tag, value) of all events in a folder, in the order of the files."""
+    found = []
+    for path in sorted(folder.glob("events*")):
+        raw, position = path.read_bytes(), 0
+        while position < len(raw):  # length, its checksum, an event, its checksum
+            (length,) = struct.unpack_from("<Q", raw, position)
+            event = Event.FromString(raw[position + 12 : position + 12 + length])
+            found += [(event.step, v.tag, v.simple_value) for v in event.summary.value]
+            position += length + 16
+    return found
+
+
+def test_tensorboard_equals_the_metric_files_after_any_number_of_kills(tmp_path):
+    """Fault A6: events that were never written, and events of rows that are made again."""
+    # The step to go on from, the rows written until the kill, and of how many events were lost.
+    for kill, (since, count, lost) in enumerate([(-1, 3, 1), (1, 4, 0), (0, 2, 2), (2, 3, 0)]):
+        cut_back(tmp_path, since)
+        sinks = [JsonLines([tmp_path]), TensorBoard([tmp_path])]
+        for number in range(count):
+            step = since + 1 + number
+            value = np.float32(10 * kill + step) if step != 2 else np.nan
+            for sink in sinks[: 1 if number >= count - lost else 2]:
+                sink.write(0, row(step, value))
+        for sink in sinks:
+            sink.close()
+        with (tmp_path / METRICS).open("a") as file:
+            file.write('{"step": 9')
+    rows = read_metrics(tmp_path)
+    assert [one["step"] for one in rows] == [0, 1, 2, 3, 4, 5]
+    wanted = [(one["step"], tag, value) for one in rows for tag, value in scalars(one).items()]
+    np.testing.assert_equal(events(tmp_path), wanted)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_full_disk_is_told_with_its_place_and_stops_nobody_for_ever(tmp_path):
+    """Fault D18: a thread of tensorboardX died of it, and the run waited for that thread."""
+    (tmp_path / METRICS).symlink_to("/dev/full")
+    sink = JsonLines([tmp_path])
+    with pytest.raises(OSError, match=r"No space left on device: .*metrics.jsonl"):
+        sink.write(0, row(1, 2.0))
+    sink.close()
+    (tmp_path / METRICS).unlink()
+    (tmp_path / METRICS).touch()
+    sink = TensorBoard([tmp_path])
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, before[1]))
+    try:
+        with pytest.raises(OSError, match=f"File too large: '{tmp_path}'"):
+            for step in range(100):
+                sink.write(0, row(step, 2.0))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    sink.close()
+
+
+@pytest.mark.parametrize("tracked", [True, False])
+def test_a_revision_is_that_of_our_own_repository(tmp_path, tracked):
+    """Fault A8: a virtual environment inside somebody's repository."""
+    package = tmp_path / ".venv" / "package" / "settings.py"
+    package.parent.mkdir(parents=True)
+    package.touch()
+    (tmp_path / "theirs.py").touch()
+    git = ["git", "-C", tmp_path, "-c", "user.name=n", "-c", "user.email=e@x"]
+    for arguments in (["init", "-q"], ["add", "." if tracked else "theirs.py"], ["commit", "-qmx"]):
+        subprocess.run([*git, *arguments], check=True, capture_output=True)
+    revision = _git_revision(package)
+    assert (revision is not None) == tracked
+    assert revision is None or len(revision) == 40
+    assert _git_revision(Path("/settings.py")) is None
 
 
 def test_settings_round_trip(tmp_path):

@@ -153,7 +153,7 @@ def test_a_run_that_was_trained_since_it_was_planned_is_refused_untouched(unfini
     write_settings(new.folder, new.settings)
     for job in (planned, new):
         before = content(job.folder)
-        with pytest.raises(ValueError, match="was changed by another process just now"):
+        with pytest.raises(HeldError, match="was changed by another process just now"):
             train(job)
         assert content(job.folder) == before
 
