@@ -2,11 +2,11 @@
 
 import shutil
 import subprocess
-import sys
 from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
+import launchers
 import numpy as np
 import pytest
 from PIL import Image
@@ -165,9 +165,9 @@ def test_wrong_files_are_named(tmp_path, monkeypatch):
 
 def test_a_task_without_a_picture_is_one_line(finished_run, tmp_path):
     path = tmp_path / "film.gif"
-    command = [sys.executable, "-m", "experiments.evaluate", finished_run, f"--video={path}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 1
-    assert done.stderr.startswith("error: probe:point has no picture; these suites have: brax, ")
-    assert "Traceback" not in done.stderr
+    for arguments in (["evaluate", finished_run, f"--video={path}"], ["video", finished_run, path]):
+        done = launchers.run(f"experiments.{arguments[0]}", *arguments[1:])
+        assert done.status == 1
+        assert done.err.startswith("error: probe:point has no picture; these suites have: brax, ")
+        assert done.err.count("\n") == 1
     assert not path.exists()
