@@ -184,6 +184,7 @@ def _jobs() -> list[Job]:
     ]
     for job in jobs:
         if not job.finished:
+            job.settings.validate()
             require_writable(job.folder)
     return jobs
 

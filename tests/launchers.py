@@ -13,6 +13,7 @@ from typing import NamedTuple
 from absl import flags
 
 OURS = ("experiments.", "benchmarks.")
+SHARED = "experiments.compilation"  # a module that all launchers import, with a flag of its own
 FOUND = []  # the flags of the launcher that ran last
 
 
@@ -91,7 +92,9 @@ def _taken_out():
         (module, flag)
         for module, own in flags.FLAGS.flags_by_module_dict().items()
         for flag in own
-        if module.startswith(OURS) or module.endswith(".py") or flag.name.startswith("config")
+        if (module.startswith(OURS) and module != SHARED)
+        or module.endswith(".py")
+        or flag.name.startswith("config")
     ]
     for _, flag in found:
         delattr(flags.FLAGS, flag.name)

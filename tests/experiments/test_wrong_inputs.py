@@ -295,13 +295,13 @@ def test_no_numeric_flag_takes_what_it_cannot_use(module, tmp_path, monkeypatch)
     """Fault D9, for every numeric flag that there is: by kind, not by name."""
     monkeypatch.chdir(tmp_path)
     numeric = [
-        flag.name
+        (flag.name, ("1e3",) if isinstance(flag.parser, flags.IntegerParser) else ())
         for flag in flags_of(module)
         if isinstance(flag.parser, (flags.IntegerParser, flags.FloatParser))
     ]
     assert numeric
-    for name in numeric:
-        for value in ("nan", "inf", "-1", "1e3", "9" * 30):
+    for name, no_integer in numeric:
+        for value in ("nan", "inf", "-1", *no_integer, "9" * 30):
             ended = run(module, f"--{name}={value}", *LAUNCHERS[module].split())
             assert "Traceback" not in ended.err, (name, value, ended.err)
             assert len(told(ended)) <= 3
