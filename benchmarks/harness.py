@@ -9,7 +9,12 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from mst_jax.training import describe_machine
+
+# What compiling takes is measured; programs of an earlier benchmark must not spare it.
+jax.config.update("jax_enable_compilation_cache", False)
 
 
 def interleave(programs: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:

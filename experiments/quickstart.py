@@ -49,7 +49,7 @@ def main(_: list[str]) -> None:
     """Trains both recipes and shows what came of them."""
     logdir = Path(LOGDIR.value) / datetime.now().strftime("%Y%m%d-%H%M%S")
     with one_line_errors():
-        jobs = [plan_run(_settings(recipe), logdir) for recipe in RECIPES]
+        jobs = [plan_run(settings_of_recipe(recipe), logdir) for recipe in RECIPES]
     for job in jobs:
         outcome = train(job)
         if not outcome.finished:
@@ -57,7 +57,8 @@ def main(_: list[str]) -> None:
     _report([job.folder for job in jobs], logdir)
 
 
-def _settings(recipe: str) -> Settings:
+def settings_of_recipe(recipe: str) -> Settings:
+    """What a quickstart trains under a recipe, as its flags say."""
     config = override(make_config("mrq", recipe), SMALL)
     return Settings(
         agent="mrq",
