@@ -5,23 +5,29 @@ measured in turn in one process. Environments and evaluations are left out, so t
 quickstart is smaller.
 """
 
-import sys
 import time
 from functools import partial
 
 import jax
 from absl import flags
 
-from benchmarks.harness import interleave, show, write_results
+from benchmarks.harness import (
+    define_output,
+    interleave,
+    launch_benchmark,
+    show,
+    write_results,
+)
 from benchmarks.programs import UPDATES, fused
-from experiments.cli import launch
 from experiments.quickstart import SEEDS, SMALL, STEPS
 from experiments.recipes import make_config, override
 from mst_jax.training.step import still_healthy
 
 EVALUATIONS = 8  # of a quickstart
-REPEATS = flags.DEFINE_integer("repeats", 5, "Repeats of each measurement; medians are reported.")
-OUTPUT = flags.DEFINE_string("output", None, "JSON file to write.")
+REPEATS = flags.DEFINE_integer(
+    "repeats", 5, "Repeats of each measurement; medians are reported.", lower_bound=1
+)
+OUTPUT = define_output()
 
 
 def main(_: list[str]) -> None:
@@ -49,8 +55,8 @@ def main(_: list[str]) -> None:
         "share_of_training": checks / whole,
     }
     show("health", result)
-    write_results(OUTPUT.value, f"python -m benchmarks.health {' '.join(sys.argv[1:])}", result)
+    write_results(OUTPUT.value, "benchmarks.health", result)
 
 
 if __name__ == "__main__":
-    launch(main)
+    launch_benchmark(main, OUTPUT)

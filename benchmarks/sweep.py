@@ -98,7 +98,8 @@ def launcher(scratch: Path) -> dict[str, float]:
         *("--workers=1", f"--logdir={scratch}"),
     ]
     before = time.perf_counter()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(scratch / "programs_launcher")}
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env={**os.environ, **cache})
     seconds = time.perf_counter() - before
     folder = StudyFolder(scratch / "rigl_settings-smoke")
     cells = folder.cells()

@@ -51,7 +51,7 @@ def main(_: list[str]) -> None:
     """Trains both recipes and shows what came of them."""
     logdir = LOGDIR.value / datetime.now().strftime("%Y%m%d-%H%M%S")
     with one_line_errors():
-        jobs = [plan_run(_settings(recipe), logdir) for recipe in RECIPES]
+        jobs = [plan_run(settings_of_recipe(recipe), logdir) for recipe in RECIPES]
         require_writable(logdir)
     for job in jobs:
         with one_line_errors():
@@ -61,7 +61,8 @@ def main(_: list[str]) -> None:
     _report([job.folder for job in jobs], logdir)
 
 
-def _settings(recipe: str) -> Settings:
+def settings_of_recipe(recipe: str) -> Settings:
+    """What a quickstart trains under a recipe, as its flags say."""
     config = override(make_config("mrq", recipe), SMALL)
     return Settings(
         agent="mrq",

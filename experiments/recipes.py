@@ -8,13 +8,13 @@ from mst_jax.names import nearest
 
 Overrides = dict[str, Any]
 
-SPARSITY = 0.6  # of every sparse module in the study of MST (specs/mst-and-mrq.md §3.1)
+SPARSITY = 0.6  # of every sparse module in the study of MST (docs/specs/mst-and-mrq.md §3.1)
 NE_SPARSITY = 0.8  # that Neuroplastic Expansion begins with, as published
 MR_MODULES = ("encoder", "critic", "actor")
 SIMBA_MODULES = ("critic", "actor")  # SAC and DDPG have no encoder
 
-# One architecture for `dense` and `mst` (specs/mst-and-mrq.md §4.1): ELU encoder and critic, ReLU
-# actor, all with layer norm, as published; MST adds pre-layer residuals.
+# One architecture for `dense` and `mst` (docs/specs/mst-and-mrq.md §4.1): ELU encoder and critic,
+# ReLU actor, all with layer norm, as published; MST adds pre-layer residuals.
 _RESIDUAL: Overrides = {f"{module}.residual": "pre" for module in MR_MODULES}
 
 
@@ -61,7 +61,7 @@ RECIPES: dict[str, dict[str, Overrides]] = {
     "sac": _SIMBA,
 }
 
-# The six architectures of specs/mst-and-mrq.md §2.2, by what they are made of.
+# The six architectures of docs/specs/mst-and-mrq.md §2.2, by what they are made of.
 ARCHITECTURES: dict[str, Overrides] = {
     f"{activation}{suffix}": {"activation": activation, "norm": norm, "residual": residual}
     for suffix, norm, residual in (

@@ -4,7 +4,7 @@ import numpy as np
 
 
 class PrioritizedReplay:
-    """MR.Q's buffer: one flat ring, prioritised by a cumulative sum (specs/mst-and-mrq.md §6.9).
+    """MR.Q's buffer: a flat ring, prioritised by a cumulative sum (docs/specs/mst-and-mrq.md §6.9).
 
     Observations are stored once and read by index, the final one of an episode in a slot of its
     own; a priority of zero marks what may not be sampled. Only the filled part is summed.

@@ -1,4 +1,4 @@
-"""MR.Q's update in eager PyTorch (specs/mst-and-mrq.md §6), dense, for one seed.
+"""MR.Q's update in eager PyTorch (docs/specs/mst-and-mrq.md §6), dense, for one seed.
 
 Modules carry the names of mst_jax's parameters, so that weights can be copied across.
 """
@@ -169,7 +169,7 @@ class TorchMRQ:
         self._step("encoder", loss)
 
     def update_critic_and_actor(self, batch: Batch, noise: torch.Tensor) -> torch.Tensor:
-        """One critic step, then one actor step with the new critic; priorities (B,) (§6.4-5)."""
+        """One critic step, then an actor step with the new critic; priorities (B,) (§6.4, §6.5)."""
         config = self.config
         with torch.no_grad():
             target = self._target(batch, noise)

@@ -1,4 +1,4 @@
-"""SAC on SimBa networks in eager PyTorch (specs/network-sparsity.md §2), dense, for one seed.
+"""SAC on SimBa networks in eager PyTorch (docs/specs/network-sparsity.md §2), dense, for one seed.
 
 Modules carry the names of mst_jax's parameters, so that weights can be copied across.
 """

@@ -1,6 +1,6 @@
 """Twenty runs of MR.Q in one compiled program: five sparsities of the critic, four seeds each.
 
-Each run has budgets and learning rates of its own; widths, regimes and intervals are shared::
+Each run has budgets and learning rates of its own; widths, regimes and intervals are shared:
 
     python -m experiments.examples.agent_sweep
 """

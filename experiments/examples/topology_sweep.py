@@ -1,7 +1,7 @@
 """One compiled program, twenty runs: five sparsities, four seeds, a learning rate each.
 
 Interval, start and end of the rewiring are shared, because they decide *whether* work happens;
-budgets and learning rates are arrays::
+budgets and learning rates are arrays:
 
     python -m experiments.examples.topology_sweep
 """

@@ -2,7 +2,7 @@
 
 A linear teacher uses one in ten of its weights. Students with twice as many active weights learn
 from noisy examples; the score is the share of the teacher's support inside the student's topology.
-All seeds of a regime train in one program::
+All seeds of a regime train in one program:
 
     python -m experiments.examples.topology_teacher
 """

@@ -1,6 +1,6 @@
 """What the papers' own variants change, in numbers: one global threshold, SET by sign, NE's rate.
 
-No training: weights are those that a network begins with, or normal ones::
+No training: weights are those that a network begins with, or normal ones:
 
     python -m experiments.examples.topology_variants
 """

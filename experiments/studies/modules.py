@@ -5,7 +5,7 @@ from experiments.studies import figures, scales
 from experiments.studies.base import Study, Variant
 from mst_jax.topology import PRESETS
 
-REGIMES = {  # by the names of specs/mst-and-mrq.md §3
+REGIMES = {  # by the names of docs/specs/mst-and-mrq.md §3
     "dense": "dense",
     "static": "static",
     "rigl": "rigl",

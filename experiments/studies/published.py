@@ -1,6 +1,6 @@
 """Published mean returns of the Network Sparsity paper after 1 M frames, read off its figures.
 
-Source: specs/network-sparsity.md §1.5, §1.6 and §1.8; about 1 % of the axis in error.
+Source: docs/specs/network-sparsity.md §1.5, §1.6 and §1.8; about 1 % of the axis in error.
 """
 
 from collections.abc import Mapping

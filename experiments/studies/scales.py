@@ -3,7 +3,7 @@
 from experiments.recipes import Overrides
 from experiments.studies.base import Scale
 
-# Specs/network-sparsity.md §1.2 and specs/mst-and-mrq.md §4.3.
+# docs/specs/network-sparsity.md §1.2 and docs/specs/mst-and-mrq.md §4.3.
 HARDEST = ("dmc:dog-run", "dmc:dog-trot", "dmc:humanoid-run", "dmc:humanoid-walk")
 DMC_HARD = (*HARDEST, "dmc:dog-walk", "dmc:humanoid-stand")
 

@@ -1,4 +1,4 @@
-"""The Network Sparsity paper's studies: width, depth, sparsity and reset (specs §1)."""
+"""The Network Sparsity paper's studies (docs/specs/network-sparsity.md §1)."""
 
 from experiments.recipes import Overrides
 from experiments.studies import figures, scales

@@ -1,6 +1,6 @@
 """What SAC and DDPG share: normalised observations, uniform replay, several updates a step.
 
-An algorithm adds how to act and one update (specs/network-sparsity.md §2).
+An algorithm adds how to act and one update (docs/specs/network-sparsity.md §2).
 """
 
 from collections.abc import Callable, Mapping

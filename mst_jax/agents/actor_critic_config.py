@@ -1,4 +1,4 @@
-"""Settings of SAC and DDPG; the defaults are the published ones (specs/network-sparsity.md §2)."""
+"""Settings of SAC and DDPG; defaults are the published ones (docs/specs/network-sparsity.md §2)."""
 
 from dataclasses import dataclass, field
 

@@ -1,4 +1,4 @@
-"""Losses and targets of SAC and DDPG on plainly batched arrays (specs/network-sparsity.md §2.2-3).
+"""Losses and targets of SAC and DDPG on batched arrays (docs/specs/network-sparsity.md §2.2, §2.3).
 
 Values have a last axis of heads: one, or two of which the smaller counts.
 """

@@ -14,7 +14,7 @@ Metrics = dict[str, jax.Array]
 
 @struct.dataclass
 class Clock:
-    """What decides whether work is due; stored once for all seeds, never batched (DESIGN rule 3).
+    """What decides whether work is due; stored once, never batched (docs/design.md rule 3).
 
     Attributes:
         step: int32 scalar, steps taken so far by each environment.

@@ -1,7 +1,7 @@
 """DDPG (Lillicrap et al., 2016) on SimBa networks, with any training regime on either module.
 
 The same Gaussian noise explores, smooths the actor's loss and the target; there is no target actor
-(specs/network-sparsity.md §2.3). One update: actor, critic with the new actor, target.
+(docs/specs/network-sparsity.md §2.3). One update: actor, critic with the new actor, target.
 """
 
 from collections.abc import Mapping

@@ -50,8 +50,8 @@ class ModuleConfig:
         depth: number of hidden layers; of blocks with `residual=simba`.
         activation: `elu` or `relu`.
         norm: layer norm before each activation; with `simba`, before each block and at the end.
-        residual: `none`, `pre`, `post` or `branch` (specs/mst-and-mrq.md §2.3), or `simba`
-            (specs/network-sparsity.md §2.1).
+        residual: `none`, `pre`, `post` or `branch` (docs/specs/mst-and-mrq.md §2.3), or `simba`
+            (docs/specs/network-sparsity.md §2.1).
         learning_rate: AdamW step size.
         weight_decay: AdamW decoupled decay, biases included.
         regime: one of `REGIMES`; each is described in docs/topology.md.

@@ -1,7 +1,7 @@
 """What MR.Q and MR.SAC share: the model-based encoder, its bursts, and twin critics on its latents.
 
 An algorithm adds how to act, the critic's target and the actor's update
-(specs/mst-and-mrq.md §6; Fujimoto et al., 2025).
+(docs/specs/mst-and-mrq.md §6; Fujimoto et al., 2025).
 """
 
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""MR.Q (Fujimoto et al., 2025) with any training regime on any module (specs/mst-and-mrq.md §6)."""
+"""MR.Q (Fujimoto et al., 2025) with any regime on any module (docs/specs/mst-and-mrq.md §6)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

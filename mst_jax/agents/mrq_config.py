@@ -1,4 +1,4 @@
-"""Settings of MR.Q and MR.SAC; defaults are MR.Q's published ones (specs/mst-and-mrq.md §6.8)."""
+"""Settings of MR.Q and MR.SAC; defaults are the published ones (docs/specs/mst-and-mrq.md §6.8)."""
 
 from dataclasses import dataclass, field
 

@@ -1,4 +1,4 @@
-"""MR.Q's losses and targets on plainly batched arrays (specs/mst-and-mrq.md §6.3-6.6)."""
+"""MR.Q's losses and targets on batched arrays (docs/specs/mst-and-mrq.md §6.3 to §6.6)."""
 
 from typing import NamedTuple
 

@@ -1,6 +1,6 @@
 """MR.SAC: a tanh-Gaussian policy and entropy-regularised critics on MR.Q's latents.
 
-The published study names it without a description; this reading is specs/mst-and-mrq.md §7 row 13.
+The published study names it without a description; ours is docs/specs/mst-and-mrq.md §7 row 13.
 Everything that is not the policy is MR.Q's: encoder bursts, hard target copies, three-step returns,
 prioritised replay, Huber loss. The temperature is in units of reward. Values are in units of the
 reward scale, so wherever entropy meets a value it is divided by that scale too, and a new scale

@@ -1,4 +1,4 @@
-"""Running mean and variance of observations: SimBa's RSNorm (specs/network-sparsity.md §2.1).
+"""Running statistics of observations: SimBa's RSNorm (docs/specs/network-sparsity.md §2.1).
 
 float32 pairs: a value and the rounding error it has collected (Kahan, 1965). A plain float32 mean
 stops moving once an observation's share falls below its last digit, long before the millionth step;

@@ -1,7 +1,7 @@
 """SAC (Haarnoja et al., 2018) on SimBa networks, with any training regime on either module.
 
 One update: actor, temperature, critic with the new actor and temperature, target
-(specs/network-sparsity.md §2.2).
+(docs/specs/network-sparsity.md §2.2).
 """
 
 from collections.abc import Mapping

@@ -6,7 +6,7 @@ from typing import Any
 
 from mst_jax.agents.modules import ModuleConfig, require
 
-# Nominal parameters of SimBa's actor and one critic on dog (specs/network-sparsity.md §1.3).
+# Nominal parameters of SimBa's actor and one critic on dog (docs/specs/network-sparsity.md §1.3).
 SIMBA_SIZES = {"4.5M": (1.0, 1), "17M": (2.0, 1), "109M": (5.0, 1), "208M": (4.0, 3)}
 
 
@@ -14,8 +14,8 @@ def scaled(config: Any, width: float, depth: int = 1) -> Any:
     """An agent's configuration with every module `width` times as wide and `depth` times as deep.
 
     Depth counts hidden layers, or blocks. From SimBa's defaults this is the rule of
-    specs/network-sparsity.md §1.3: actor hidden 128 w with d blocks, critic hidden 512 w with 2 d
-    blocks. MR.Q's latents keep their sizes (specs/mst-and-mrq.md §2.5).
+    docs/specs/network-sparsity.md §1.3: actor hidden 128 w with d blocks, critic hidden 512 w with
+    2 d blocks. MR.Q's latents keep their sizes (docs/specs/mst-and-mrq.md §2.5).
 
     Raises:
         ValueError: a factor that leaves a module without units or layers.

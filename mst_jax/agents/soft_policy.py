@@ -70,7 +70,7 @@ def update_actor(
     noise: jax.Array,
     step: jax.Array,
 ) -> tuple[Any, jax.Array, Metrics]:
-    """One actor step (specs/network-sparsity.md §2.2).
+    """One actor step (docs/specs/network-sparsity.md §2.2).
 
     Args:
         trained: the agent's modules.

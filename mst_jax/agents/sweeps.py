@@ -1,4 +1,4 @@
-"""Several configurations of an agent in one compiled program, under `vmap` (DESIGN rule 4)."""
+"""Several configurations of an agent in one program, under `vmap` (docs/design.md rule 4)."""
 
 import dataclasses
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The squashed Gaussian policy of SAC (Haarnoja et al., 2018; specs/network-sparsity.md §2.1)."""
+"""SAC's squashed Gaussian policy (Haarnoja et al., 2018; docs/specs/network-sparsity.md §2.1)."""
 
 import math
 

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike
 
-# Mean returns of MR.Q after 1 M steps (specs/mst-and-mrq.md §4.3), so that 1 is as good as MR.Q.
+# MR.Q's mean returns after 1 M steps (docs/specs/mst-and-mrq.md §4.3), so that 1 is its level.
 GYM = {
     "Ant": 6902.0,
     "HalfCheetah": 12940.0,

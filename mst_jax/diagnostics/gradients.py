@@ -39,7 +39,7 @@ def sample_gradients(probe: Probe, active_only: bool = True) -> jax.Array:
 
 
 def gradient_covariance(gradients: jax.Array, epsilon: float = 1e-8) -> jax.Array:
-    """Cosines between samples' gradients (specs/network-sparsity.md §4 "Gradient interference").
+    """Cosines of samples' gradients (docs/specs/network-sparsity.md §4 "Gradient interference").
 
     Args:
         gradients: (B, parameters).

@@ -29,12 +29,12 @@ class Evidence(NamedTuple):
 
 
 def feature_norm(evidence: Evidence) -> jax.Array:
-    """Mean over the batch of the L2 norm of the features (specs/mst-and-mrq.md §5)."""
+    """Mean over the batch of the L2 norm of the features (docs/specs/mst-and-mrq.md §5)."""
     return jnp.mean(jnp.linalg.norm(evidence.probe.activity.features, axis=-1))
 
 
 def parameter_norm(evidence: Evidence) -> jax.Array:
-    """L2 norm of all parameters, norms' scales included (specs/network-sparsity.md §4)."""
+    """L2 norm of all parameters, norms' scales included (docs/specs/network-sparsity.md §4)."""
     return optax.tree.norm(evidence.probe.params)
 
 

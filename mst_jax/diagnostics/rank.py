@@ -7,7 +7,7 @@ import jax.numpy as jnp
 def srank(features: jax.Array, delta: float = 0.01) -> jax.Array:
     """Stable rank: the smallest k whose k largest singular values sum to (1 - delta) of all.
 
-    Kumar et al., 2021 (arXiv 2010.14498); specs/network-sparsity.md §4. At most the batch size.
+    Kumar et al., 2021 (arXiv 2010.14498); docs/specs/network-sparsity.md §4. At most B.
 
     Args:
         features: (B, m).

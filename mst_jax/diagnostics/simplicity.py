@@ -11,7 +11,7 @@ def complexity(outputs: jax.Array) -> jax.Array:
 
     c(f) = sum_k |F(k)| |k| / sum_k |F(k)| with radial frequency as a share of its largest value and
     the constant part left out. The normalisation sets the scale; this one gives the published 6.3
-    for SimBa's default actor (specs/network-sparsity.md §4).
+    for SimBa's default actor (docs/specs/network-sparsity.md §4).
 
     Args:
         outputs: (n, n), the function on the grid.

@@ -12,8 +12,8 @@ def dormant_percentage(layers: Layers, threshold: float) -> jax.Array:
     """Percent of units whose mean |output| is at most `threshold` times their layer's mean.
 
     Sokar et al., 2023 (arXiv 2302.12902); s_i = mean_B |h_i| / (mean over units + 1e-9), over the
-    units of all layers together (specs/network-sparsity.md §4). The Network Sparsity paper takes
-    the outputs of linear layers, before the activation; Sokar et al. those after it.
+    units of all layers together (docs/specs/network-sparsity.md §4). The Network Sparsity paper
+    takes the outputs of linear layers, before the activation; Sokar et al. those after it.
 
     Args:
         layers: {path: (B, units)}.

@@ -1,7 +1,7 @@
 """DeepMind Control Suite (state observations) as host environments.
 
-Conventions of MR.Q (specs/mst-and-mrq.md §6.8): action repeat 2 with rewards summed; observation =
-all fields in dm_control's own order, flattened and concatenated; no normalisation.
+Conventions of MR.Q (docs/specs/mst-and-mrq.md §6.8): action repeat 2 with rewards summed;
+observation = all fields in dm_control's own order, flattened and concatenated; no normalisation.
 """
 
 import contextlib

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 # Hidden linear layers, beside an MLP's numbered ones. Output layers predict; their units are not
-# features (specs/network-sparsity.md §4).
+# features (docs/specs/network-sparsity.md §4).
 HIDDEN = ("embed", "expand", "project", "za")
 
 

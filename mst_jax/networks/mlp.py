@@ -1,7 +1,7 @@
 """The multi-layer perceptron of every module, with the three architectural switches of MST.
 
-Activation, normalisation and residual form are settings (specs/mst-and-mrq.md §2). Layer norm has
-no learnable scale or offset, so all variants of one width have the same number of parameters;
+Activation, normalisation and residual form are settings (docs/specs/mst-and-mrq.md §2). Layer norm
+has no learnable scale or offset, so all variants of one width have the same number of parameters;
 SimBa's blocks (`residual="simba"`) are a network of their own.
 """
 
@@ -36,7 +36,7 @@ class Architecture:
         residual: `none`, `pre` (the shortcut carries values before norm and activation), `post`
             (the sum is formed before norm and activation, so the shortcut passes through them),
             `branch` (the shortcut carries activated values around layer, norm and activation;
-            specs §2.3) or `simba` (residual blocks, specs/network-sparsity.md §2.1).
+            §2.3) or `simba` (residual blocks, docs/specs/network-sparsity.md §2.1).
     """
 
     hidden: int

@@ -1,4 +1,4 @@
-"""MR.Q's encoder as pure functions (specs/mst-and-mrq.md §6.2; Fujimoto et al., 2025)."""
+"""MR.Q's encoder as pure functions (docs/specs/mst-and-mrq.md §6.2; Fujimoto et al., 2025)."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -52,7 +52,7 @@ class _Encoder(nn.Module):
         return self.zs(observation)
 
     def embed_action(self, zs: jax.Array, action: jax.Array) -> jax.Array:
-        # The action layer is a single linear layer with ELU in every architecture (specs §2.4).
+        # The action layer is a single linear layer with ELU in every architecture (§2.4).
         return self.zsa(jnp.concatenate([zs, nn.elu(self.za(action))], axis=-1))
 
     def predict(self, zsa: jax.Array) -> Prediction:

@@ -1,4 +1,4 @@
-"""SimBa's residual network (Lee et al., 2025; specs/network-sparsity.md §2.1).
+"""SimBa's residual network (Lee et al., 2025; docs/specs/network-sparsity.md §2.1).
 
 A linear embedding, pre-norm residual blocks with a linear skip path, and a final norm.
 """

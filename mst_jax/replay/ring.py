@@ -12,8 +12,9 @@ extra slot.
 
 A slot is *sampleable* when `span` consecutive transitions beginning with it belong to its episode.
 A truncated episode leaves its last span−1 slots unsampleable for ever; a terminated one makes them
-sampleable (what lies beyond the end is masked by the losses; MR.Q specification §6.9). Validity is
-not stored: the leaf of the sum tree is the slot's priority if it is sampleable, else zero.
+sampleable (what lies beyond the end is masked by the losses; docs/specs/mst-and-mrq.md §6.9).
+Validity is not stored: the leaf of the sum tree is the slot's priority if it is sampleable, else
+zero.
 """
 
 import dataclasses

@@ -13,8 +13,9 @@ class Subtrajectory(NamedTuple):
     """`L` consecutive steps from each of `B` starts.
 
     Entries *after* the first `terminated` step of a row belong to other episodes: finite, but to be
-    masked by the loss (mask_0 = 1, mask_{k+1} = mask_k · (1 − terminated_k); MR.Q specification
-    §6.3). The observation right after the terminated step is still the episode's own final one.
+    masked by the loss (mask_0 = 1, mask_{k+1} = mask_k · (1 − terminated_k);
+    docs/specs/mst-and-mrq.md §6.3). The observation right after the terminated step is still the
+    episode's own final one.
 
     Attributes:
       observation: float32[B, L+1, O].
@@ -33,7 +34,7 @@ class Transition(NamedTuple):
     """An n-step transition from each of `B` starts; the agent forms the return.
 
     Rewards after the first `terminated` step, and `next_observation` if there is one, are to be
-    masked: R = Σ γ^k r_k Π_{j<k} (1 − terminated_j) (MR.Q specification §6.9).
+    masked: R = Σ γ^k r_k Π_{j<k} (1 − terminated_j) (docs/specs/mst-and-mrq.md §6.9).
 
     Attributes:
       observation: float32[B, O], at the start.
@@ -148,8 +149,9 @@ class View:
     def mean_absolute_reward(self) -> jax.Array:
         """Returns mean |reward| over all filled slots, float32; zero when there are none.
 
-        The slot of an episode's final observation counts, with reward zero (MR.Q specification
-        §6.6); the next observation of an episode still going on does not.
+        The slot of an episode's final observation counts, with reward zero
+        (docs/specs/mst-and-mrq.md §6.6); the next observation of an episode still going on does
+        not.
         """
         self._check_one_seed()
         return sum_tree.total(jnp.abs(self.reward)) / jnp.maximum(self.filled, 1)

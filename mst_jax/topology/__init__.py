@@ -1,12 +1,12 @@
 """Sparse training as one optax transformation: masks, regimes, exact prune-and-regrow.
 
-Three lines on any training loop::
+Three lines on any training loop:
 
     plan = topology.plan(params, {".*kernel": topology.rigl(sparsity=0.8, end=75_000)})
     tx = topology.sparse(optax.adamw(3e-4), plan)
     params, opt_state = topology.init(tx, params, jax.random.key(0))
 
-and from then on, at every step::
+and from then on, at every step:
 
     updates, opt_state = tx.update(grads, opt_state, params, step=step)
     params = topology.apply_updates(params, updates, topology.masks(opt_state))

@@ -3,7 +3,7 @@
 Everything here runs on the host in integers and fractions: float32 would turn 17,000,001 into
 17,000,000, and float64 0.29 * 100 into 28.999999999999996. Sources: uniform and Erdős–Rényi (ER):
 Mocanu et al. 2018; Erdős–Rényi-kernel (ERK): Evci et al. 2020, §3; procedure:
-``specs/mst-and-mrq.md`` §3.2.
+``docs/specs/mst-and-mrq.md`` §3.2.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def erdos_renyi() -> Allocation:
 def erdos_renyi_kernel() -> Allocation:
     """Density in proportion to ``sum(shape) / prod(shape)`` (ERK, Evci et al. 2020).
 
-    Equal to :func:`erdos_renyi` for matrices; convolutions count their kernel axes too.
+    Equal to `erdos_renyi` for matrices; convolutions count their kernel axes too.
     """
     return Allocation("ERK", lambda paths, shapes, sparsity: _scaled(shapes, shapes, sparsity))
 
@@ -103,7 +103,7 @@ def named(allocation: str | Allocation) -> Allocation:
     """Allocation from its name: ``uniform``, ``er`` or ``erk``; an allocation passes through.
 
     Args:
-        allocation: name or :class:`Allocation`.
+        allocation: name or `Allocation`.
 
     Returns:
         The allocation.
@@ -128,12 +128,12 @@ def budgets(
     previous: Sequence[int] | None = None,
     growing: bool = False,
 ) -> list[int]:
-    """Integer budget of every leaf; they add up to :func:`total_budget` exactly.
+    """Integer budget of every leaf; they add up to `total_budget` exactly.
 
     Real budgets are rounded by largest remainder, ties going to the earlier leaf. Leaves whose
     entries compete in equal groups (constant fan-in, N:M, ensembles) are rounded to a multiple of
     their number of groups, and the total is then exact only up to those roundings. Budgets given
-    leaf by leaf (:func:`explicit`) are rounded each on its own.
+    leaf by leaf (`explicit`) are rounded each on its own.
 
     Args:
         allocation: how to share.

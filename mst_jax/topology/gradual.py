@@ -36,13 +36,13 @@ def gradual_magnitude_pruning(
 ) -> Regime:
     """D2S: from dense to sparse, the smallest weights first (Zhu & Gupta 2017).
 
-    The project prunes between 0.2 and 0.8 of all updates, every 1000 (``specs/mst-and-mrq.md``
+    Published use in RL prunes between 0.2 and 0.8 of all updates (``docs/specs/mst-and-mrq.md``
     §3.6). Pruned weights never return. Zhu & Gupta prune every layer to the same sparsity
     (``allocation="uniform"``); GMP as GraNet's authors run it has one threshold for all layers
     (``threshold="global"``); by default leaves have Erdős–Rényi budgets, as everywhere here.
 
     Args:
-        sparsity: final sparsity, as in :func:`static`.
+        sparsity: final sparsity, as in `static`.
         start: first prune.
         end: step at which the final sparsity is reached.
         interval: steps between prunes.
@@ -51,8 +51,8 @@ def gradual_magnitude_pruning(
         threshold: ``leaf``: every leaf is pruned to its own budget; ``global``: one threshold for
             all leaves of the rule, so that the smallest weights of the module go wherever they
             are. The module's total is exact either way.
-        allocation: as in :func:`static`; under a global threshold of the first topology only.
-        **options: other fields of :class:`Regime`.
+        allocation: as in `static`; under a global threshold of the first topology only.
+        **options: other fields of `Regime`.
 
     Returns:
         The regime.
@@ -95,7 +95,7 @@ def granet(
     layers; each then drops the same share of what is left to it and regrows as many.
 
     Args:
-        sparsity: final sparsity, as in :func:`static`.
+        sparsity: final sparsity, as in `static`.
         start: first rewire.
         end: last rewire.
         prune_end: step at which the final sparsity is reached; ``end`` by default.
@@ -103,9 +103,9 @@ def granet(
         initial: sparsity before ``start``; 0 is dense-to-sparse, 0.5 the paper's sparse start.
         drop_fraction: share of the active weights replaced at ``start``, or a schedule.
         final_drop_fraction: the same at ``end``; half a cosine in between.
-        threshold: ``leaf`` or, as published, ``global``; see :func:`gradual_magnitude_pruning`.
-        allocation: as in :func:`static`; under a global threshold of the first topology only.
-        **options: other fields of :class:`Regime`.
+        threshold: ``leaf`` or, as published, ``global``; see `gradual_magnitude_pruning`.
+        allocation: as in `static`; under a global threshold of the first topology only.
+        **options: other fields of `Regime`.
 
     Returns:
         The regime.
@@ -144,17 +144,17 @@ def gradual_growth(
     """S2D: from sparse to dense, growing where the dense gradient is largest; nothing is dropped.
 
     The mirror image of gradual pruning: the project grows from 0.6 to dense until 0.75 of all
-    updates, every 1000 (``specs/mst-and-mrq.md`` §3.7).
+    updates (``docs/specs/mst-and-mrq.md`` §3.7).
 
     Args:
-        sparsity: initial sparsity, as in :func:`static`.
+        sparsity: initial sparsity, as in `static`.
         end: step at which the final sparsity is reached.
         start: first growth; ``interval`` by default. The schedule begins at step 0.
         interval: steps between growths.
         final: final sparsity; 0 ends dense.
         schedule: ``(initial, final, start, end) -> schedule``.
-        allocation: as in :func:`static`.
-        **options: other fields of :class:`Regime`.
+        allocation: as in `static`.
+        **options: other fields of `Regime`.
 
     Returns:
         The regime.
@@ -195,11 +195,11 @@ def neuroplastic_expansion(
     paid for by dropping others. By default the growth rate is cosine-annealed to zero at
     ``growth_end`` and scaled so that growth ends exactly at ``final``, leaves have Erdős–Rényi
     budgets throughout, and the smallest weights go; ``rate`` and ``prune`` are the published
-    choices (``specs/mst-and-mrq.md`` §3.7). Experience review, which is about replay, is not part
-    of it.
+    choices (``docs/specs/mst-and-mrq.md`` §3.7). Experience review, which is about replay, is not
+    part of it.
 
     Args:
-        sparsity: initial sparsity, as in :func:`static`.
+        sparsity: initial sparsity, as in `static`.
         growth_end: step at which the final sparsity is reached.
         end: last rewire; ``growth_end`` by default.
         final: final sparsity.
@@ -216,8 +216,8 @@ def neuroplastic_expansion(
         tau: with ``dormancy``, weights into neurons more active than this share of their layer's
             mean are never dropped by it; the paper's 0 leaves neurons that are exactly silent, and
             ``math.inf`` spends every drop.
-        allocation: as in :func:`static`; with ``rate`` of the first topology only.
-        **options: other fields of :class:`Regime`.
+        allocation: as in `static`; with ``rate`` of the first topology only.
+        **options: other fields of `Regime`.
 
     Returns:
         The regime.
@@ -273,13 +273,13 @@ def dense_then_rigl(
     """Dense until ``start``, then one magnitude prune, then RigL.
 
     Args:
-        sparsity: sparsity from ``start`` on, as in :func:`static`.
+        sparsity: sparsity from ``start`` on, as in `static`.
         start: step of the prune.
         end: last step at which the topology may change.
         interval: steps between rewires.
         drop_fraction: RigL's, half a cosine from ``start`` to zero at ``end``, or a schedule.
-        allocation: as in :func:`static`.
-        **options: other fields of :class:`Regime`.
+        allocation: as in `static`.
+        **options: other fields of `Regime`.
 
     Returns:
         The regime.

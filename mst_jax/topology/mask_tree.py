@@ -2,7 +2,7 @@
 
 A mask tree has the structure of the parameter tree. Where a parameter is sparse it holds a boolean
 array of the parameter's shape (True: the weight is active); where it is dense it holds
-:class:`DenseLeaf`, an empty pytree node. Always map over the parameters first::
+`DenseLeaf`, an empty pytree node. Always map over the parameters first:
 
     jax.tree.map(lambda p, m: ..., params, masks)
 
@@ -140,7 +140,7 @@ def apply(masks: PyTree, params: PyTree) -> PyTree:
 def apply_updates(params: PyTree, updates: PyTree, masks: PyTree) -> PyTree:
     """Parameters after an update, exactly zero outside their masks whatever happened before.
 
-    ``optax.apply_updates`` adds, and :func:`~mst_jax.topology.sparse` returns ``-p`` outside the
+    ``optax.apply_updates`` adds, and `mst_jax.topology.sparse` returns ``-p`` outside the
     mask: zero for every finite ``p``, but a weight that is NaN or infinite when it is dropped would
     stay so. This selects. Dense leaves are updated as by optax.
 
@@ -175,7 +175,7 @@ def expand(masks: PyTree, params: PyTree) -> PyTree:
         params: parameter tree.
 
     Returns:
-        Mask tree with a mask or :class:`DenseLeaf` at every parameter.
+        Mask tree with a mask or `DenseLeaf` at every parameter.
 
     Raises:
         ValueError: a mask belongs to no parameter, or to one of another shape.

@@ -74,7 +74,7 @@ def named(policy: str | MomentPolicy) -> MomentPolicy:
     """Policy from its name; a policy passes through.
 
     Args:
-        policy: ``zero``, ``keep``, ``bias_corrected`` or a :class:`MomentPolicy`.
+        policy: ``zero``, ``keep``, ``bias_corrected`` or a `MomentPolicy`.
 
     Returns:
         The policy.
@@ -160,7 +160,7 @@ def aged(ages: Ages, masks: PyTree) -> Ages:
 
 
 def rescaled(policy: MomentPolicy, ages: Ages, updates: PyTree) -> PyTree:
-    """Updates of young weights as if Adam had started when they grew; see :func:`bias_corrected`.
+    """Updates of young weights as if Adam had started when they grew; see `bias_corrected`.
 
     Args:
         policy: with the optimizer's decays.

@@ -101,7 +101,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Plan:
-    """A resolved plan; make it with :func:`plan`, read it with ``print``.
+    """A resolved plan; make it with `plan`, read it with ``print``.
 
     Attributes:
         dense: path -> shape of the leaves without a mask.

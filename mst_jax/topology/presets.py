@@ -1,4 +1,4 @@
-"""RigL's settings in the literature, by name. Source: ``specs/mst-and-mrq.md`` §3.5."""
+"""RigL's settings in the literature, by name. Source: ``docs/specs/mst-and-mrq.md`` §3.5."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def rigl_preset(name: str, steps: int, *, sparsity: float | None = None) -> Regi
     """RigL as published.
 
     Args:
-        name: a key of :data:`PRESETS`.
+        name: a key of `PRESETS`.
         steps: all optimizer steps of the module.
         sparsity: share of zeros, instead of the preset's.
 

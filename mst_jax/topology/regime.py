@@ -1,14 +1,14 @@
 """What a regime is: the settings of the one rewire step, and when it happens.
 
-Every ``interval`` steps, leaf by leaf, with integers computed on the host::
+Every ``interval`` steps, leaf by leaf, with integers computed on the host:
 
     keep = top(n_keep   | active,   by drop_score)
     grow = top(n_target - n_keep | not kept, by grow_score)
 
 A regime says how ``n_keep`` and ``n_target`` come about (sparsity and drop-fraction schedules,
-allocation), when (interval, start, end) and by which scores. With a :class:`Sharing` the plan fixes
+allocation), when (interval, start, end) and by which scores. With a `Sharing` the plan fixes
 the counts of all leaves together, and scores decide each leaf's at the rewire. Defaults:
-``specs/mst-and-mrq.md`` §3.
+``docs/specs/mst-and-mrq.md`` §3.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Sharing:
 
 @dataclass(frozen=True)
 class Regime:
-    """One training regime; made by the functions of :mod:`regimes` and :mod:`gradual`, or your own.
+    """One training regime; made by the functions of `regimes` and `gradual`, or your own.
 
     Attributes:
         name: shown in printed plans.

@@ -1,7 +1,7 @@
 """Regimes: training methods, each a setting of the same rewire step.
 
-Give one to a rule of :func:`mst_jax.topology.plan`. What the papers do and what this project chose
-is in ``specs/mst-and-mrq.md`` §3; steps are optimizer steps of the module throughout.
+Give one to a rule of `mst_jax.topology.plan`. What the papers do and what this project chose
+is in ``docs/specs/mst-and-mrq.md`` §3; steps are optimizer steps of the module throughout.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ def static(sparsity: Sparsity, *, allocation: str | Allocation = "er", **options
     Args:
         sparsity: share of zeros over the eligible leaves together, in [0, 1); or a mapping from
             path pattern to the sparsity of each leaf it matches.
-        allocation: ``er``, ``erk``, ``uniform`` or an :class:`Allocation`.
-        **options: other fields of :class:`Regime`.
+        allocation: ``er``, ``erk``, ``uniform`` or an `Allocation`.
+        **options: other fields of `Regime`.
 
     Returns:
         The regime.
@@ -48,7 +48,7 @@ def network_sparsity(sparsity: float) -> Regime:
 
     Biases and LayerNorm parameters are in the Erdős–Rényi budget (they come out dense) and each
     entry is an independent Bernoulli draw, so that counts hold on average only
-    (``specs/network-sparsity.md`` §3.2). Match it with a pattern for *all* leaves of the network.
+    (``docs/specs/network-sparsity.md`` §3.2). Match *all* leaves of the network with it.
 
     Args:
         sparsity: share of zeros over all tensors, in [0, 1).
@@ -78,14 +78,14 @@ def set(
     weights, a share of each.
 
     Args:
-        sparsity: as in :func:`static`.
+        sparsity: as in `static`.
         end: last step at which the topology may change.
         interval: optimizer steps between rewires (published: an epoch).
         start: first rewire; ``interval`` by default.
         drop_fraction: share of active weights replaced at a rewire, or a schedule.
         by_sign: drop the same share of positive and of negative weights, as published.
-        allocation: as in :func:`static`.
-        **options: other fields of :class:`Regime`.
+        allocation: as in `static`.
+        **options: other fields of `Regime`.
 
     Returns:
         The regime.
@@ -118,16 +118,16 @@ def rigl(
     """RigL: drop the smallest weights, grow where the dense gradient is largest (Evci et al. 2020).
 
     The drop fraction follows half a cosine to zero at ``end``. The project's setting for the MST
-    critic is interval 100, drop 0.3, end at 0.75 of all updates (``specs/mst-and-mrq.md`` §3.5).
+    critic is interval 100, drop 0.3, end at 0.75 of updates (``docs/specs/mst-and-mrq.md`` §3.5).
 
     Args:
-        sparsity: as in :func:`static`.
+        sparsity: as in `static`.
         end: last step at which the topology may change; 0.75 of the module's optimizer steps.
         interval: steps between rewires.
         start: first rewire; ``interval`` by default.
         drop_fraction: share of active weights replaced at step 0, or a schedule.
-        allocation: as in :func:`static`.
-        **options: other fields of :class:`Regime`.
+        allocation: as in `static`.
+        **options: other fields of `Regime`.
 
     Returns:
         The regime.
@@ -166,7 +166,7 @@ def snfs(
     With noisy gradients, as in RL, the average is also a sensible growth score for RigL.
 
     Args:
-        sparsity: as in :func:`static`.
+        sparsity: as in `static`.
         end: last step at which the topology may change.
         momentum: decay of the gradient average, one float32 per masked weight.
         interval: steps between rewires.
@@ -176,8 +176,8 @@ def snfs(
             gradient of their active weights, as published; the module's total stays exact.
         adam: score by ``m / (sqrt(v) + 1e-8)``, v an average (0.999) of squared dense gradients, as
             the authors' code does under Adam; one more float32 per masked weight.
-        allocation: as in :func:`static`; with ``redistribute`` of the first topology only.
-        **options: other fields of :class:`Regime`.
+        allocation: as in `static`; with ``redistribute`` of the first topology only.
+        **options: other fields of `Regime`.
 
     Returns:
         The regime.

@@ -1,6 +1,6 @@
 """Scores: what makes a weight worth keeping or a position worth growing.
 
-A score is a function of one leaf's :class:`Leaf` and returns an array of the leaf's shape; the
+A score is a function of one leaf's `Leaf` and returns an array of the leaf's shape; the
 largest are chosen. Write your own as any such function.
 """
 

@@ -1,6 +1,6 @@
 """Selection: exactly k of n entries by score, with k traced.
 
-Scores become unsigned integers whose order is the wanted order::
+Scores become unsigned integers whose order is the wanted order:
 
     0: not eligible    1: NaN    2 and above: monotone image of the score's bits
 

@@ -21,7 +21,7 @@ def decide(
     """What each leaf keeps and has afterwards, such that all together have what the plan says.
 
     Args:
-        regime: the regime of all leaves, with a :class:`Sharing`.
+        regime: the regime of all leaves, with a `Sharing`.
         totals: its counts, on device.
         row: int32 scalar, row of the counts.
         leaves: the leaves in the order of the plan.

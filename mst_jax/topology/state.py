@@ -51,12 +51,12 @@ class SparseState(NamedTuple):
 
     Attributes:
         inner: state of the wrapped optimizer.
-        masks: mask tree (:class:`Undrawn` nodes before ``init``).
-        tables: the plan's counts, int32, one :class:`Table` or :class:`Totals` per group of leaves.
+        masks: mask tree (`Undrawn` nodes before ``init``).
+        tables: the plan's counts, int32, one `Table` or `Totals` per group of leaves.
         key: typed key for random scores; None if the topology never changes.
         averages: path -> float32 average of the dense gradient, for regimes that ask for it.
         ages: ages of weights, if the moment policy needs them.
-        history: path -> :class:`LeafHistory`, if tracked.
+        history: path -> `LeafHistory`, if tracked.
         squares: path -> float32 average of the squared gradient, for regimes that ask for it.
     """
 
@@ -83,14 +83,14 @@ class Undrawn:
 
 
 def states(opt_state: optax.OptState) -> list[SparseState]:
-    """Every :class:`SparseState` in an optimizer state, in tree order."""
+    """Every `SparseState` in an optimizer state, in tree order."""
     return [leaf for leaf in jax.tree.leaves(opt_state, is_leaf=_is_state) if _is_state(leaf)]
 
 
 def map_states(
     function: Callable[[SparseState], SparseState], opt_state: optax.OptState
 ) -> optax.OptState:
-    """Applies a function to every :class:`SparseState` in an optimizer state.
+    """Applies a function to every `SparseState` in an optimizer state.
 
     Args:
         function: state -> state.
@@ -108,16 +108,16 @@ def masks(opt_state: optax.OptState, params: PyTree | None = None) -> PyTree:
     """The mask tree of an optimizer state, with the structure of the parameters.
 
     Args:
-        opt_state: state that contains at least one :class:`SparseState`.
+        opt_state: state that contains at least one `SparseState`.
         params: the parameters; needed only where ``optax.masked`` or ``optax.partition`` hide whole
             subtrees, whose structure the state does not know.
 
     Returns:
-        Mask tree: bool arrays, :class:`DenseLeaf` where nothing is masked. Several wrappers
+        Mask tree: bool arrays, `DenseLeaf` where nothing is masked. Several wrappers
         (``optax.partition``) are merged.
 
     Raises:
-        ValueError: no :class:`SparseState`, masks not drawn, or two wrappers masking one leaf.
+        ValueError: no `SparseState`, masks not drawn, or two wrappers masking one leaf.
     """
     found = states(opt_state)
     if not found:

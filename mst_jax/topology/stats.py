@@ -81,7 +81,7 @@ def degree_histogram(degree: jax.Array, bins: int, largest: int) -> jax.Array:
     """Histogram of degrees over ``[0, largest]`` in bins of equal width.
 
     Args:
-        degree: int32 ``[neurons]`` from :func:`degrees`.
+        degree: int32 ``[neurons]`` from `degrees`.
         bins: number of bins.
         largest: largest possible degree (the number of inputs, or of outputs).
 

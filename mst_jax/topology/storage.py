@@ -39,7 +39,7 @@ def save_masks(path: str | os.PathLike[str], masks: PyTree) -> None:
 
 
 def load_masks(path: str | os.PathLike[str], like: PyTree | None = None) -> PyTree:
-    """Reads a mask tree written by :func:`save_masks`.
+    """Reads a mask tree written by `save_masks`.
 
     Args:
         path: the file.

@@ -14,8 +14,8 @@ from mst_jax.topology.regime import Regime
 def sweep(plans: Sequence[Plan]) -> tuple[Plan, tuple[Table | Totals, ...]]:
     """One plan for several that differ only in sparsity or drop fraction, and their stacked tables.
 
-    Wrap the optimizer with the plan once, and ``vmap`` :func:`mst_jax.topology.init` over keys and
-    tables::
+    Wrap the optimizer with the plan once, and ``vmap`` `mst_jax.topology.init` over keys and
+    tables:
 
         plan, tables = topology.sweep([make_plan(s) for s in (0.3, 0.6, 0.9)])
         tx = topology.sparse(optax.adam(1e-3), plan)

@@ -98,7 +98,7 @@ class LeafDifference(NamedTuple):
 
 
 class Difference(dict[str, LeafDifference]):
-    """Path -> :class:`LeafDifference`; shown as a table with a line of totals."""
+    """Path -> `LeafDifference`; shown as a table with a line of totals."""
 
     @property
     def table(self) -> TextTable:

@@ -41,8 +41,8 @@ def sparse(
 
     The last transform that touches updates must be this one: put clipping, ``MultiSteps`` and
     ``apply_if_finite`` inside; ``chain`` (as its last member), ``masked``, ``partition`` and
-    ``inject_hyperparams`` may surround it. Create the state with :func:`init`, and apply updates
-    with :func:`apply_updates`.
+    ``inject_hyperparams`` may surround it. Create the state with `init`, and apply updates
+    with `apply_updates`.
 
     ``update(grads, state, params, step=step)`` needs the parameters, and, if the topology changes,
     the module's optimizer step: an int32 scalar that is *not* batched by ``vmap``. Its gradient is
@@ -58,15 +58,15 @@ def sparse(
         inner: any optax optimizer. Do not grow weights under ``acprop``, or under ``adopt`` without
             clipping: they divide by the second moment of the step before, which a new weight has
             not, and protect the first step of all weights together only.
-        plan: from :func:`mst_jax.topology.plan`.
+        plan: from `mst_jax.topology.plan`.
         moments: slots of newly grown weights: ``zero`` makes them those of a fresh optimizer (RigL,
             Evci et al. 2020), ``keep`` carries what is left from before, ``bias_corrected`` (see
-            :func:`bias_corrected`) also restarts Adam's bias correction.
+            `bias_corrected`) also restarts Adam's bias correction.
         track: keep the first and the previous mask and every position ever active, three
-            bytes per weight, for :func:`mst_jax.topology.statistics`.
+            bytes per weight, for `mst_jax.topology.statistics`.
 
     Returns:
-        An optax transformation with state :class:`SparseState`.
+        An optax transformation with state `SparseState`.
 
     Raises:
         TypeError: an optimizer or a plan that is none.
@@ -155,11 +155,11 @@ def init(
 ) -> tuple[PyTree, optax.OptState]:
     """Draws every mask in an optimizer's state and masks the parameters.
 
-    Works wherever :func:`sparse` sits in ``tx``. For many seeds ``vmap`` over ``params`` and
+    Works wherever `sparse` sits in ``tx``. For many seeds ``vmap`` over ``params`` and
     ``key``; for runs that differ in sparsity or drop fraction over ``tables`` too.
 
     Args:
-        tx: optimizer that contains :func:`sparse`.
+        tx: optimizer that contains `sparse`.
         params: parameter tree of one seed.
         key: typed key.
         tables: counts to use instead of the plan's, one table per group of leaves.
@@ -169,7 +169,7 @@ def init(
 
     Raises:
         TypeError: a key that is none.
-        ValueError: no :func:`sparse` in the optimizer, parameters that are not the plan's,
+        ValueError: no `sparse` in the optimizer, parameters that are not the plan's,
             ``tables`` that do not fit it, or a wrapper outside that must be inside.
     """
     if not jnp.issubdtype(jnp.asarray(key).dtype, jax.dtypes.prng_key):
@@ -355,7 +355,7 @@ def restart(
     optimizer, gradient averages and ages begin again.
 
     Args:
-        tx: optimizer that contains :func:`sparse`.
+        tx: optimizer that contains `sparse`.
         params: new parameters of one seed, unmasked.
         opt_state: the state whose topology is kept.
 
@@ -363,7 +363,7 @@ def restart(
         ``(params, opt_state)``, the parameters exactly zero outside their masks.
 
     Raises:
-        ValueError: masks not drawn, or no :class:`SparseState` in the state or the optimizer.
+        ValueError: masks not drawn, or no `SparseState` in the state or the optimizer.
     """
     params = mask_tree.apply(state_lib.masks(opt_state), params)
     blank, kept = tx.init(params), state_lib.states(opt_state)

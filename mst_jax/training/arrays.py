@@ -28,7 +28,7 @@ def flatten(tree: Any) -> Arrays:
 
 
 def unflatten(arrays: Arrays, like: Any) -> Any:
-    """The inverse of `flatten`; `like` gives structure and key types (arrays or shapes).
+    """The inverse of `flatten`; `like` gives structure, key types and shardings (arrays or shapes).
 
     Raises:
         ValueError: when names, shapes or dtypes differ; the message lists the first differences.
@@ -37,11 +37,25 @@ def unflatten(arrays: Arrays, like: Any) -> Any:
     compare(arrays, {name: _expected(leaf) for name, leaf in named})
     # `device_put` compiles nothing, as `jnp.asarray` does for each shape. On a CPU it shares memory
     # with what it is given, which therefore is a copy.
-    put = {name: jax.device_put(np.array(arrays[name])) for name, _ in named}
+    put = {
+        name: jax.device_put(np.array(arrays[name]), _committed_to(leaf)) for name, leaf in named
+    }
     leaves = [
         jax.random.wrap_key_data(put[name]) if _is_key(leaf) else put[name] for name, leaf in named
     ]
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
+def shapes_of(tree: Any) -> Any:
+    """The shapes of arrays, with the devices they are on if they are committed to them.
+
+    What is restored without being committed to its devices where the original was, or the other way
+    round, makes every program another one, which is compiled again.
+    """
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=_committed_to(leaf)),
+        tree,
+    )
 
 
 def run_to_arrays(run: Run) -> Arrays:
@@ -184,6 +198,11 @@ def _stacked(arrays: Sequence[np.ndarray]) -> np.ndarray:
 def _named_leaves(tree: Any) -> list[tuple[str, Any]]:
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return [(jax.tree_util.keystr(path, simple=True, separator="/"), leaf) for path, leaf in leaves]
+
+
+def _committed_to(leaf: Any) -> jax.sharding.Sharding | None:
+    """The devices that an array, or the array that a shape stands for, is committed to, if any."""
+    return getattr(leaf, "sharding", None) if getattr(leaf, "committed", True) else None
 
 
 def _is_key(leaf: Any) -> bool:

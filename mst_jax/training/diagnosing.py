@@ -14,7 +14,7 @@ from mst_jax.training.run_state import Purpose, Run, keys_for, over_seeds
 from mst_jax.training.sharding import RUN, SEEDS, over_devices, seed_mesh, seeds_per_device
 
 COVARIANCE_FOLDER = "diagnostics"
-COVARIANCE_SAMPLES = 64  # the published matrix (specs/network-sparsity.md §4)
+COVARIANCE_SAMPLES = 64  # the published matrix (docs/specs/network-sparsity.md §4)
 COVARIANCE_MODULES = ("critic", "actor")
 
 

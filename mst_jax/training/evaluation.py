@@ -13,7 +13,7 @@ from mst_jax.training.run_state import Purpose, keys_for, over_seeds, seed_keys
 from mst_jax.training.sharding import SEEDS, over_devices, seed_mesh, seeds_per_device
 
 MOST_ENVIRONMENTS = 32  # an environment of dm_control's dog takes 70 MB
-SEED_OFFSET = 100  # evaluation environments are seeded apart from the training ones (specs §6.8)
+SEED_OFFSET = 100  # evaluation has seeds of its own (docs/specs/mst-and-mrq.md §6.8)
 
 
 class Evaluation(NamedTuple):

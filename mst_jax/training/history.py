@@ -1,6 +1,6 @@
 """Topology history: every so many steps the masks that can move, at one bit a weight.
 
-RUN/topology/STEP.npz holds all seeds stacked, in the format of :func:`mst_jax.topology.save_masks`,
+RUN/topology/STEP.npz holds all seeds stacked, in the format of `mst_jax.topology.save_masks`,
 which NumPy alone reads. Masks that never move are in the run's topology_initial.npz only.
 """
 

@@ -47,7 +47,7 @@ class Settings:
         checkpoint_every: agent steps between full checkpoints; 0 for only the last.
         row_dtype: dtype of stored observations and actions.
         resets: times that networks and optimizers begin again, equally spaced over the run; buffer,
-            masks and observation statistics stay (specs/network-sparsity.md §4 "Reset").
+            masks and observation statistics stay (docs/specs/network-sparsity.md §4 "Reset").
         final_eval_episodes: episodes that judge the last and the best policies of a finished run; 0
             for no such evaluation.
         wandb: `off`, `offline` or `online`; metrics go to Weights & Biases as well.

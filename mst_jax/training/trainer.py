@@ -27,6 +27,7 @@ from mst_jax.training.arrays import (
     own_arrays,
     run_from_arrays,
     run_to_arrays,
+    shapes_of,
     split,
     with_prefix,
 )
@@ -132,7 +133,7 @@ def train_together(program: Program) -> list[Outcome]:
         )
         stack.enter_context(closing(driver))
         if since is not None:
-            like = jax.eval_shape(lambda: run)
+            like = shapes_of(run)
             del run  # or there would be two replay buffers
             run = _restore(like, program, driver, best)
             tqdm.write(f"resumed {', '.join(map(str, folders))} at step {since:,}")

@@ -247,7 +247,7 @@ def test_conditionals_of_the_program(name, recipe, rewired):
     "name", ["sac", *(pytest.param(n, marks=pytest.mark.slow) for n in ("ddpg", "mrsac"))]
 )
 def test_a_program_of_one_seed_equals_itself_among_others(name):
-    """DESIGN rule 5, over the first updates: same keys and masks, parameters to 1e-4."""
+    """docs/design.md rule 5, over the first updates: same keys and masks, parameters to 1e-4."""
     env, config = envs.make("probe:observation_reward"), small_config("mst", name)
     states = []
     for seeds in ([1], [0, 1]):

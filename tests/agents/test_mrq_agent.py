@@ -174,7 +174,7 @@ def zero_outside(params, masks):
 
 
 def test_seed_alone_equals_seed_among_others():
-    """DESIGN rule 5, on an environment whose observations do not depend on actions."""
+    """docs/design.md rule 5, on an environment whose observations do not depend on actions."""
     env, config = envs.make("probe:observation_reward"), small_config()
     alone = start_run(env, config, [1], steps=0)
     among = start_run(env, config, [0, 1, 2], steps=0)

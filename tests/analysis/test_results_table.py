@@ -36,7 +36,7 @@ def test_rows_of_a_finished_run(finished_run, tmp_path):
 
 
 def test_parameters_and_operations_of_stock_networks():
-    """MR.Q on the dog, specs/mst-and-mrq.md §2.5: 3,987,306 parameters."""
+    """MR.Q on the dog, docs/specs/mst-and-mrq.md §2.5: 3,987,306 parameters."""
     settings = small_settings(
         task="dmc:dog-run", recipe="mrq_stock", config=make_config("mrq", "mrq_stock"), steps=20_000
     )

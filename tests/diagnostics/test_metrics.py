@@ -229,7 +229,7 @@ def test_complexity_of_pure_waves():
 
 @pytest.mark.slow
 def test_simplicity_of_the_default_simba_actor():
-    """The published 6.3 (specs/network-sparsity.md §4)."""
+    """The published 6.3 (docs/specs/network-sparsity.md §4)."""
     actor = networks.make_actor(2, 1, Architecture(128, 1, "relu", True, "simba"))
 
     def function(key, points):

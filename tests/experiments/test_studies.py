@@ -76,7 +76,7 @@ def test_sparse_sizes_keep_the_weights_of_the_best_dense_one():
         if cell.settings.task == "dmc:humanoid-run" and cell.settings.agent == "sac"
     }
     kept = cost_of(cells["dense", "2x1"]).parameters
-    assert kept == 17_440_555  # specs/network-sparsity.md §1.3
+    assert kept == 17_440_555  # docs/specs/network-sparsity.md §1.3
     for key in (("sparse", "5x1"), ("sparse", "2x4")):
         assert cost_of(cells[key]).active_parameters == pytest.approx(kept, rel=0.01)
 

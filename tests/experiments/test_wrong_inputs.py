@@ -27,7 +27,10 @@ from mst_jax.training.settings import LAST_SEED, write_settings
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ("train", "evaluate", "plot", "inspect", "video", "sweep", "report", "quickstart")
-BENCHMARKS = ("diagnostics", "environments", "seed_count", "simba", "sweep", "training")
+BENCHMARKS = (
+    *("checkpoints", "diagnostics", "environments", "health"),
+    *("seed_count", "simba", "sweep", "training"),
+)
 
 
 def a_run(folder, config=None, **files):

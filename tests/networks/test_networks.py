@@ -73,7 +73,7 @@ def test_initial_weights_are_xavier_uniform_with_gain_sqrt_2_and_biases_zero():
 
 
 def by_hand(params, x, arch, input_shortcut=False, activate_output=False):
-    """Specs §2.3 written out in NumPy, independently of the module."""
+    """docs/specs/mst-and-mrq.md §2.3 written out in NumPy, independently of the module."""
 
     def act(u):
         if arch.norm:

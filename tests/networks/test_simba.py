@@ -63,7 +63,7 @@ def test_parameter_counts_of_ddpg():
     ],
 )
 def test_layer_sparsities_of_the_published_code(sizes, width, depth, sparsity, actor, critic, kept):
-    """specs/network-sparsity.md §3.3: input layer, feed-forward kernels, head."""
+    """docs/specs/network-sparsity.md §3.3: input layer, feed-forward kernels, head."""
     config = scaled(default_config("sac"), width, depth)
     for module in (config.actor, config.critic):
         module.regime, module.sparsity = "network_sparsity", sparsity
@@ -108,7 +108,7 @@ def norms(config, sizes):
     ],
 )
 def test_initial_parameter_norms(width, depth, sparsity, critic, actor):
-    """specs/network-sparsity.md §4: a sharp test of every initialiser at once."""
+    """docs/specs/network-sparsity.md §4: a sharp test of every initialiser at once."""
     config = scaled(default_config("sac"), width, depth)
     if sparsity:
         for module in (config.actor, config.critic):

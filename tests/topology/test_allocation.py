@@ -25,7 +25,7 @@ def mlp(*widths):
     return list(itertools.pairwise(widths))
 
 
-# specs/mst-and-mrq.md §3.2, S = 0.6, latents 512, dog.
+# docs/specs/mst-and-mrq.md §3.2, S = 0.6, latents 512, dog.
 @pytest.mark.parametrize(
     ("shapes", "expected"),
     [
@@ -64,7 +64,7 @@ def simba(inputs, hidden, blocks, heads):
     return shapes
 
 
-# specs/network-sparsity.md §3.3: sparsities of (input, FFN, head) of actor and critic, kept total.
+# docs/specs/network-sparsity.md §3.3: (input, FFN, head) sparsities of both networks, kept total.
 @pytest.mark.parametrize(
     ("task", "w", "d", "sparsity", "actor", "critic", "kept"),
     [

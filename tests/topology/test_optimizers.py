@@ -212,7 +212,7 @@ def adam_moves(moments, steps=40):
 
 
 def test_zeroed_moments_overshoot_and_the_corrected_ones_do_not():
-    # specs/sparse-training-notes.md §5.6, steps 1, 2, 3, 5, 10, 20 and 40 after regrowth.
+    # docs/specs/mst-and-mrq.md §3.5, steps 1, 2, 3, 5, 10, 20 and 40 after regrowth.
     after = np.array([1, 2, 3, 5, 10, 20, 40]) - 1
     np.testing.assert_allclose(
         adam_moves("zero")[after], [3.16, 4.25, 4.95, 5.80, 6.53, 6.24, 4.97], atol=6e-3

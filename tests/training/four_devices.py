@@ -8,7 +8,7 @@ from unittest import mock
 
 import jax
 import numpy as np
-from small_runs import advance, small_config, small_settings, stop_after
+from small_runs import advance, cache_misses, small_config, small_settings, stop_after
 
 from mst_jax import envs
 from mst_jax.agents import make_agent
@@ -76,13 +76,20 @@ def same_as_one_device():
 
 
 def resumed(folder):
-    """A whole run on four devices, and the same stopped half-way and resumed."""
+    """A whole run on four devices, and the same stopped half-way and resumed.
+
+    All programs of the whole run are in the persistent cache.
+    """
+    jax.config.update("jax_compilation_cache_dir", str(folder / "programs"))
     settings = small_settings(agent="ddpg", config=small_config("mst", "ddpg"), seeds=4, resets=1)
-    whole = train(plan_run(settings, folder / "whole"))
+    with cache_misses():
+        whole = train(plan_run(settings, folder / "whole"))
     with mock.patch.object(trainer, "_stop_on_signal", stop_after(150)):
         part = train(plan_run(settings, folder / "parts"))
-    end = train(plan_resume(part.folder))
-    return {"stopped": not part.finished, "same": end.fingerprint == whole.fingerprint}
+    with cache_misses() as missed:
+        end = train(plan_resume(part.folder))
+    same = end.fingerprint == whole.fingerprint
+    return {"stopped": not part.finished, "same": same, "missed": missed}
 
 
 if __name__ == "__main__":
