@@ -25,6 +25,7 @@ import numpy as np
 from absl import flags
 
 from benchmarks.harness import define_output, launch_benchmark, show, write_results
+from experiments.inputs import define_list, one_of
 from experiments.quickstart import settings_of_recipe
 from experiments.recipes import make_config
 from mst_jax.agents import Sizes, make_agent
@@ -33,8 +34,10 @@ from mst_jax.training.arrays import run_to_arrays
 from mst_jax.training.run_state import Run, init_run
 
 PARTS = ("growth", "peak", "resume", "fsync")
-PART = flags.DEFINE_list("parts", list(PARTS), "Which parts to run.")
-SLOTS = flags.DEFINE_integer("slots", 1_000_000, "Filled slots of the replay buffer in part 2.")
+PART = define_list("parts", PARTS, one_of(PARTS), "Which parts to run.")
+SLOTS = flags.DEFINE_integer(
+    "slots", 1_000_000, "Filled slots of the replay buffer in part 2.", lower_bound=1
+)
 OUTPUT = define_output()
 
 FEW, MANY, EVERY = 10, 100, 100  # checkpoints after which to look, and agent steps between two
