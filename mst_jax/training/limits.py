@@ -16,5 +16,8 @@ def problem_of(session: Session) -> str | None:
     for member in session.members:
         lost, limit = int(errors[member.rows].sum()), member.settings.max_environment_errors
         if lost > limit:
-            return f"environments failed {lost} times, more than max_environment_errors={limit}"
+            return (
+                f"environments failed {lost} times, more than max_environment_errors={limit} "
+                "(which may be given with --resume)"
+            )
     return None

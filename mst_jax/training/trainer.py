@@ -272,7 +272,9 @@ def _loop(session: Session, run: Run, step: int, open_files: Callable[[], None])
     problem = problem_of(session)
     if problem:
         folder = session.members[0].folder
-        raise EnvironmentFailedError(f"{problem}; saved at step {step:,}, see --resume={folder}")
+        raise EnvironmentFailedError(
+            f"{problem}; saved at step {step:,}, go on with --resume={folder}"
+        )
     return run, step
 
 

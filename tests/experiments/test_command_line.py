@@ -1,9 +1,14 @@
 """The launchers as a user meets them: help, errors in one line, settings over recipes."""
 
 import dataclasses
+<<<<<<< HEAD
 import json
+=======
+import os
+>>>>>>> w-envs
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import pytest
@@ -11,12 +16,19 @@ from small_runs import CLI
 
 from experiments.recipes import ARCHITECTURES, RECIPES, make_config, override, settings_of
 from mst_jax.agents import AGENTS, Sizes, default_config, make_agent
-from mst_jax.training import read_settings
+from mst_jax.training import read_metrics, read_settings
 
 
-def run(module, *arguments):
+def run(module, *arguments, **variables):
     command = [sys.executable, "-m", f"experiments.{module}", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env=os.environ | variables,
+    )
 
 
 REGIMES = {  # of encoder, critic and actor
@@ -118,12 +130,50 @@ def test_help_is_readable_and_lists_settings_with_the_recipes_values():
     assert "--config.critic.regime=rigl" in output
 
 
+<<<<<<< HEAD
 def test_an_error_is_one_clear_line_in_a_process_of_its_own(tmp_path):
     """Every other one is in test_wrong_inputs.py, without the process."""
     result = run("train", "--task=dmc:cartpole-swingupp", f"--logdir={tmp_path}")
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr.startswith("error: unknown task 'cartpole-swingupp'")
     assert result.stderr.count("\n") == 1
+=======
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--recipe=mts"], "recipe 'mts' is unknown for mrq; choose from all_rigl"),
+        (["--agent=mrqq"], "agent 'mrqq' is unknown; choose from ddpg, mrq"),
+        (["--task=dmc:cartpole-swingupp"], "did you mean cartpole-swingup or"),
+        (["--config.critic.sparsity=1.5"], "critic.sparsity=1.5"),
+        (["--recipe=dense", "--config.critic.sparsity=0.5"], "no effect"),
+        (["--steps=100"], "steps=100 must exceed learning_starts=10000"),
+        (["--agent=sac", "--size=big"], "size 'big' is neither one of 4.5M"),
+        (["--architecture=gelu"], "architecture 'gelu' is unknown; choose from relu, elu"),
+        (["--resets=100"], "before learning_starts"),
+        (["--task=gym:CartPole-v1"], "its actions are discrete"),
+        (["--max_environment_errors=-1"], "max_environment_errors"),
+        (["--resume=/nowhere"], "not a run folder"),
+        (["--resume=/nowhere", "--steps=5"], "--steps"),
+        (["--flavour=mild"], "Unknown command line flag 'flavour'"),
+        (["--config.critic.sparcity=0.5"], "sparcity"),
+        (["--config.batch_size=many"], "batch_size"),
+        (["stray"], "stray"),
+        (["--vary=critic.sparsity=0.5,x"], "--vary=critic.sparsity=0.5,x is not MODULE.SETTING="),
+        (["--vary=critic.interval=50,100"], "with one of sparsity, drop_fraction, learning_rate"),
+        (["--vary=critic.sparsity=0.5,1.5"], "critic.sparsity=1.5"),
+        (["--vary=critic.sparsity=0.5,0.5"], "two runs would write to"),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, list) else "",
+)
+def test_errors_are_one_clear_line_and_write_nothing(arguments, words, tmp_path):
+    if not any(a.startswith("--resume") for a in arguments):
+        arguments = [*arguments, f"--logdir={tmp_path}"]
+    result = run("train", *arguments)
+    assert result.returncode != 0
+    assert words in result.stderr
+    assert "Traceback" not in result.stderr
+    assert len([line for line in result.stderr.splitlines() if line.strip()]) <= 2
+>>>>>>> w-envs
     assert list(tmp_path.iterdir()) == []
 
 
@@ -168,6 +218,45 @@ def test_varied_settings_are_runs_of_one_program(tmp_path):
     assert result.returncode == 0, result.stderr
     assert told[1] in result.stdout
     assert told[0] not in result.stdout
+
+
+DIVERGES = """
+import gymnasium
+from gymnasium.envs.classic_control import PendulumEnv
+
+
+class Diverges(PendulumEnv):
+    def step(self, action):
+        if self.state[1] > 1.5:
+            raise FloatingPointError("the pendulum has left")
+        return super().step(action)
+
+
+gymnasium.register("Diverges-v0", Diverges, max_episode_steps=40)
+"""
+
+
+@pytest.mark.slow
+def test_a_run_past_its_limit_is_one_line_and_goes_on_with_a_larger_one(tmp_path):
+    """Faults A5 and D11."""
+    (tmp_path / "my_module.py").write_text(DIVERGES)
+    path = {"PYTHONPATH": f"{tmp_path}:{Path.cwd()}"}
+    task = ["--task=gym:my_module:Diverges-v0", "--steps=120", "--eval_episodes=2"]
+    limit = "--max_environment_errors"
+    logdir = tmp_path / "runs"
+    stopped = run("train", *task, f"{limit}=2", f"--logdir={logdir}", *CLI, **path)
+    assert stopped.returncode == 1
+    assert "\nTraceback" not in stopped.stderr
+    words = "error: environments failed 3 times, more than max_environment_errors=2 (which may be"
+    assert stopped.stderr.splitlines()[-1].startswith(words)
+    assert "FloatingPointError: the pendulum has left (my_module.py:9)" in stopped.stdout
+    (folder,) = logdir.glob("*/*")
+    again = run("train", f"--resume={folder}", **path)
+    assert again.returncode == 1
+    ended = run("train", f"--resume={folder}", f"{limit}=120", **path)
+    assert ended.returncode == 0, ended.stderr
+    rows = read_metrics(folder / "seed_0")
+    assert [row["environment_errors"] for row in rows if row["kind"] == "train"][-1] > 3
 
 
 def test_evaluate_plot_and_inspect(finished_run):
