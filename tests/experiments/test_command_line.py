@@ -1,11 +1,8 @@
 """The launchers as a user meets them: help, errors in one line, settings over recipes."""
 
 import dataclasses
-<<<<<<< HEAD
 import json
-=======
 import os
->>>>>>> w-envs
 import subprocess
 import sys
 from pathlib import Path
@@ -130,50 +127,12 @@ def test_help_is_readable_and_lists_settings_with_the_recipes_values():
     assert "--config.critic.regime=rigl" in output
 
 
-<<<<<<< HEAD
 def test_an_error_is_one_clear_line_in_a_process_of_its_own(tmp_path):
     """Every other one is in test_wrong_inputs.py, without the process."""
     result = run("train", "--task=dmc:cartpole-swingupp", f"--logdir={tmp_path}")
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr.startswith("error: unknown task 'cartpole-swingupp'")
     assert result.stderr.count("\n") == 1
-=======
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["--recipe=mts"], "recipe 'mts' is unknown for mrq; choose from all_rigl"),
-        (["--agent=mrqq"], "agent 'mrqq' is unknown; choose from ddpg, mrq"),
-        (["--task=dmc:cartpole-swingupp"], "did you mean cartpole-swingup or"),
-        (["--config.critic.sparsity=1.5"], "critic.sparsity=1.5"),
-        (["--recipe=dense", "--config.critic.sparsity=0.5"], "no effect"),
-        (["--steps=100"], "steps=100 must exceed learning_starts=10000"),
-        (["--agent=sac", "--size=big"], "size 'big' is neither one of 4.5M"),
-        (["--architecture=gelu"], "architecture 'gelu' is unknown; choose from relu, elu"),
-        (["--resets=100"], "before learning_starts"),
-        (["--task=gym:CartPole-v1"], "its actions are discrete"),
-        (["--max_environment_errors=-1"], "max_environment_errors"),
-        (["--resume=/nowhere"], "not a run folder"),
-        (["--resume=/nowhere", "--steps=5"], "--steps"),
-        (["--flavour=mild"], "Unknown command line flag 'flavour'"),
-        (["--config.critic.sparcity=0.5"], "sparcity"),
-        (["--config.batch_size=many"], "batch_size"),
-        (["stray"], "stray"),
-        (["--vary=critic.sparsity=0.5,x"], "--vary=critic.sparsity=0.5,x is not MODULE.SETTING="),
-        (["--vary=critic.interval=50,100"], "with one of sparsity, drop_fraction, learning_rate"),
-        (["--vary=critic.sparsity=0.5,1.5"], "critic.sparsity=1.5"),
-        (["--vary=critic.sparsity=0.5,0.5"], "two runs would write to"),
-    ],
-    ids=lambda value: value[-1] if isinstance(value, list) else "",
-)
-def test_errors_are_one_clear_line_and_write_nothing(arguments, words, tmp_path):
-    if not any(a.startswith("--resume") for a in arguments):
-        arguments = [*arguments, f"--logdir={tmp_path}"]
-    result = run("train", *arguments)
-    assert result.returncode != 0
-    assert words in result.stderr
-    assert "Traceback" not in result.stderr
-    assert len([line for line in result.stderr.splitlines() if line.strip()]) <= 2
->>>>>>> w-envs
     assert list(tmp_path.iterdir()) == []
 
 
