@@ -98,7 +98,7 @@ def slow(names, *which):
     return [pytest.param(name, marks=marks.get(name, [])) for name in names]
 
 
-@pytest.mark.parametrize("name", slow(OPTIMIZERS, "adagrad", "lion", "adabelief"))
+@pytest.mark.parametrize("name", slow(OPTIMIZERS, "adagrad", "lion", "adabelief", "muon", "sgd"))
 def test_any_optimizer_inside(name):
     inner = OPTIMIZERS[name]()
     tx = topology.sparse(inner, RIGL)

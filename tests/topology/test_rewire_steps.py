@@ -215,7 +215,7 @@ def test_initial_masks_by_magnitude_are_the_largest_weights():
     np.testing.assert_array_equal(mask, np.abs(params["a"]["kernel"]) >= sizes[int(mask.sum()) - 1])
 
 
-@pytest.mark.parametrize("name", ["rigl", "set"])
+@pytest.mark.parametrize("name", ["set", pytest.param("rigl", marks=pytest.mark.slow)])
 def test_vmapped_is_looped(name):
     tx = wrapped(name)
     keys = jax.random.split(jax.random.key(7), 3)
