@@ -239,6 +239,7 @@ def test_vmapped_is_looped(name):
     assert not (kernels[1] == kernels[2]).all()
 
 
+@pytest.mark.slow
 def test_jit_is_eager():
     tx = wrapped("rigl")
     params, state = start(tx)
