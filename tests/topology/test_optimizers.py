@@ -98,7 +98,14 @@ def slow(names, *which):
     return [pytest.param(name, marks=marks.get(name, [])) for name in names]
 
 
-@pytest.mark.parametrize("name", slow(OPTIMIZERS, "adagrad", "lion", "adabelief"))
+# test_every_optimizer.py has counts for all of them; here are those that differ in their slots.
+@pytest.mark.parametrize(
+    "name",
+    slow(
+        OPTIMIZERS,
+        *("adagrad", "lion", "adabelief", "muon", "sgd", "schedule_free", "clip + adam + schedule"),
+    ),
+)
 def test_any_optimizer_inside(name):
     inner = OPTIMIZERS[name]()
     tx = topology.sparse(inner, RIGL)

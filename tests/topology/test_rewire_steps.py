@@ -215,8 +215,9 @@ def test_initial_masks_by_magnitude_are_the_largest_weights():
     np.testing.assert_array_equal(mask, np.abs(params["a"]["kernel"]) >= sizes[int(mask.sum()) - 1])
 
 
-def test_vmapped_is_looped():
-    tx = wrapped("set")
+@pytest.mark.parametrize("name", ["set", pytest.param("rigl", marks=pytest.mark.slow)])
+def test_vmapped_is_looped(name):
+    tx = wrapped(name)
     keys = jax.random.split(jax.random.key(7), 3)
     init = jax.jit(lambda key: topology.init(tx, params_of(key), key))
     step = jax.jit(functools.partial(apply_step, tx))
@@ -238,6 +239,7 @@ def test_vmapped_is_looped():
     assert not (kernels[1] == kernels[2]).all()
 
 
+@pytest.mark.slow
 def test_jit_is_eager():
     tx = wrapped("rigl")
     params, state = start(tx)
