@@ -192,7 +192,7 @@ def stopped_run(logdir):
     job = plan_run(settings(3), logdir)
     with pytest.raises(
         envs.EnvironmentFailedError,
-        match=r"^environments failed 4 times, more than max_environment_errors=3 .*; saved at step ",
+        match=r"^environments failed 4 times, more than max_environment_errors=3 .*; saved at ",
     ):
         train(job)
     assert not (job.folder / "fingerprint.txt").exists()
