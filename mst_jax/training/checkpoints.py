@@ -4,8 +4,9 @@ Full: everything, so that a resumed run equals one that never stopped; the newes
 there is one to fall back to. Light: what acting and looking at the topology need; the last few
 kept. Best: the same of each seed's best evaluation so far, written beside a full one.
 
-STEP/arrays/N are orbax checkpoints of some of the arrays, cut into blocks: orbax takes several
-times what it is given, so it is given a little at a time. STEP/manifest.json says what they are.
+STEP/manifest.json says which arrays there are; STEP/arrays/N are orbax checkpoints of their bytes,
+one array after the other, in pieces: orbax takes several times the memory of what it is given, and
+never frees some of it for every array, so it is given one array of bytes, a little at a time.
 """
 
 import errno
@@ -27,7 +28,7 @@ from mst_jax.training.arrays import Arrays, blocks
 
 FULL, LIGHT, BEST = "full", "light", "best"
 KEPT = {FULL: 2, LIGHT: 5, BEST: 1}
-MANIFEST, ARRAYS = "manifest.json", "arrays"
+MANIFEST, ARRAYS, BYTES = "manifest.json", "arrays", "bytes"
 CLOCK = "clock/step"  # the array of a run that says at which step it is
 # A piece is a sixteenth of all, so that four or five times a piece is well below half; pieces of
 # less than some megabytes would only cost time.
@@ -153,7 +154,7 @@ def _write(final: Path, step: int, arrays: Arrays, config: Mapping[str, Any] | N
         for piece in _pieces(arrays):
             _save_piece(checkpointer, (partial / ARRAYS / str(count)).absolute(), piece)
             count += 1
-    described = {name: [str(a.dtype), list(a.shape), _checksum(a)] for name, a in arrays.items()}
+    described = {name: _describe(array) for name, array in arrays.items()}
     manifest = {"step": step, "config": config, "pieces": count, "arrays": described}
     (partial / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
     sync_tree(partial)
@@ -163,35 +164,34 @@ def _write(final: Path, step: int, arrays: Arrays, config: Mapping[str, Any] | N
         sync(folder)
 
 
-def _save_piece(checkpointer: ocp.PyTreeCheckpointer, path: Path, piece: Arrays) -> None:
-    """Writes a tree of arrays; OSError when the disk is full.
+def _save_piece(checkpointer: ocp.PyTreeCheckpointer, path: Path, piece: np.ndarray) -> None:
+    """Writes some bytes; OSError when the disk is full.
 
-    It is asked for before, because threads of orbax print tracebacks when it is full.
+    Space is asked for before, because threads of orbax print tracebacks when there is none.
     """
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-    if shutil.disk_usage(path.parent).free < sum(block.nbytes for block in piece.values()):
+    if shutil.disk_usage(path.parent).free < piece.nbytes:
         raise full
     try:
-        checkpointer.save(path, piece)
+        checkpointer.save(path, {BYTES: piece})
     except ValueError as error:
         if "RESOURCE_EXHAUSTED" in str(error):
             raise full from error
         raise
 
 
-def _pieces(arrays: Arrays) -> Iterator[Arrays]:
-    """All blocks of all arrays, in order, as trees of bounded size, each name once in a tree."""
+def _pieces(arrays: Arrays) -> Iterator[np.ndarray]:
+    """The bytes of all arrays, in order, cut into pieces."""
     largest = max(SMALLEST_PIECE, sum(array.nbytes for array in arrays.values()) // PIECES)
-    piece: Arrays = {}
-    for name, array in arrays.items():
+    piece: list[np.ndarray] = []
+    for array in arrays.values():
         for block in blocks(array, largest):
-            size = sum(other.nbytes for other in piece.values()) + block.nbytes
-            if piece and (name in piece or size > largest):
-                yield piece
-                piece = {}
-            piece[name] = block.reshape(-1)
+            if sum(other.nbytes for other in piece) + block.nbytes > largest and piece:
+                yield np.concatenate(piece)
+                piece = []
+            piece.append(_bytes(block))
     if piece:
-        yield piece
+        yield np.concatenate(piece)
 
 
 def _verify(path: Path) -> None:
@@ -199,9 +199,8 @@ def _verify(path: Path) -> None:
     try:
         manifest = _manifest(path)
         checksums = dict.fromkeys(manifest["arrays"], 0)
-        for piece in _read_pieces(path, manifest):
-            for name, block in piece.items():
-                checksums[name] = zlib.crc32(block.reshape(-1).view(np.uint8).data, checksums[name])
+        for name, part in _segments(path, manifest):
+            checksums[name] = zlib.crc32(part.data, checksums[name])
         intact = checksums == {name: crc for name, (_, _, crc) in manifest["arrays"].items()}
     except _UNREADABLE as error:
         raise _unreadable(path, error) from error
@@ -213,21 +212,17 @@ def _load(path: Path) -> Checkpoint:
     """Reads a checkpoint piece by piece, so that there are never two copies of its arrays."""
     try:
         manifest = _manifest(path)
-        shapes = {n: (dtype, shape) for n, (dtype, shape, _) in manifest["arrays"].items()}
-        arrays = {name: np.empty(shape, dtype) for name, (dtype, shape) in shapes.items()}
+        described = manifest["arrays"]
+        arrays = {name: np.empty(shape, dtype) for name, (dtype, shape, _) in described.items()}
         filled = dict.fromkeys(arrays, 0)
-        for piece in _read_pieces(path, manifest):
-            for name, block in piece.items():
-                # orbax casts dtypes silently, so what came back is compared with what was written.
-                if block.dtype != arrays[name].dtype:
-                    raise _altered(path)
-                start, filled[name] = filled[name], filled[name] + block.size
-                arrays[name].reshape(-1)[start : filled[name]] = block.reshape(-1)
-        whole = all(filled[name] == array.size for name, array in arrays.items())
+        for name, part in _segments(path, manifest):
+            start, filled[name] = filled[name], filled[name] + part.size
+            _bytes(arrays[name])[start : filled[name]] = part
     except _UNREADABLE as error:
         raise _unreadable(path, error) from error
-    checksums = {name: crc for name, (_, _, crc) in manifest["arrays"].items()}
-    if not whole or checksums != {name: _checksum(array) for name, array in arrays.items()}:
+    if described != {name: _describe(array) for name, array in arrays.items()} or any(
+        filled[name] != array.nbytes for name, array in arrays.items()
+    ):
         raise _altered(path)
     says = {manifest["step"], int(path.name), int(arrays.get(CLOCK, manifest["step"]))}
     if len(says) > 1:
@@ -242,14 +237,38 @@ def _manifest(path: Path) -> dict[str, Any]:
     return json.loads((path / MANIFEST).read_text(encoding="utf-8"))
 
 
-def _read_pieces(path: Path, manifest: Mapping[str, Any]) -> Iterator[Arrays]:
-    """The pieces as they were written; earlier versions wrote whole arrays, and all at once."""
+def _segments(path: Path, manifest: Mapping[str, Any]) -> Iterator[tuple[str, np.ndarray]]:
+    """The bytes of the arrays, in order, each in as many parts as pieces hold some of it."""
+    sizes = {
+        n: np.zeros(shape, dtype).nbytes for n, (dtype, shape, _) in manifest["arrays"].items()
+    }
+    todo = iter([(name, size) for name, size in sizes.items() if size])
+    name, room = "", 0
+    for piece in _read_pieces(path, manifest):
+        while piece.size:
+            if not room:
+                name, room = next(todo, ("", 0))
+            if not room:
+                raise ValueError("more bytes than arrays")
+            yield name, piece[:room]
+            piece, room = piece[room:], max(room - piece.size, 0)
+
+
+def _read_pieces(path: Path, manifest: Mapping[str, Any]) -> Iterator[np.ndarray]:
+    """The pieces as they were written; earlier versions gave orbax the arrays themselves."""
     folder = (path / ARRAYS).absolute()
-    count = manifest.get("pieces")
-    paths = [folder] if count is None else [folder / str(number) for number in range(count)]
     with ocp.PyTreeCheckpointer() as checkpointer:
-        for one in paths:
-            yield {name: np.asarray(block) for name, block in checkpointer.restore(one).items()}
+        if "pieces" in manifest:
+            for number in range(manifest["pieces"]):
+                yield checkpointer.restore(folder / str(number))[BYTES]
+            return
+        arrays = checkpointer.restore(folder)
+    for name, (dtype, shape, _) in manifest["arrays"].items():
+        if 0 not in shape:  # those were left out
+            # orbax casts dtypes silently.
+            if str(arrays[name].dtype) != dtype:
+                raise _altered(path)
+            yield _bytes(np.ascontiguousarray(arrays[name]))
 
 
 def _unreadable(path: Path, error: Exception) -> DamagedCheckpointError:
@@ -269,11 +288,17 @@ def _steps(folder: Path, tier: str) -> list[Path]:
     return sorted(path for path in (folder / tier).glob("[0-9]*") if not path.suffix)
 
 
-def _checksum(array: np.ndarray) -> int:
-    value = 0
+def _describe(array: np.ndarray) -> list[Any]:
+    """An array's entry in the manifest: dtype, shape and checksum."""
+    checksum = 0
     for block in blocks(array, SMALLEST_PIECE):
-        value = zlib.crc32(block.reshape(-1).view(np.uint8).data, value)
-    return value
+        checksum = zlib.crc32(_bytes(block).data, checksum)
+    return [str(array.dtype), list(array.shape), checksum]
+
+
+def _bytes(array: np.ndarray) -> np.ndarray:
+    """A view of the bytes of a contiguous array."""
+    return array.reshape(-1).view(np.uint8)
 
 
 logging.getLogger("absl").setLevel(logging.ERROR)  # orbax narrates every save otherwise

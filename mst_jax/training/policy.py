@@ -14,6 +14,7 @@ from mst_jax.training import checkpoints
 from mst_jax.training.health import finite
 from mst_jax.training.jobs import prepare
 from mst_jax.training.light import from_light, masks_in
+from mst_jax.training.resuming import CHECKPOINTS, refuse_changed
 from mst_jax.training.run_state import Purpose, keys_for, seed_keys
 from mst_jax.training.settings import Settings, read_settings
 
@@ -110,16 +111,19 @@ def load_snapshot(folder: Path, tier: str = checkpoints.LIGHT) -> Snapshot:
     """Reads the newest light checkpoint, or with tier `best` each seed's best policy so far.
 
     Raises:
-        ValueError: when the folder is not a run, or there is no checkpoint of that tier yet.
+        ValueError: when the folder is not a run, there is no checkpoint of that tier yet, or its
+            config.json was changed since the run began.
     """
     settings = read_settings(folder)
     _, agent = prepare(settings)
-    loaded = checkpoints.load_newest(folder / "checkpoints", tier)
+    loaded = checkpoints.load_newest(folder / CHECKPOINTS, tier)
     if loaded is None:
         first = "evaluation" if tier == checkpoints.LIGHT else "full checkpoint"
         raise ValueError(
             f"{folder} has no {tier} checkpoint yet; let it train to its first {first}"
         )
+    if loaded.config is not None:
+        refuse_changed(loaded, folder)
     keys = keys_for(seed_keys(settings.seed_list), Purpose.AGENT)
     blank = jax.tree.map(_zeros, jax.eval_shape(jax.vmap(agent.init), keys))
     states = from_light(agent, loaded.arrays, blank)

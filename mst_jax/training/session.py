@@ -18,6 +18,7 @@ from mst_jax.training.drivers import Driver
 from mst_jax.training.evaluation import Evaluator
 from mst_jax.training.health import finite, mean_of_known
 from mst_jax.training.light import from_light, to_light
+from mst_jax.training.resuming import CHECKPOINTS
 from mst_jax.training.run_state import Run
 from mst_jax.training.settings import Settings
 from mst_jax.training.sinks import Sink
@@ -64,7 +65,7 @@ class Session(NamedTuple):
 
     def save(self, tier: str, step: int, arrays: Arrays) -> None:
         """Writes each member's part of the arrays into its folder, as a checkpoint."""
-        stores = [member.folder / "checkpoints" for member in self.members]
+        stores = [member.folder / CHECKPOINTS for member in self.members]
         parts = split(arrays, [member.settings.seeds for member in self.members])
         configs = [member.config for member in self.members]
         checkpoints.save_together(stores, tier, step, parts, configs)

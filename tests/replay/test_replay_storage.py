@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mst_jax import replay
+from mst_jax.replay import storage
 
 SIZES = {"num_seeds": 2, "capacity": 40, "observation_size": 3, "action_size": 2, "span": 4}
 
@@ -53,6 +54,38 @@ def test_round_trip_through_a_file_is_bit_exact(steps, row_dtype):
     restored = replay.unpack(dict(np.load(file)), like=shapes(row_dtype=row_dtype))
     assert_equal(restored, buffer)
     assert_equal(replay.unpack(replay.pack(buffer), like=buffer), buffer)
+
+
+@pytest.mark.parametrize("environments", [1, 4])
+def test_slices_from_another_device_are_what_a_view_is(monkeypatch, environments):
+    """Fault B1: slices of one size, also where the last one of a ring overlaps the one before."""
+    for steps in (0, 3, 7, 60):
+        buffer = filled_buffer(steps, environments=environments)
+        arrays = replay.pack(buffer)
+        with monkeypatch.context() as patched:
+            patched.setattr(storage, "_view", storage._fetch)
+            patched.setattr(storage, "SLICE", 7)
+            sliced = replay.pack(buffer)
+        assert sliced.keys() == arrays.keys()
+        for name, array in arrays.items():
+            np.testing.assert_array_equal(sliced[name], array)
+    assert storage._slice._cache_size() <= 3 * 2  # by array and number of rings, not by length
+
+
+def test_a_view_of_the_buffer_is_no_copy():
+    buffer = filled_buffer(60)
+    assert np.shares_memory(replay.pack(buffer)["rows"], np.asarray(buffer.rows))
+
+
+def test_restored_arrays_are_committed_as_the_original_ones_were():
+    """Fault B2: or every program of a resumed run is compiled again."""
+    buffer = filled_buffer(5)
+    for like in (buffer, shapes()):
+        restored = replay.unpack(replay.pack(buffer), like=like)
+        assert not any(leaf.committed for leaf in jax.tree.leaves(restored))
+    there = jax.device_put(buffer, jax.devices()[0])
+    restored = replay.unpack(replay.pack(buffer), like=there)
+    assert all(leaf.committed for leaf in jax.tree.leaves(restored))
 
 
 @pytest.mark.parametrize("steps", [0, 7, 60])

@@ -12,6 +12,7 @@ from small_runs import content, small_config, small_settings
 from mst_jax.runs.lock import HeldError, held
 from mst_jax.training import (
     is_finished,
+    load_snapshot,
     make_program,
     plan_resume,
     plan_run,
@@ -126,6 +127,14 @@ def test_what_cannot_go_on_is_refused_untouched(unfinished, name):
         plan_resume(unfinished)
     assert "\n" not in str(refused.value)
     assert content(unfinished) == before
+
+
+def test_policies_of_other_settings_are_not_read(unfinished):
+    """Fault A7: what looks at a run believes an edited config.json no more than what resumes it."""
+    damage, told = REFUSED["A7: a setting was changed"]
+    damage(unfinished)
+    with pytest.raises(ValueError, match=told):
+        load_snapshot(unfinished)
 
 
 def test_a_run_that_somebody_trains_is_refused_untouched(unfinished, tmp_path):
