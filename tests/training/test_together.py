@@ -125,7 +125,7 @@ def test_a_diverged_run_has_no_return_from_the_evaluation_that_finds_it(together
     assert best.healthy.all(), "the best policy is the one before training"
     assert load_policy(lost, best=True).act(np.zeros(4)).shape == (2,)
     assert not load_snapshot(lost).healthy.any()
-    with pytest.raises(ValueError, match=r"seed 1 .* has diverged: .* best=True loads its best"):
+    with pytest.raises(ValueError, match=r"seed 1 has diverged: .* best=True loads its best"):
         load_policy(lost, 1)
     layers, snapshot = read_layers(lost)
     assert "DIVERGED" in title_of(layers, snapshot)
@@ -214,10 +214,10 @@ def test_killed_between_checkpoints_goes_on_from_the_common_step(together, tmp_p
         stores.append(tmp_path / outcome.folder.name / "checkpoints")
     newest = checkpoints.load_newest(stores[0], checkpoints.FULL)
     later = {**newest.arrays, checkpoints.CLOCK: np.array(777, np.int32)}
-    for store in stores[:2]:
+    for store in stores:
         (store.parent / "fingerprint.txt").unlink()
+    for store in stores[:2]:
         checkpoints.save(store, checkpoints.FULL, 777, later, newest.config)
-    (stores[2].parent / "fingerprint.txt").unlink()
     jobs = resume_together([store.parent for store in stores])
     assert [job.checkpoint.step for job in jobs] == [240] * len(jobs)
 
