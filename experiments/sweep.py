@@ -121,7 +121,7 @@ def print_plan(
     )
     print(
         f"memory of the largest program {human(plan.device_bytes)}; on disk about "
-        f"{human(plan.disk_bytes)} in the end, and up to {human(2 * plan.device_bytes)} "
+        f"{human(plan.disk_bytes)} in the end, and up to {human(3 * plan.device_bytes)} "
         "more for each running program"
     )
 

@@ -163,11 +163,13 @@ def _is(descriptor: int, path: Path) -> bool:
 def _started(pid: int) -> str | None:
     """When a process of this machine began (clock ticks since boot), so that pids can be reused.
 
-    None when there is none. Where there is no /proc, a living process has "unknown".
+    None when there is none, or only a dead one that its parent has not asked about. Where there is
+    no /proc, a living process has "unknown".
     """
     stat = Path(f"/proc/{pid}/stat")
     try:
-        return stat.read_text().rpartition(")")[2].split()[19]
+        state, *rest = stat.read_text().rpartition(")")[2].split()
+        return None if state in ("Z", "X") else rest[18]
     except OSError:
         if Path("/proc/self/stat").exists():
             return None

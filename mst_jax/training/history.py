@@ -11,6 +11,7 @@ from typing import Any
 
 from mst_jax import topology
 from mst_jax.agents import Agent
+from mst_jax.runs.files import sync
 from mst_jax.topology.mask_tree import named_leaves
 from mst_jax.training.settings import Settings
 
@@ -46,7 +47,10 @@ def save(folders: Mapping[Path, slice], agent: Agent, states: Any, step: int) ->
     for folder, rows in folders.items():
         (folder / FOLDER).mkdir(exist_ok=True)
         own = {path: mask[rows] for path, mask in masks.items()}
-        topology.save_masks(folder / FOLDER / f"{step:012d}.npz", own)
+        path = folder / FOLDER / f"{step:012d}.npz"
+        topology.save_masks(path, own)
+        sync(path)  # a checkpoint after it counts on it
+        sync(path.parent)
 
 
 def saved(folder: Path) -> dict[int, Path]:

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from mst_jax import topology
 from mst_jax.envs import EnvironmentFailedError
+from mst_jax.runs.files import sync
 from mst_jax.runs.lock import held
 from mst_jax.runs.signals import on_stop_signal
 from mst_jax.training import checkpoints, history
@@ -156,6 +157,7 @@ def train_together(program: Program) -> list[Outcome]:
             for folder, rows in session.folders.items():
                 masks = jax.tree.map(lambda mask, rows=rows: mask[rows], agent.masks(run.agent))
                 topology.save_masks(folder / INITIAL_TOPOLOGY, masks)
+                sync(folder / INITIAL_TOPOLOGY)
             run, _ = evaluate(session, run, 0)
         run, step = _loop(session, run, since or 0, open_files)
         final = settings.final_eval_episodes

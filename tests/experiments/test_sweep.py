@@ -35,15 +35,26 @@ def rows_written(folder):
 
 def kill_somewhere(process, folder, rows, rng):
     """SIGKILL of the launcher, and of the cell as well or not, after so many rows and a moment."""
-    while rows_written(folder) < rows:
+    kill_when(
+        process,
+        folder,
+        lambda: rows_written(folder) >= rows,
+        rng.uniform(0, 0.5),
+        lambda: rng.random() < 0.7,
+    )
+
+
+def kill_when(process, folder, condition, seconds, kill_cell=lambda: True):
+    """SIGKILL of the launcher, and of its cells if told, so many seconds after a condition."""
+    while not condition():
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.02)
-    time.sleep(rng.uniform(0.0, 0.5))
+    time.sleep(seconds)
     owners = {owner(lock.parent) for lock in folder.path.glob("runs/*/*/lock.json")}
     process.kill()
     process.communicate()
     for cell in owners - {None}:
-        if rng.random() < 0.7:
+        if kill_cell():
             os.kill(cell.pid, signal.SIGKILL)
 
 
@@ -83,6 +94,31 @@ def test_a_sweep_killed_at_random_moments_ends_with_the_same_table(tmp_path, kil
     assert "Nothing: every planned seed is in the results" in report
     assert "| probe:point | ddpg | sparse-3x1 | 1/1 (few seeds) |" in report
     assert "not decidable: 1 seeds a task are fewer than 5" in report
+
+
+@pytest.mark.slow
+def test_cells_that_are_killed_while_they_train_go_on_where_they_were(tmp_path):
+    """SIGKILL of launcher and cell between two full checkpoints of each cell."""
+    logdir, rng = tmp_path / "killed", random.Random(0)
+    flags = ["--study=scaling_width", "--size=smoke", "--seeds=1", "--steps=4000", "--workers=1"]
+    folder = StudyFolder(logdir / "scaling_width-smoke")
+    launcher = start("sweep", *flags, f"--logdir={logdir}")
+    while not (folder.path / "study.json").exists():
+        time.sleep(0.02)
+    killed_at = list(zip(folder.cells(), (1000, 2000, 3000), strict=True))
+    for cell, step in killed_at:
+        full = folder.run(cell) / "checkpoints" / "full" / f"{step:012d}"
+        kill_when(launcher, folder, full.exists, rng.uniform(0, 0.2))
+        while folder.status(cell) is Status.RUNNING:
+            time.sleep(0.02)
+        assert folder.status(cell) is Status.STOPPED, "killed on the way"
+        launcher = start("sweep", *flags, f"--logdir={logdir}")
+    output = launcher.communicate(timeout=900)[0]
+    assert "0 failed, 0 stopped" in output
+    for cell, step in killed_at:
+        assert f"at step {step:,}\n" in folder.log(cell).read_text()
+        alone = train(plan_run(cell.settings, tmp_path / "alone")).folder
+        assert table(read_results(folder.run(cell))) == table(read_results(alone))
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -54,6 +55,21 @@ def test_an_owner_that_died_is_followed(tmp_path):
         assert owner(tmp_path) is None
         with held(tmp_path):
             assert owner(tmp_path).pid == os.getpid()
+
+
+def test_an_owner_whose_parent_does_not_ask_about_it_is_gone(tmp_path):
+    """In a container without an init process, killed processes stay as zombies for ever."""
+    script = f"from pathlib import Path\nfrom mst_jax.runs.lock import held\nimport time\n\
+with held(Path({str(tmp_path)!r})):\n    print('held', flush=True)\n    time.sleep(60)"
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    process.stdout.readline()
+    assert owner(tmp_path).pid == process.pid
+    process.kill()
+    stat = Path(f"/proc/{process.pid}/stat")
+    while stat.read_text().rpartition(")")[2].split()[0] != "Z":
+        time.sleep(0.01)
+    assert owner(tmp_path) is None
+    process.communicate()
 
 
 def test_an_owner_on_another_machine_counts_until_it_falls_silent(tmp_path):

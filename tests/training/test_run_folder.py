@@ -11,15 +11,19 @@ from small_runs import content, small_config, small_settings
 
 from mst_jax.runs.lock import HeldError, held
 from mst_jax.training import (
+    checkpoints,
     is_finished,
     load_snapshot,
     make_program,
     plan_resume,
     plan_run,
+    prepare,
     read_metrics,
+    read_settings,
     resume_together,
     train,
 )
+from mst_jax.training.memory import checkpoint_bytes, describe_memory, human
 from mst_jax.training.resuming import is_blank
 from mst_jax.training.settings import write_settings
 from mst_jax.training.sinks import METRICS
@@ -229,6 +233,21 @@ def test_a_sweep_begins_a_cell_anew_only_before_its_first_full_checkpoint(unfini
         plan_resume(unfinished, begin_anew=True)
     change_config(unfinished, lambda raw: raw.update(checkpoint_every=STEP))
     assert plan_resume(unfinished, begin_anew=True).checkpoint is None
+
+
+def test_the_disk_that_is_announced_suffices(finished_run):
+    """Two full checkpoints, five light ones, a best one, and one of each being written."""
+    settings = read_settings(finished_run)
+    task, agent = prepare(settings)
+    size = {
+        tier: sum(array.nbytes for array in loaded.arrays.values())
+        for tier in ("full", "light", "best")
+        if (loaded := checkpoints.load_newest(finished_run / "checkpoints", tier))
+    }
+    most = 3 * size["full"] + 6 * size["light"] + 2 * size["best"]
+    announced = checkpoint_bytes(agent, task.spec, settings)
+    assert most <= announced <= 1.5 * most  # half of the slots were filled
+    assert f"checkpoints up to {human(announced)}, " in describe_memory(agent, task.spec, settings)
 
 
 def test_runs_that_are_not_of_one_program_are_not_begun_anew(unfinished, tmp_path):
