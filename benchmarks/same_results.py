@@ -6,8 +6,9 @@
 For a change of contract or layout that must not change any result. Runs are small; both checkouts
 use this interpreter and its packages. Compared are the fingerprint, and where that differs every
 array of the newest checkpoints that both have, the masks at the start and in the history, and every
-row of metrics less times. What is new in the later checkout is no difference. Without `--optimised` XLA compiles at its lowest level, where two
-programs of the same operations round alike whatever the compiler fuses.
+row of metrics less times. What is new in the later checkout is no difference. Without `--optimised`
+XLA compiles at its lowest level, where two programs of the same operations round alike whatever the
+compiler fuses.
 """
 
 import json
