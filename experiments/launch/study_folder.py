@@ -11,6 +11,7 @@ from typing import Any
 
 from experiments.recipes import settings_of
 from experiments.studies import Cell, check_distinct
+from mst_jax.runs.files import replace_text
 from mst_jax.runs.lock import GUARD, exclusive, owner
 from mst_jax.training import Settings, is_blank, is_finished, read_settings, rebuild_settings
 from mst_jax.training.json_file import read_json
@@ -68,9 +69,7 @@ class StudyFolder:
                 "commands": list(dict.fromkeys([*said, command])),
                 "cells": [_plain(cell) for cell in merged],
             }
-            partial = path.with_suffix(".partial")
-            partial.write_text(json.dumps(new, indent=1) + "\n", encoding="utf-8")
-            partial.replace(path)
+            replace_text(path, json.dumps(new, indent=1) + "\n")
         return merged
 
     def _merged(self, study: str, size: str, cells: Sequence[Cell]) -> tuple[list[Cell], list[str]]:

@@ -12,7 +12,7 @@ from mst_jax.envs import WORKER_TIMEOUT, EnvironmentFailedError, HostTask, JaxEn
 from mst_jax.training.run_state import Purpose, keys_for, over_seeds, seed_keys
 from mst_jax.training.sharding import SEEDS, over_devices, seed_mesh, seeds_per_device
 
-MOST_ENVIRONMENTS = 32  # an environment of dm_control's dog takes 70 MB
+MOST_TOGETHER = 32  # an environment of dm_control's dog takes 70 MB
 SEED_OFFSET = 100  # evaluation has seeds of its own (docs/specs/mst-and-mrq.md §6.8)
 
 
@@ -70,7 +70,7 @@ def make_evaluator(
 
 def episodes_together(num_seeds: int, episodes: int) -> int:
     """How many episodes of one seed run at once: a divisor of `episodes` that fits the limit."""
-    limit = max(1, MOST_ENVIRONMENTS // num_seeds)
+    limit = max(1, MOST_TOGETHER // num_seeds)
     return max(n for n in range(1, episodes + 1) if episodes % n == 0 and n <= limit)
 
 
