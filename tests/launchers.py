@@ -10,10 +10,16 @@ import warnings
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 from absl import flags
 
 OURS = ("experiments.", "benchmarks.")
 SHARED = "experiments.compilation"  # a module that all launchers import, with a flag of its own
+CACHE = (  # a benchmark turns it off; tests after it would compile everything again
+    "jax_compilation_cache_dir",
+    "jax_enable_compilation_cache",
+    "jax_persistent_cache_min_compile_time_secs",
+)
 FOUND = []  # the flags of the launcher that ran last
 
 
@@ -106,8 +112,13 @@ def _taken_out():
 def _restored():
     """Puts back what a launcher changes in this process."""
     argv, path, folder, written = sys.argv, list(sys.path), Path.cwd(), warnings.formatwarning
+    cache, variables = {name: getattr(jax.config, name) for name in CACHE}, dict(os.environ)
     try:
         yield
     finally:
+        os.environ.clear()
+        os.environ.update(variables)
+        for name, value in cache.items():
+            jax.config.update(name, value)
         sys.argv, sys.path[:], warnings.formatwarning = argv, path, written
         os.chdir(folder)
