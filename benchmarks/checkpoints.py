@@ -27,11 +27,12 @@ from absl import flags
 from benchmarks.harness import define_output, launch_benchmark, show, write_results
 from experiments.inputs import define_list, one_of
 from experiments.quickstart import settings_of_recipe
-from experiments.recipes import make_config
 from mst_jax.agents import Sizes, make_agent
-from mst_jax.training import checkpoints, plan_run, train
-from mst_jax.training.arrays import run_to_arrays
-from mst_jax.training.run_state import Run, init_run
+from mst_jax.program.arrays import loop_to_arrays
+from mst_jax.program.state import LoopState, init_loop
+from mst_jax.recipes import make_config
+from mst_jax.runs import checkpoints
+from mst_jax.training import plan_run, train
 
 PARTS = ("growth", "peak", "resume", "fsync")
 PART = define_list("parts", PARTS, one_of(PARTS), "Which parts to run.")
@@ -80,12 +81,12 @@ def growth(scratch: Path) -> dict[str, float]:
 def peak(scratch: Path) -> dict[str, float]:
     """Megabytes at most while a run with a full replay buffer is saved; the largest of three."""
     run = full_run(SLOTS.value)
-    own = sum(array.nbytes for array in run_to_arrays(run).values()) / 1e6
+    own = sum(array.nbytes for array in loop_to_arrays(run).values()) / 1e6
     extra = []
     for step in range(3):
         Path("/proc/self/clear_refs").write_text("5")  # forgets the highest so far
         before = megabytes(os.getpid(), "VmRSS")
-        arrays = {**run_to_arrays(run), checkpoints.CLOCK: np.int32(step)}
+        arrays = {**loop_to_arrays(run), checkpoints.CLOCK: np.int32(step)}
         checkpoints.save(scratch / "peak", checkpoints.FULL, step, arrays)
         extra.append(megabytes(os.getpid(), "VmHWM") - before)
     result = {"arrays_megabytes": own, "extra_megabytes": max(extra), "ratio": max(extra) / own}
@@ -136,13 +137,15 @@ def fsync(scratch: Path) -> dict[str, float]:
     return show("fsync", result)
 
 
-def full_run(slots: int) -> Run:
+def full_run(slots: int) -> LoopState:
     """A run of MR.Q at a small size whose replay buffer is full of random numbers."""
     agent = make_agent(
         "mrq", make_config("mrq", "mst", "0.125x1"), Sizes(OBSERVATION, ACTION), slots
     )
     observation = np.zeros((1, OBSERVATION), np.float32)
-    run = jax.jit(partial(init_run, agent, [0], slots, action_size=ACTION))(observation=observation)
+    run = jax.jit(partial(init_loop, agent, [0], slots, action_size=ACTION))(
+        observation=observation
+    )
     rows = np.random.default_rng(0).random(run.buffer.rows.shape, np.float32)
     filled = jax.numpy.full_like(run.buffer.filled, slots)
     buffer = dataclasses.replace(run.buffer, rows=jax.numpy.array(rows), filled=filled)

@@ -11,8 +11,8 @@ from absl import flags
 
 from benchmarks.harness import define_output, interleave, launch_benchmark, write_results
 from benchmarks.programs import UPDATES, fused, sized
-from experiments.recipes import make_config
-from mst_jax.training.diagnosing import make_diagnose
+from mst_jax.program.diagnosing import make_diagnose
+from mst_jax.recipes import make_config
 
 EVERY = 5_000  # agent steps between rows, the launcher's default
 REPEATS = flags.DEFINE_integer(

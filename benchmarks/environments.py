@@ -23,9 +23,9 @@ from absl import flags
 from benchmarks.harness import define_output, launch_benchmark, show, write_results
 from experiments.inputs import define_list, one_of
 from mst_jax import envs
-from mst_jax.envs import brax
-from mst_jax.envs.episodic import episodic
-from mst_jax.envs.physics import simulation_of
+from mst_jax.envs.device.episodic import episodic
+from mst_jax.envs.device.physics import simulation_of
+from mst_jax.envs.suites import brax
 
 TASKS = {  # and agent steps of all environments in one repeat
     "dmc:cartpole-swingup": 8_000,

@@ -14,7 +14,7 @@ from absl import flags
 
 from experiments.cli import launch, one_line_errors, said
 from experiments.inputs import define_path, require_writable
-from mst_jax.training import describe_machine
+from mst_jax.runs import describe_machine
 
 
 def interleave(programs: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:

@@ -20,8 +20,8 @@ from benchmarks.harness import (
 )
 from benchmarks.programs import UPDATES, fused
 from experiments.quickstart import SEEDS, SMALL, STEPS
-from experiments.recipes import make_config, override
-from mst_jax.training.step import still_healthy
+from mst_jax.program.step import still_healthy
+from mst_jax.recipes import make_config, override
 
 EVALUATIONS = 8  # of a quickstart
 REPEATS = flags.DEFINE_integer(

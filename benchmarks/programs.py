@@ -10,17 +10,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.harness import interleave
-from experiments.recipes import make_config, override
 from mst_jax.agents import Agent, ModuleConfig, Sizes, make_agent
 from mst_jax.envs import Timestep
-from mst_jax.training.run_state import Run, init_run
-from mst_jax.training.step import make_step
+from mst_jax.program.state import LoopState, init_loop
+from mst_jax.program.step import make_step
+from mst_jax.recipes import make_config, override
 
 OBSERVATION, ACTION = 17, 6
 UPDATES = 250  # one target period of MR.Q, so exactly one encoder burst
 
 
-def transfer_seconds(run: Run) -> float:
+def transfer_seconds(run: LoopState) -> float:
     """Seconds to move one step's observations up and its actions down, without computing."""
     host = [np.asarray(run.observation)] * 2 + [np.zeros(len(run.healthy), np.float32)] * 3
     copy = jax.jit(lambda action: action + 0.0)
@@ -43,8 +43,8 @@ class Fused(NamedTuple):
     """
 
     agent: Agent
-    program: Callable[[Run], Run]
-    run: list[Run]
+    program: Callable[[LoopState], LoopState]
+    run: list[LoopState]
     compile_seconds: float
 
     def execute(self) -> None:
@@ -58,13 +58,13 @@ def fused(config: Any, count: int, updates: int = UPDATES, name: str = "mrq") ->
     agent = make_agent(name, config, Sizes(OBSERVATION, ACTION, 500), 1_000_000)
     observation = np.random.default_rng(0).normal(size=(count, OBSERVATION)).astype(np.float32)
     start = partial(
-        init_run, agent, list(range(count)), 20_000, action_size=ACTION, environment=None
+        init_loop, agent, list(range(count)), 20_000, action_size=ACTION, environment=None
     )
     run = jax.jit(start)(observation=observation)
     ended = jnp.zeros(count, bool)
     timestep = Timestep(jnp.asarray(observation), jnp.ones(count), ended, ended, observation, ended)
 
-    def steps(learning: bool, number: int) -> Callable[[Run], Run]:
+    def steps(learning: bool, number: int) -> Callable[[LoopState], LoopState]:
         step = make_step(agent, count, learning)
         return lambda run: jax.lax.fori_loop(0, number, lambda _, r: step(r, timestep), run)
 

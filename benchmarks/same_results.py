@@ -24,8 +24,8 @@ from pathlib import Path
 import numpy as np
 from absl import app, flags, logging
 
-from mst_jax.training import checkpoints
-from mst_jax.training.sinks import read_metrics
+from mst_jax.runs import checkpoints
+from mst_jax.runs.sinks import read_metrics
 
 AGENTS = ("ddpg", "mrq", "mrsac", "sac")
 TASKS = (

@@ -21,10 +21,10 @@ from experiments.cli import one_line_errors
 from experiments.inputs import define_list, positive_integer
 from mst_jax import envs
 from mst_jax.agents import Agent, make_agent
-from mst_jax.analysis.curves import PALETTE
-from mst_jax.training.drivers import Driver, make_driver
-from mst_jax.training.evaluation import Evaluator, make_evaluator
-from mst_jax.training.run_state import Run
+from mst_jax.figures.style import PALETTE
+from mst_jax.program.drivers import Driver, make_driver
+from mst_jax.program.evaluation import Evaluator, make_evaluator
+from mst_jax.program.state import LoopState
 
 TASK = flags.DEFINE_string("task", "dmc:cartpole-swingup", "Task, as suite:name.")
 AGENT = flags.DEFINE_string("agent", "mrq", "Algorithm.")
@@ -86,7 +86,7 @@ def main(_: list[str]) -> None:
         print(picture)
 
 
-def prepare(agent: Agent, task: envs.JaxEnv | envs.HostTask, count: int) -> tuple[Bench, Run]:
+def prepare(agent: Agent, task: envs.JaxEnv | envs.HostTask, count: int) -> tuple[Bench, LoopState]:
     """Everything compiled and the buffer filled as far as learning needs."""
     seeds = list(range(count))
     environments = ENVIRONMENTS.value
@@ -102,7 +102,7 @@ def prepare(agent: Agent, task: envs.JaxEnv | envs.HostTask, count: int) -> tupl
     return Bench(driver, evaluator, transfer, compiling), run
 
 
-def measure(bench: Bench, run: Run) -> tuple[Run, dict[str, float]]:
+def measure(bench: Bench, run: LoopState) -> tuple[LoopState, dict[str, float]]:
     """Seconds of `STEPS` agent steps by what they were spent on, and of an evaluation."""
     before = time.perf_counter()
     run = advance(bench.driver, run, STEPS.value, learning=True)
@@ -115,7 +115,7 @@ def measure(bench: Bench, run: Run) -> tuple[Run, dict[str, float]]:
     return run, {**row, "evaluation": time.perf_counter() - before}
 
 
-def advance(driver: Driver, run: Run, steps: int, learning: bool) -> Run:
+def advance(driver: Driver, run: LoopState, steps: int, learning: bool) -> LoopState:
     """Takes steps without a progress bar or a way to stop."""
     return driver.advance(run, steps, learning, lambda: False, lambda _: None)
 

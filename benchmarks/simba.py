@@ -18,10 +18,10 @@ from benchmarks.harness import define_output, interleave, launch_benchmark, writ
 from benchmarks.programs import ACTION, OBSERVATION, fused_program
 from experiments.cli import one_line_errors
 from experiments.inputs import define_list, one_of, positive_integer
-from experiments.recipes import make_config, override
 from mst_jax.agents import Sizes
-from mst_jax.agents.actor_critic import Batch
-from mst_jax.agents.sac import SAC, build_sac
+from mst_jax.agents.actor_critic.core import Batch
+from mst_jax.agents.actor_critic.sac import SAC, build_sac
+from mst_jax.recipes import make_config, override
 
 PARTS = ("sizes", "seeds")
 PART = define_list("parts", PARTS, one_of(PARTS), "Which parts to run.")

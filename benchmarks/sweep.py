@@ -23,7 +23,7 @@ from absl import flags
 from benchmarks.harness import define_output, launch_benchmark, show, write_results
 from experiments.inputs import define_list, one_of, positive_integer
 from experiments.launch.study_folder import StudyFolder
-from mst_jax.training import read_metrics
+from mst_jax.runs import read_metrics
 
 PARTS = ("programs", "devices", "launcher")
 PART = define_list("parts", PARTS, one_of(PARTS), "Which parts to run.")

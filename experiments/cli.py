@@ -16,7 +16,7 @@ from absl import app, flags, logging
 from experiments.compilation import use_cache
 from experiments.inputs import user_path
 from mst_jax.envs import EnvironmentFailedError
-from mst_jax.training import DamagedCheckpointError
+from mst_jax.runs import DamagedCheckpointError
 
 SCRIPT = "mst-"  # console scripts: mst-train runs experiments.train
 

@@ -17,10 +17,11 @@ from experiments.inputs import define_path, require_writable
 from experiments.video import EPISODES_PLAYED, START_STATES, film, first_start, writer
 from mst_jax import envs
 from mst_jax.analysis import read_diverged
-from mst_jax.training import Snapshot, checkpoints, load_snapshot
-from mst_jax.training.evaluation import make_evaluator
-from mst_jax.training.health import healthy_at, mean_of_known
-from mst_jax.training.settings import MOST_EPISODES
+from mst_jax.program.evaluation import make_evaluator
+from mst_jax.runs import checkpoints
+from mst_jax.runs.health import healthy_at, mean_of_known
+from mst_jax.runs.settings import MOST_EPISODES
+from mst_jax.training import Snapshot, load_snapshot
 
 EPISODES = flags.DEFINE_integer(
     "episodes", EPISODES_PLAYED, "Episodes per seed.", lower_bound=1, upper_bound=MOST_EPISODES

@@ -9,9 +9,10 @@ from absl import flags
 
 from experiments.cli import launch, one_line_errors, run_folders
 from experiments.inputs import define_path, require_writable
-from mst_jax.analysis import layer_table, read_diverged, read_layers, write_report
+from mst_jax.analysis import read_diverged
+from mst_jax.figures import layer_table, read_layers, write_report
+from mst_jax.runs.health import describe_diverged
 from mst_jax.training import checkpoint_fingerprint
-from mst_jax.training.health import describe_diverged
 
 SEED = flags.DEFINE_integer(
     "seed", None, "One of the run's seeds; the first by default.", lower_bound=0

@@ -6,8 +6,9 @@ from matplotlib.figure import Figure
 
 from experiments.cli import launch, one_line_errors, run_folders
 from experiments.inputs import define_path, require_output
-from mst_jax.analysis import Published, draw_curves, read_curve, read_published
-from mst_jax.training.health import describe_diverged
+from mst_jax.analysis import Published, read_curve, read_published
+from mst_jax.figures import draw_curves
+from mst_jax.runs.health import describe_diverged
 
 OUTPUT = define_path("output", None, "Picture; by default in the first run folder.")
 PUBLISHED = define_path(

@@ -12,18 +12,12 @@ from absl import flags
 
 from experiments.cli import command, launch, one_line_errors
 from experiments.inputs import define_path, require_writable
-from experiments.recipes import make_config, override
-from mst_jax.analysis import (
-    Curve,
-    draw_curves,
-    draw_topology,
-    read_curve,
-    read_layers,
-    title_of,
-    write_report,
-)
-from mst_jax.training import Settings, plan_run, read_metrics, train
-from mst_jax.training.health import mean_of_known
+from mst_jax.analysis import Curve, read_curve
+from mst_jax.figures import draw_curves, draw_topology, read_layers, title_of, write_report
+from mst_jax.recipes import make_config, override
+from mst_jax.runs import Settings, read_metrics
+from mst_jax.runs.health import mean_of_known
+from mst_jax.training import plan_run, train
 
 TASK = flags.DEFINE_string("task", "dmc:cartpole-swingup", "Task, as suite:name.")
 SEEDS = flags.DEFINE_integer("seeds", 4, "Seeds of each recipe, in one program.", lower_bound=1)

@@ -23,11 +23,10 @@ from experiments.launch.study_folder import (
     is_begun,
 )
 from experiments.studies import Cell
+from mst_jax.runs import DamagedCheckpointError, is_finished
 from mst_jax.runs.lock import HeldError
 from mst_jax.training import (
-    DamagedCheckpointError,
     Job,
-    is_finished,
     make_program,
     plan_resume,
     plan_run,

@@ -25,8 +25,8 @@ from experiments.launch.programs import Group, programs, title
 from experiments.launch.study_folder import Status, StudyFolder, drop_full_checkpoints
 from experiments.studies import STUDIES, Cell, Scale, Study
 from mst_jax.agents import AGENTS
+from mst_jax.runs.settings import MOST_SEEDS
 from mst_jax.training.memory import human
-from mst_jax.training.settings import MOST_SEEDS
 
 STUDY = flags.DEFINE_string("study", None, f"What to run: {', '.join(sorted(STUDIES))}.")
 SIZE = flags.DEFINE_string(

@@ -15,17 +15,14 @@ from ml_collections import config_flags
 
 from experiments.cli import command, launch, one_line_errors
 from experiments.inputs import define_path, finite_number, require_writable
-from experiments.recipes import ARCHITECTURES, RECIPES, label, make_config, override, settings_of
 from mst_jax import envs
 from mst_jax.agents import AGENTS, SIMBA_SIZES, SWEPT
 from mst_jax.names import nearest
+from mst_jax.recipes import ARCHITECTURES, RECIPES, label, make_config, override, settings_of
+from mst_jax.runs import WANDB_MODES, DamagedCheckpointError, Settings, is_finished
 from mst_jax.runs.lock import HeldError
 from mst_jax.training import (
-    WANDB_MODES,
-    DamagedCheckpointError,
     Job,
-    Settings,
-    is_finished,
     make_program,
     plan_run,
     program_of,

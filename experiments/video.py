@@ -22,11 +22,12 @@ from experiments.inputs import require_output, user_path
 from mst_jax import envs
 from mst_jax.envs import HostTask, JaxEnv
 from mst_jax.envs.base import episode_seed
-from mst_jax.envs.camera import Camera
-from mst_jax.envs.stage import Stage, open_stage
-from mst_jax.training import Policy, load_snapshot, read_settings
-from mst_jax.training.evaluation import SEED_OFFSET, episodes_together
-from mst_jax.training.run_state import Purpose, keys_for, seed_keys
+from mst_jax.envs.film.camera import Camera
+from mst_jax.envs.film.stage import Stage, open_stage
+from mst_jax.program.evaluation import SEED_OFFSET, episodes_together
+from mst_jax.program.state import Purpose, keys_for, seed_keys
+from mst_jax.runs import read_settings
+from mst_jax.training import Policy, load_snapshot
 
 EPISODES_PLAYED, START_STATES = 10, 1_000_000  # of an evaluation, unless flags say otherwise
 SHORTEST = 0.02  # seconds a picture stays: GIFs know hundredths, and browsers slow down below two

@@ -118,7 +118,7 @@ class SeesJax(Counter):
         )
 
 
-WORKER = "mst_jax.envs.worker"
+WORKER = "mst_jax.envs.host.worker"
 
 
 def broken():

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from mst_jax.envs.base import Spec
-from mst_jax.envs.episodic import Simulation, episodic
+from mst_jax.envs.device.episodic import Simulation, episodic
 
 FAULTS = (
     "NaN in the world",

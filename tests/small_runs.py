@@ -10,13 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.recipes import make_config, override
 from mst_jax.agents import make_agent
 from mst_jax.envs import Timestep
-from mst_jax.training import Settings
-from mst_jax.training.drivers import make_driver
-from mst_jax.training.run_state import init_run
-from mst_jax.training.step import make_step
+from mst_jax.program.drivers import make_driver
+from mst_jax.program.state import init_loop
+from mst_jax.program.step import make_step
+from mst_jax.recipes import make_config, override
+from mst_jax.runs import Settings
 
 MR_SMALL = {
     **{f"{module}.hidden": 16 for module in ("encoder", "critic", "actor")},
@@ -81,7 +81,7 @@ def run_shapes(env, config, num_seeds, agent="mrq"):
     environment, observation = jax.eval_shape(
         jax.vmap(env.reset), jax.random.split(jax.random.key(0), num_seeds)
     )
-    start = partial(init_run, agent, list(range(num_seeds)), 500, action_size=spec.action_size)
+    start = partial(init_loop, agent, list(range(num_seeds)), 500, action_size=spec.action_size)
     return agent, jax.eval_shape(start, observation=observation, environment=environment)
 
 

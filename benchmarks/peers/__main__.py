@@ -28,7 +28,7 @@ from benchmarks.peers.torch_sac import TorchSAC
 from benchmarks.programs import ACTION, OBSERVATION, fused_program
 from experiments.cli import one_line_errors
 from experiments.inputs import define_list, one_of, positive_integer
-from experiments.recipes import make_config, override
+from mst_jax.recipes import make_config, override
 
 RECIPE = {"mrq": "mrq_stock", "sac": "dense"}
 AGENTS = define_list("agents", list(RECIPE), one_of(RECIPE), "Algorithms.")

@@ -12,12 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.recipes import make_config, override
 from mst_jax import envs, topology
 from mst_jax.agents import Agent, sweep
 from mst_jax.envs import JaxEnv
-from mst_jax.training.run_state import Purpose, Run, init_run, keys_for, over_seeds, seed_keys
-from mst_jax.training.step import make_advance, make_step
+from mst_jax.program.state import LoopState, Purpose, init_loop, keys_for, over_seeds, seed_keys
+from mst_jax.program.step import make_advance, make_step
+from mst_jax.recipes import make_config, override
 
 SPARSITIES = (0.3, 0.5, 0.7, 0.8, 0.9)
 SEEDS = 4
@@ -34,7 +34,7 @@ SIZES = {
 }
 
 
-def start(env: JaxEnv, steps: int) -> tuple[list[tuple[float, int]], Agent, Run]:
+def start(env: JaxEnv, steps: int) -> tuple[list[tuple[float, int]], Agent, LoopState]:
     """The runs as (sparsity, seed), their common agent, and the state of all of them."""
     runs = list(itertools.product(SPARSITIES, range(SEEDS)))
     base = override(make_config("mrq", "mst"), SIZES)
@@ -47,12 +47,12 @@ def start(env: JaxEnv, steps: int) -> tuple[list[tuple[float, int]], Agent, Run]
     seeds = [seed for _, seed in runs]
     keys = keys_for(seed_keys(seeds), Purpose.ENVIRONMENT)
     environment, observation = jax.vmap(env.reset)(keys)
-    make = partial(init_run, agent, seeds, 2 * steps + 2, action_size=spec.action_size)
+    make = partial(init_loop, agent, seeds, 2 * steps + 2, action_size=spec.action_size)
     run = jax.jit(make)(observation=observation, environment=environment, numbers=numbers)
     return runs, agent, run
 
 
-def train(env: JaxEnv, agent: Agent, run: Run, steps: int) -> Run:
+def train(env: JaxEnv, agent: Agent, run: LoopState, steps: int) -> LoopState:
     """All runs for `steps` steps: one program for the warm-up, one for learning."""
     count = run.healthy.shape[0]
     for learning, number in ((False, agent.learning_starts), (True, steps - agent.learning_starts)):
@@ -61,7 +61,7 @@ def train(env: JaxEnv, agent: Agent, run: Run, steps: int) -> Run:
     return run
 
 
-def active_weights(agent: Agent, run: Run) -> np.ndarray:
+def active_weights(agent: Agent, run: LoopState) -> np.ndarray:
     """Active weights of each run's critic, (runs,)."""
     masks = agent.masks(run.agent)["critic"]
     return np.asarray(over_seeds(topology.count, run.healthy.shape[0])(masks))

@@ -6,7 +6,7 @@ from experiments.launch.study_folder import StudyFolder
 from experiments.studies import Cell
 from experiments.studies.results import Group, Results
 from mst_jax.analysis import Row, read_results
-from mst_jax.training import is_finished
+from mst_jax.runs import is_finished
 
 
 def collect(folder: StudyFolder, cells: Sequence[Cell]) -> Results:

@@ -8,7 +8,8 @@ from typing import NamedTuple
 from experiments.launch.programs import Group
 from mst_jax.agents import make_agent
 from mst_jax.analysis import Cost, cost_of_agent, spec_of, updates_at
-from mst_jax.training import Settings, memory_bytes
+from mst_jax.runs import Settings
+from mst_jax.training import memory_bytes
 
 COMPILE_SECONDS = 30.0  # a new process, its imports and its programs
 KEPT_POLICIES = 6  # light checkpoints that stay on disk, the best policies included

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from experiments.cli import fresh_process
 from experiments.launch.study_folder import StudyFolder
 from experiments.studies import Cell
-from mst_jax.training.sinks import METRICS
+from mst_jax.runs.folder import METRICS, seed_folder
 
 STOPPED, HELD = 75, 76  # exit statuses of experiments.run_cell
 ATTEMPT = "--- a new process"  # between what the processes of a cell print to its log
@@ -73,7 +73,7 @@ class Silence:
         """
         self._files = [folder.log(cells[0])]
         for cell in cells:
-            self._files.append(folder.run(cell) / f"seed_{cell.settings.seed}" / METRICS)
+            self._files.append(seed_folder(folder.run(cell), cell.settings.seed) / METRICS)
         self._limit = limit
         self._seen = self._state()
         self._since = self._looked = time.monotonic()

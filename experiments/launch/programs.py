@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from experiments.studies import Cell
 from mst_jax.agents import shared_settings
-from mst_jax.training import Settings
+from mst_jax.runs import Settings
 
 Group = tuple[Cell, ...]  # cells that one process trains in one program
 

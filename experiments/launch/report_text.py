@@ -11,7 +11,7 @@ from experiments.launch.study_folder import Status, StudyFolder
 from experiments.studies import Cell, Study
 from experiments.studies.results import Group, Results, comparable, scores
 from mst_jax.analysis import Estimate, estimate, iqm, mean, median, optimality_gap
-from mst_jax.training.json_file import read_json
+from mst_jax.runs.json_file import read_json
 
 
 def write_report(

@@ -9,12 +9,12 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from experiments.recipes import settings_of
 from experiments.studies import Cell, check_distinct
+from mst_jax.recipes import settings_of
+from mst_jax.runs import Settings, is_blank, is_finished, read_settings, rebuild_settings
 from mst_jax.runs.files import replace_text
+from mst_jax.runs.json_file import read_json
 from mst_jax.runs.lock import GUARD, exclusive, owner
-from mst_jax.training import Settings, is_blank, is_finished, read_settings, rebuild_settings
-from mst_jax.training.json_file import read_json
 
 MANIFEST = "study.json"
 

@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from experiments.recipes import Overrides, make_config, override
 from mst_jax.names import nearest
-from mst_jax.training import Settings
+from mst_jax.recipes import Overrides, make_config, override
+from mst_jax.runs import Settings
 
 Labels = dict[str, str | float]
 
@@ -16,7 +16,7 @@ class Variant(NamedTuple):
 
     Attributes:
         labels: the study's factors with this variant's values; together they name it.
-        recipe: of `experiments.recipes`.
+        recipe: of `mst_jax.recipes`.
         size: of the networks, as `--size`.
         architecture: of all modules, as `--architecture`.
         overrides: settings on top.

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from experiments.studies.published import STEPS, published_points
 from experiments.studies.results import Group, Results
 from mst_jax.analysis import Estimate, estimate, mean
-from mst_jax.analysis.curves import PALETTE, draw_ends, draw_mean
-from mst_jax.analysis.text import plain
+from mst_jax.figures.curves import draw_ends, draw_mean
+from mst_jax.figures.style import PALETTE, plain
 
 Draw = Callable[[Axes, Sequence[Group]], None]
 StudyFigure = Callable[[Results, Path], None]

@@ -1,8 +1,8 @@
 """The studies of MST: one module at a time, MST against its rivals, and RigL's settings."""
 
-from experiments.recipes import ARCHITECTURES, MR_MODULES, SPARSITY, Overrides
 from experiments.studies import figures, scales
 from experiments.studies.base import Study, Variant
+from mst_jax.recipes import ARCHITECTURES, MR_MODULES, SPARSITY, Overrides
 from mst_jax.topology import PRESETS
 
 REGIMES = {  # by the names of docs/specs/mst-and-mrq.md §3

@@ -8,7 +8,7 @@ import numpy as np
 
 from experiments.studies.base import Labels
 from mst_jax.analysis import Row, last_rows, normalised, score_range
-from mst_jax.training.health import describe_diverged
+from mst_jax.runs.health import describe_diverged
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """How large studies are run: `smoke`, `small` and `paper`, before each study's own changes."""
 
-from experiments.recipes import Overrides
 from experiments.studies.base import Scale
+from mst_jax.recipes import Overrides
 
 # docs/specs/network-sparsity.md §1.2 and docs/specs/mst-and-mrq.md §4.3.
 HARDEST = ("dmc:dog-run", "dmc:dog-trot", "dmc:humanoid-run", "dmc:humanoid-walk")

@@ -1,8 +1,8 @@
 """The Network Sparsity paper's studies (docs/specs/network-sparsity.md §1)."""
 
-from experiments.recipes import Overrides
 from experiments.studies import figures, scales
 from experiments.studies.base import Study, Variant
+from mst_jax.recipes import Overrides
 
 AGENTS = ("sac", "ddpg")
 PARITY = "network_sparsity_parity"  # static sparsity as its authors ran it

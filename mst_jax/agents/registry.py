@@ -4,13 +4,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from mst_jax import topology
-from mst_jax.agents.actor_critic_config import DDPGConfig, SACConfig
+from mst_jax.agents.actor_critic.config import DDPGConfig, SACConfig
+from mst_jax.agents.actor_critic.ddpg import make_ddpg
+from mst_jax.agents.actor_critic.sac import make_sac
 from mst_jax.agents.base import Agent, Sizes
-from mst_jax.agents.ddpg import make_ddpg
-from mst_jax.agents.mrq import make_mrq
-from mst_jax.agents.mrq_config import MRQConfig, MRSACConfig
-from mst_jax.agents.mrsac import make_mrsac
-from mst_jax.agents.sac import make_sac
+from mst_jax.agents.mr.config import MRQConfig, MRSACConfig
+from mst_jax.agents.mr.mrq import make_mrq
+from mst_jax.agents.mr.mrsac import make_mrsac
 from mst_jax.names import nearest
 
 

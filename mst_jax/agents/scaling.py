@@ -4,7 +4,7 @@ import dataclasses
 import math
 from typing import Any
 
-from mst_jax.agents.modules import ModuleConfig, require
+from mst_jax.agents.parts.modules import ModuleConfig, require
 
 # Nominal parameters of SimBa's actor and one critic on dog (docs/specs/network-sparsity.md §1.3).
 SIMBA_SIZES = {"4.5M": (1.0, 1), "17M": (2.0, 1), "109M": (5.0, 1), "208M": (4.0, 3)}

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from mst_jax import topology
 from mst_jax.agents.base import Agent, Numbers, Sizes
-from mst_jax.agents.modules import ModuleConfig
+from mst_jax.agents.parts.modules import ModuleConfig
 from mst_jax.agents.registry import make_agent
 
 SWEPT = ("sparsity", "drop_fraction", "learning_rate")  # settings of a module that are arrays

@@ -1,23 +1,16 @@
-"""Learning curves: what runs wrote, as arrays, and as a figure with every seed in it."""
+"""Learning curves: what runs wrote, and what others published, as arrays."""
 
 import csv
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from mst_jax.analysis.statistics import estimate
 from mst_jax.analysis.statistics import mean as mean_over_runs
-from mst_jax.analysis.text import plain
-from mst_jax.training import Settings, read_metrics, read_settings
-from mst_jax.training.health import describe_diverged, diverged_by, mean_of_known, return_of
-from mst_jax.training.sinks import METRICS
-
-# Okabe and Ito's palette: distinguishable with colour-vision deficiency and in print.
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+from mst_jax.runs import Settings, read_metrics, read_settings
+from mst_jax.runs.folder import METRICS, seed_folders
+from mst_jax.runs.health import diverged_by, return_of
 
 
 class Curve(NamedTuple):
@@ -48,7 +41,7 @@ def read_rows(folder: Path) -> list[list[dict[str, Any]]]:
     Raises:
         ValueError: when the folder is not a run or a seed has no metric file yet.
     """
-    folders = [folder / f"seed_{seed}" for seed in read_settings(folder).seed_list]
+    folders = seed_folders(folder, read_settings(folder).seed_list)
     try:
         return [read_metrics(seed) for seed in folders]
     except FileNotFoundError as error:
@@ -84,7 +77,7 @@ def read_diverged(folder: Path) -> dict[int, int]:
     A seed without metric rows is not known to have. Raises ValueError when it is not a run folder.
     """
     settings = read_settings(folder)
-    folders = [folder / f"seed_{seed}" for seed in settings.seed_list]
+    folders = seed_folders(folder, settings.seed_list)
     rows = [read_metrics(seed) if (seed / METRICS).is_file() else [] for seed in folders]
     return _of_seeds(settings, [diverged_by(own) for own in rows])
 
@@ -118,88 +111,6 @@ def read_published(path: Path) -> list[Published]:
         Published(task, *(np.array([float(row[c]) for row in rows]) for c in columns))
         for task, rows in tasks.items()
     ]
-
-
-def draw_curves(curves: Sequence[Curve], path: Path, published: Sequence[Published] = ()) -> None:
-    """Draws each run's seeds, their mean in bold and its interval; one panel for each task.
-
-    Published curves of the same tasks are drawn beside, as points with one standard deviation, up
-    to where ours end.
-    """
-    names = sorted({curve.task for curve in curves})
-    figure = Figure(figsize=(5.2 * len(names), 3.6), layout="constrained")
-    axes = figure.subplots(1, len(names), squeeze=False)
-    for axis, task in zip(axes[0], names, strict=True):
-        for index, curve in enumerate(c for c in curves if c.task == task):
-            _draw(axis, curve, PALETTE[index % len(PALETTE)])
-        end = max(curve.steps[-1] for curve in curves if curve.task == task)
-        for other in (p for p in published if p.task == task):
-            seen = other.steps <= end
-            points = (other.steps[seen], other.mean[seen], other.std[seen])
-            axis.errorbar(*points, fmt="s", color="0.3", capsize=3, label="published, mean and sd")
-        axis.set(title=plain(task), xlabel="agent steps", ylabel="evaluation return")
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.legend(frameon=False, fontsize=8)
-    figure.savefig(path, dpi=160)
-
-
-def _draw(axis: Axes, curve: Curve, colour: str) -> None:
-    axis.plot(curve.steps, curve.returns.T, color=colour, alpha=0.35, linewidth=0.9)
-    draw_mean(axis, curve.steps, curve.returns, color=colour, linewidth=2.2, label=_label(curve))
-    told = describe_diverged(curve.diverged)
-    if len(curve.diverged) > 2:
-        first = min(curve.diverged.values())
-        told = f"{len(curve.diverged)} seeds diverged, the first by step {first:,}"
-    draw_ends(axis, curve.steps, curve.returns[~curve.healthy], color=colour, label=told)
-
-
-def _label(curve: Curve) -> str:
-    count, known = len(curve.returns), np.isfinite(curve.returns[:, -1]).sum()
-    if count == 1:
-        return plain(f"{curve.label} (1 seed)")
-    fewer = "" if known == count else f"; dotted: of fewer, {known} in the end"
-    return plain(f"{curve.label} (mean of {count} seeds, 95 % interval{fewer})")
-
-
-def draw_mean(
-    axis: Axes, xs: np.ndarray, returns: np.ndarray, linestyle: str = "-", **style: Any
-) -> None:
-    """Draws the mean over seeds and its interval; dotted where it is not of all seeds.
-
-    Args:
-        axis: where to.
-        xs: (T,).
-        returns: (S, T); NaN where a seed has none.
-        linestyle: where all seeds have a return.
-        **style: of the line; `color` is needed.
-    """
-    mean = mean_of_known(returns, axis=0)
-    low, high = interval_over_seeds(returns)
-    axis.fill_between(xs, low, high, color=style["color"], alpha=0.15, linewidth=0)
-    whole = np.isfinite(returns).all(axis=0)
-    axis.plot(xs, np.where(whole, mean, np.nan), linestyle, **style)
-    part = ~whole  # and the points beside, which the dots begin and end at
-    part[:-1] |= ~whole[1:]
-    part[1:] |= ~whole[:-1]
-    if not whole.all():
-        dots = {**style, "label": None, "linestyle": (0, (1, 1))}
-        axis.plot(xs, np.where(part, mean, np.nan), **dots)
-
-
-def draw_ends(axis: Axes, xs: np.ndarray, returns: np.ndarray, **style: Any) -> None:
-    """Draws a cross at the last return of each diverged seed, if there is one.
-
-    Args:
-        axis: where to.
-        xs: (T,).
-        returns: (S, T) of the diverged seeds; NaN from where they diverged.
-        **style: of the crosses.
-    """
-    known = np.isfinite(returns)
-    last = [int(np.flatnonzero(row)[-1]) for row in known if row.any()]
-    if len(returns):
-        heights = [seed[end] for seed, end in zip(returns[known.any(axis=1)], last, strict=True)]
-        axis.plot(xs[last], heights, "X", markersize=8, markeredgecolor="white", **style)
 
 
 def interval_over_seeds(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

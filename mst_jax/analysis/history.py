@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mst_jax.training import INITIAL_TOPOLOGY, Settings, history, read_settings
+from mst_jax.runs import Settings, history, read_settings
+from mst_jax.runs.folder import INITIAL_TOPOLOGY
 
 
 class TopologyHistory(NamedTuple):

@@ -7,7 +7,7 @@ import numpy as np
 
 from mst_jax.analysis import edges
 from mst_jax.analysis.history import TopologyHistory, short_name
-from mst_jax.analysis.panels import Lines, Panels
+from mst_jax.analysis.lines import Lines, Panels
 
 # picture -> name of a line -> (masks (T, inputs, outputs)) -> (T,)
 OVER_TIME: dict[str, dict[str, Callable[[np.ndarray], np.ndarray]]] = {

@@ -5,7 +5,7 @@ from collections import defaultdict
 
 import numpy as np
 
-from mst_jax.analysis.panels import Lines, Panels
+from mst_jax.analysis.lines import Lines, Panels
 
 # Metrics by what their names contain, in the order in which they are shown.
 SIGNS = ("rank", "dormant", "active_fraction", "norm", "cosine", "opposed", "dead", "bias")

@@ -13,8 +13,9 @@ import numpy as np
 
 from mst_jax import envs, topology
 from mst_jax.agents import Agent, make_agent
-from mst_jax.training import Settings, read_metrics, read_settings
-from mst_jax.training.health import diverged_by, healthy_at, return_of, returns_of
+from mst_jax.runs import Settings, read_metrics, read_settings
+from mst_jax.runs.folder import seed_folder
+from mst_jax.runs.health import diverged_by, healthy_at, return_of, returns_of
 
 Row = dict[str, Any]
 
@@ -98,8 +99,8 @@ def read_results(folder: Path) -> list[Row]:
     }
     rows = []
     for seed in settings.seed_list:
-        seed_folder = folder / f"seed_{seed}"
-        metrics = read_metrics(seed_folder) if seed_folder.is_dir() else []
+        own = seed_folder(folder, seed)
+        metrics = read_metrics(own) if own.is_dir() else []
         diverged = diverged_by(metrics)
         for row, seconds in zip(metrics, _total_seconds(metrics), strict=True):
             if row["kind"] != "eval":

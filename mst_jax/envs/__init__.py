@@ -10,9 +10,10 @@ from mst_jax.envs.base import (
     Spec,
     Timestep,
 )
-from mst_jax.envs.registry import make, suites, tasks
+from mst_jax.envs.registry import SUITES, make, tasks
 
 __all__ = [
+    "SUITES",
     "WORKER_TIMEOUT",
     "EnvironmentFailedError",
     "HostEnv",
@@ -22,6 +23,5 @@ __all__ = [
     "Spec",
     "Timestep",
     "make",
-    "suites",
     "tasks",
 ]

@@ -27,12 +27,12 @@ class Suite(NamedTuple):
 
 
 SUITES = {
-    "brax": Suite("mst_jax.envs.brax", "pip install brax==0.14.2"),
-    "dmc": Suite("mst_jax.envs.dmc", "pip install dm_control 'mujoco>=3.17,<4'"),
-    "envpool": Suite("mst_jax.envs.envpool", "pip install 'mst_jax[envpool]'"),
-    "gym": Suite("mst_jax.envs.gym", "pip install 'mst_jax[gym]'"),
-    "playground": Suite("mst_jax.envs.playground", "pip install 'mst_jax[playground]'"),
-    "probe": Suite("mst_jax.envs.probe", "pip install mst_jax"),
+    "brax": Suite("mst_jax.envs.suites.brax", "pip install brax==0.14.2"),
+    "dmc": Suite("mst_jax.envs.suites.dmc", "pip install dm_control 'mujoco>=3.17,<4'"),
+    "envpool": Suite("mst_jax.envs.suites.envpool", "pip install 'mst_jax[envpool]'"),
+    "gym": Suite("mst_jax.envs.suites.gym", "pip install 'mst_jax[gym]'"),
+    "playground": Suite("mst_jax.envs.suites.playground", "pip install 'mst_jax[playground]'"),
+    "probe": Suite("mst_jax.envs.suites.probe", "pip install mst_jax"),
 }
 
 
@@ -68,11 +68,6 @@ def tasks(suite: str) -> list[str]:
       ValueError: if the suite is unknown or a package it needs is missing.
     """
     return _load(suite).tasks()
-
-
-def suites() -> list[str]:
-    """Lists the suites."""
-    return list(SUITES)
 
 
 def _load(suite: str) -> ModuleType:

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from mst_jax.training.arrays import Arrays
-from mst_jax.training.evaluation import Evaluation
-from mst_jax.training.health import mean_of_known
+from mst_jax.program.evaluation import Evaluation
+from mst_jax.runs.arrays import Arrays
+from mst_jax.runs.health import mean_of_known
 
 POLICY = "policy/"
 # Far beyond the number of any evaluation during training, so the start states are fresh ones.

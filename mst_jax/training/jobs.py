@@ -18,26 +18,18 @@ import jax.numpy as jnp
 
 from mst_jax import envs
 from mst_jax.agents import Agent, Numbers, make_agent, sweep
+from mst_jax.runs import checkpoints
+from mst_jax.runs.arrays import Arrays, join
+from mst_jax.runs.checkpoints import Checkpoint
 from mst_jax.runs.files import replace_text
+from mst_jax.runs.folder import CHECKPOINTS, PROGRAM, fingerprint_of, is_blank, seed_folder
+from mst_jax.runs.json_file import read_json
 from mst_jax.runs.lock import HeldError, refuse_if_held
-from mst_jax.training import checkpoints
-from mst_jax.training.arrays import Arrays, join
-from mst_jax.training.checkpoints import Checkpoint
-from mst_jax.training.json_file import read_json
+from mst_jax.runs.settings import Settings, read_settings
+from mst_jax.runs.sinks import kept_rows
+from mst_jax.runs.wandb_sink import check_wandb
 from mst_jax.training.memory import replay_slots
-from mst_jax.training.resuming import (
-    CHECKPOINTS,
-    PROGRAM,
-    fingerprint_of,
-    is_blank,
-    refuse_changed,
-    refuse_loss,
-    refuse_misfit,
-    shapes_of_run,
-)
-from mst_jax.training.settings import Settings, read_settings
-from mst_jax.training.sinks import kept_rows
-from mst_jax.training.wandb_sink import check_wandb
+from mst_jax.training.resuming import refuse_changed, refuse_loss, refuse_misfit, shapes_of_run
 
 
 class Job(NamedTuple):
@@ -201,7 +193,7 @@ def _continued(job: Job, checkpoint: Checkpoint | None) -> Job:
     refuse_changed(checkpoint, job.folder)
     refuse_misfit(checkpoint, job.folder, shapes_of_run(job.task, job.agent, job.settings))
     for seed in job.settings.seed_list:
-        kept_rows(job.folder / f"seed_{seed}", checkpoint.step)
+        kept_rows(seed_folder(job.folder, seed), checkpoint.step)
     return job._replace(checkpoint=checkpoint)
 
 

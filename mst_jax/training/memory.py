@@ -8,9 +8,9 @@ import numpy as np
 from mst_jax import replay
 from mst_jax.agents import Agent
 from mst_jax.envs import Spec
-from mst_jax.training import checkpoints, history
-from mst_jax.training.run_state import Purpose, keys_for, seed_keys
-from mst_jax.training.settings import Settings
+from mst_jax.program.state import Purpose, keys_for, seed_keys
+from mst_jax.runs import checkpoints, history
+from mst_jax.runs.settings import Settings
 
 
 def replay_slots(settings: Settings, agent: Agent) -> int:

@@ -10,13 +10,14 @@ import numpy as np
 
 from mst_jax import envs
 from mst_jax.agents import Agent
-from mst_jax.training import checkpoints
-from mst_jax.training.health import finite
+from mst_jax.program.health import finite
+from mst_jax.program.state import Purpose, keys_for, seed_keys
+from mst_jax.runs import checkpoints
+from mst_jax.runs.folder import CHECKPOINTS
+from mst_jax.runs.light import from_light, masks_in
+from mst_jax.runs.settings import Settings, read_settings
 from mst_jax.training.jobs import prepare
-from mst_jax.training.light import from_light, masks_in
-from mst_jax.training.resuming import CHECKPOINTS, refuse_changed
-from mst_jax.training.run_state import Purpose, keys_for, seed_keys
-from mst_jax.training.settings import Settings, read_settings
+from mst_jax.training.resuming import refuse_changed
 
 
 class Snapshot(NamedTuple):

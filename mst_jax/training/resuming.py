@@ -16,49 +16,14 @@ import numpy as np
 
 from mst_jax import envs
 from mst_jax.agents import Agent
-from mst_jax.runs.files import PARTIAL, replace_text
-from mst_jax.runs.lock import GUARD, LOCK
-from mst_jax.training import checkpoints, sinks
-from mst_jax.training.arrays import check_run, own_arrays
-from mst_jax.training.checkpoints import Checkpoint
+from mst_jax.program.arrays import check_loop
+from mst_jax.program.state import LoopState, init_loop
+from mst_jax.runs import checkpoints, sinks
+from mst_jax.runs.arrays import own_arrays
+from mst_jax.runs.checkpoints import Checkpoint
+from mst_jax.runs.folder import CHECKPOINTS, CONFIG, seed_folder
+from mst_jax.runs.settings import Settings, config_values
 from mst_jax.training.memory import replay_slots
-from mst_jax.training.run_state import Run, init_run
-from mst_jax.training.settings import CONFIG, VERSIONS, Settings, config_values
-
-FINGERPRINT = "fingerprint.txt"
-PROGRAM = "program.json"
-CHECKPOINTS = "checkpoints"
-
-
-def fingerprint_of(folder: Path) -> str | None:
-    """What a finished run wrote last; None when the run is not finished."""
-    path = folder / FINGERPRINT
-    text = path.read_text(encoding="utf-8").strip() if path.is_file() else ""
-    return text if len(text) == 64 else None
-
-
-def is_finished(folder: Path) -> bool:
-    """Whether a run wrote its fingerprint, which it does last."""
-    return fingerprint_of(folder) is not None
-
-
-def finish(folder: Path, digest: str) -> None:
-    """Makes a run a finished one."""
-    replace_text(folder / FINGERPRINT, digest + "\n")
-
-
-def is_blank(folder: Path) -> bool:
-    """Whether a run may begin in a folder: nothing is there but what a killed process left.
-
-    A process that was killed before it wrote config.json did nothing else of worth.
-    """
-    if not folder.exists():
-        return True
-    left = {LOCK, GUARD, VERSIONS, PROGRAM, *(f"{n}{PARTIAL}" for n in (CONFIG, VERSIONS, PROGRAM))}
-    return folder.is_dir() and all(
-        path.name in left or (path.name == CONFIG and path.stat().st_size == 0)
-        for path in folder.iterdir()
-    )
 
 
 def refuse_changed(checkpoint: Checkpoint, folder: Path) -> None:
@@ -84,14 +49,14 @@ def refuse_changed(checkpoint: Checkpoint, folder: Path) -> None:
         )
 
 
-def refuse_misfit(checkpoint: Checkpoint, folder: Path, like: Run) -> None:
+def refuse_misfit(checkpoint: Checkpoint, folder: Path, like: LoopState) -> None:
     """Refuses a full checkpoint of another agent or of other sizes than a run has.
 
     Raises:
         ValueError: the message names the first arrays that differ.
     """
     try:
-        check_run(own_arrays(checkpoint.arrays), like)
+        check_loop(own_arrays(checkpoint.arrays), like)
     except ValueError as error:
         at = f"{checkpoint.step:,}"
         raise ValueError(f"the checkpoint of step {at} in {folder}: {error}") from error
@@ -109,7 +74,7 @@ def refuse_loss(folder: Path, settings: Settings, *, begin_anew: bool) -> None:
     Raises:
         ValueError: the message says what would be lost.
     """
-    rows = [max(_steps(folder / f"seed_{seed}"), default=0) for seed in settings.seed_list]
+    rows = [max(_steps(seed_folder(folder, seed)), default=0) for seed in settings.seed_list]
     light = checkpoints.saved_steps(folder / CHECKPOINTS, checkpoints.LIGHT)
     reached = max([*rows, *light, 0])
     first = settings.checkpoint_every or settings.steps
@@ -122,11 +87,11 @@ def refuse_loss(folder: Path, settings: Settings, *, begin_anew: bool) -> None:
     )
 
 
-def shapes_of_run(task: envs.JaxEnv | envs.HostTask, agent: Agent, settings: Settings) -> Run:
+def shapes_of_run(task: envs.JaxEnv | envs.HostTask, agent: Agent, settings: Settings) -> LoopState:
     """The shapes of a run's state; nothing is allocated or compiled."""
     count = settings.seeds * settings.environments
     start = partial(
-        init_run,
+        init_loop,
         agent,
         settings.seed_list,
         replay_slots(settings, agent),

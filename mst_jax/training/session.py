@@ -11,17 +11,18 @@ from tqdm import tqdm
 
 from mst_jax.agents import Agent, Metrics
 from mst_jax.envs import EnvironmentFailedError
-from mst_jax.training import checkpoints
-from mst_jax.training.arrays import Arrays, split
+from mst_jax.program.drivers import Driver
+from mst_jax.program.evaluation import Evaluator
+from mst_jax.program.health import finite
+from mst_jax.program.state import LoopState
+from mst_jax.runs import checkpoints
+from mst_jax.runs.arrays import Arrays, split
+from mst_jax.runs.folder import CHECKPOINTS
+from mst_jax.runs.health import mean_of_known
+from mst_jax.runs.light import from_light, to_light
+from mst_jax.runs.settings import Settings
+from mst_jax.runs.sinks import Sink
 from mst_jax.training.best import BestPolicies, evaluate_final
-from mst_jax.training.drivers import Driver
-from mst_jax.training.evaluation import Evaluator
-from mst_jax.training.health import finite, mean_of_known
-from mst_jax.training.light import from_light, to_light
-from mst_jax.training.resuming import CHECKPOINTS
-from mst_jax.training.run_state import Run
-from mst_jax.training.settings import Settings
-from mst_jax.training.sinks import Sink
 
 
 class Member(NamedTuple):
@@ -51,10 +52,10 @@ class Session(NamedTuple):
     driver: Driver
     evaluator: Evaluator
     best: BestPolicies
-    check: Callable[[Run], jax.Array]
-    finish_chunk: Callable[[Run], Any]
-    reset: Callable[[Run], Run]
-    diagnose: Callable[[Run, int], Metrics]
+    check: Callable[[LoopState], jax.Array]
+    finish_chunk: Callable[[LoopState], Any]
+    reset: Callable[[LoopState], LoopState]
+    diagnose: Callable[[LoopState, int], Metrics]
     stop: Callable[[], bool]  # true once a signal asked to stop
     began: float  # time.perf_counter() at the start of this process's part
 
@@ -107,11 +108,11 @@ class Session(NamedTuple):
             )
 
 
-def log(session: Session, run: Run, step: int) -> Run:
+def log(session: Session, loop: LoopState, step: int) -> LoopState:
     """Fetches the chunk's metric sums in one transfer and writes one row per seed."""
-    before = np.asarray(run.healthy)
-    run, totals, sparsities = session.finish_chunk(run)
-    totals, sparsities, healthy = jax.device_get((totals, sparsities, run.healthy))
+    before = np.asarray(loop.healthy)
+    loop, totals, sparsities = session.finish_chunk(loop)
+    totals, sparsities, healthy = jax.device_get((totals, sparsities, loop.healthy))
     session.tell_diverged(before, healthy, step)
     clocks, updates = session.driver.clocks, max(int(totals.updates), 1)
     errors, restarts = session.driver.errors(), session.driver.restarts()
@@ -129,23 +130,23 @@ def log(session: Session, run: Run, step: int) -> Run:
         row |= clocks.row(totals.updates)
         session.write(index, step, "train", bool(healthy[index]), row)
     clocks.clear()
-    return run
+    return loop
 
 
-def evaluate(session: Session, run: Run, step: int) -> tuple[Run, np.ndarray]:
+def evaluate(session: Session, loop: LoopState, step: int) -> tuple[LoopState, np.ndarray]:
     """Evaluates, writes a row per seed and a light checkpoint.
 
     Seeds that are not finite are marked first, so that none gets a return for doing nothing.
 
     Returns:
-        The run, and the returns (S, episodes): NaN where there is none.
+        The loop, and the returns (S, episodes): NaN where there is none.
     """
-    marked = run.replace(healthy=session.check(run))
+    marked = loop.replace(healthy=session.check(loop))
     healthy = np.asarray(marked.healthy)
-    session.tell_diverged(np.asarray(run.healthy), healthy, step)
+    session.tell_diverged(np.asarray(loop.healthy), healthy, step)
     before = time.perf_counter()
     every = session.settings.eval_every
-    played = session.evaluator(run.agent, -(-step // every)).of_healthy(healthy)
+    played = session.evaluator(loop.agent, -(-step // every)).of_healthy(healthy)
     seconds = time.perf_counter() - before
     for index, values in enumerate(played.returns):
         row = {
@@ -156,7 +157,7 @@ def evaluate(session: Session, run: Run, step: int) -> tuple[Run, np.ndarray]:
             "wall/evaluation_seconds": seconds,
         }
         session.write(index, step, "eval", bool(healthy[index]), row)
-    light = to_light(session.agent, run.agent)
+    light = to_light(session.agent, loop.agent)
     session.save(checkpoints.LIGHT, step, light)
     session.best.update(light, mean_of_known(played.returns), healthy, step)
     return marked, played.returns
@@ -169,23 +170,23 @@ def describe_returns(returns: np.ndarray) -> str:
     return f"return {mean_of_known(mean_of_known(returns)):.1f}{some}"
 
 
-def diagnose(session: Session, run: Run, step: int) -> None:
+def diagnose(session: Session, loop: LoopState, step: int) -> None:
     """Writes a row of kind `diagnostics` per seed."""
     before = time.perf_counter()
-    metrics, healthy = jax.device_get((session.diagnose(run, step), run.healthy))
+    metrics, healthy = jax.device_get((session.diagnose(loop, step), loop.healthy))
     seconds = {"wall/diagnostics_seconds": time.perf_counter() - before}
     for index in range(session.settings.seeds):
         row = {name: values[index] for name, values in metrics.items()}
         session.write(index, step, "diagnostics", bool(healthy[index]), row | seconds)
 
 
-def evaluate_finally(session: Session, run: Run, evaluator: Evaluator) -> None:
+def evaluate_finally(session: Session, loop: LoopState, evaluator: Evaluator) -> None:
     """Writes a row of kind `final` per seed: the last and the best policy on fresh episodes."""
-    best = from_light(session.agent, session.best.policies, run.agent)
-    healthy = np.asarray(run.healthy)
+    best = from_light(session.agent, session.best.policies, loop.agent)
+    healthy = np.asarray(loop.healthy)
     finite_best = np.asarray(finite(session.agent, best))  # an older version may have chosen it
     policies = {"last": healthy, "best": finite_best}
-    rows = evaluate_final(evaluator, run.agent, best, session.best, policies)
+    rows = evaluate_final(evaluator, loop.agent, best, session.best, policies)
     if evaluator.failure:
         raise EnvironmentFailedError(f"in the final evaluation, {evaluator.failure}")
     for index, row in enumerate(rows):

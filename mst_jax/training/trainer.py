@@ -17,30 +17,26 @@ from tqdm import tqdm
 
 from mst_jax import topology
 from mst_jax.envs import EnvironmentFailedError
+from mst_jax.program.arrays import loop_from_arrays, loop_to_arrays
+from mst_jax.program.diagnosing import make_diagnose
+from mst_jax.program.drivers import Driver, make_driver
+from mst_jax.program.evaluation import Evaluator, make_evaluator
+from mst_jax.program.sharding import LOOP, SEEDS, TOTALS, over_devices, seed_mesh, seeds_per_device
+from mst_jax.program.state import LoopState
+from mst_jax.program.step import finish_chunk, make_reset, still_healthy
+from mst_jax.runs import checkpoints, history
+from mst_jax.runs.arrays import BEST, HOST, fingerprint, own_arrays, shapes_of, split, with_prefix
 from mst_jax.runs.files import sync
+from mst_jax.runs.folder import CHECKPOINTS, INITIAL_TOPOLOGY, finish, seed_folders
 from mst_jax.runs.lock import held
+from mst_jax.runs.settings import Settings, config_values, read_settings, write_settings
 from mst_jax.runs.signals import on_stop_signal
-from mst_jax.training import checkpoints, history
-from mst_jax.training.arrays import (
-    BEST,
-    HOST,
-    fingerprint,
-    own_arrays,
-    run_from_arrays,
-    run_to_arrays,
-    shapes_of,
-    split,
-    with_prefix,
-)
+from mst_jax.runs.sinks import JsonLines, Sink, TensorBoard, cut_back
+from mst_jax.runs.wandb_sink import WandB
 from mst_jax.training.best import BestPolicies
-from mst_jax.training.diagnosing import make_diagnose
-from mst_jax.training.drivers import Driver, make_driver
-from mst_jax.training.evaluation import Evaluator, make_evaluator
 from mst_jax.training.jobs import Job, Program, make_program, write_program
 from mst_jax.training.limits import problem_of
 from mst_jax.training.memory import describe_memory, replay_slots
-from mst_jax.training.resuming import CHECKPOINTS, finish
-from mst_jax.training.run_state import Run
 from mst_jax.training.session import (
     Member,
     Session,
@@ -50,25 +46,6 @@ from mst_jax.training.session import (
     evaluate_finally,
     log,
 )
-from mst_jax.training.settings import (
-    Settings,
-    config_values,
-    read_settings,
-    write_settings,
-)
-from mst_jax.training.sharding import (
-    RUN,
-    SEEDS,
-    TOTALS,
-    over_devices,
-    seed_mesh,
-    seeds_per_device,
-)
-from mst_jax.training.sinks import JsonLines, Sink, TensorBoard, cut_back
-from mst_jax.training.step import finish_chunk, make_reset, still_healthy
-from mst_jax.training.wandb_sink import WandB
-
-INITIAL_TOPOLOGY = "topology_initial.npz"
 
 
 class Outcome(NamedTuple):
@@ -127,16 +104,16 @@ def train_together(program: Program) -> list[Outcome]:
         best = BestPolicies(settings.seeds)
         slots = replay_slots(settings, agent)
         row_dtype = np.dtype(settings.row_dtype)
-        driver, run = make_driver(
+        driver, loop = make_driver(
             *(agent, task, program.seeds, slots, row_dtype, program.numbers),
             environments=settings.environments,
             worker_timeout=settings.worker_timeout,
         )
         stack.enter_context(closing(driver))
         if since is not None:
-            like = shapes_of(run)
-            del run  # or there would be two replay buffers
-            run = _restore(like, program, driver, best)
+            like = shapes_of(loop)
+            del loop  # or there would be two replay buffers
+            loop = _restore(like, program, driver, best)
             tqdm.write(f"resumed {', '.join(map(str, folders))} at step {since:,}")
         else:
             for job in program.jobs:
@@ -155,11 +132,11 @@ def train_together(program: Program) -> list[Outcome]:
         if since is None:
             open_files()
             for folder, rows in session.folders.items():
-                masks = jax.tree.map(lambda mask, rows=rows: mask[rows], agent.masks(run.agent))
+                masks = jax.tree.map(lambda mask, rows=rows: mask[rows], agent.masks(loop.agent))
                 topology.save_masks(folder / INITIAL_TOPOLOGY, masks)
                 sync(folder / INITIAL_TOPOLOGY)
-            run, _ = evaluate(session, run, 0)
-        run, step = _loop(session, run, since or 0, open_files)
+            loop, _ = evaluate(session, loop, 0)
+        loop, step = _loop(session, loop, since or 0, open_files)
         final = settings.final_eval_episodes
         if step < settings.steps or (final and stop()):
             return [Outcome(folder, step, None) for folder in folders]
@@ -170,9 +147,9 @@ def train_together(program: Program) -> list[Outcome]:
             evaluator.close()
             evaluator = make_evaluator(agent, task, program.seeds, final, settings.worker_timeout)
             stack.enter_context(closing(evaluator))
-            evaluate_finally(session, run, evaluator)
+            evaluate_finally(session, loop, evaluator)
         session.sync()
-        parts = split(run_to_arrays(run), program.counts)
+        parts = split(loop_to_arrays(loop), program.counts)
         outcomes = [
             Outcome(folder, step, fingerprint(part))
             for folder, part in zip(folders, parts, strict=True)
@@ -214,9 +191,9 @@ def _session(
     """The session with its programs between chunks, which are compiled at their first use."""
     agent, count = program.agent, program.shared.seeds
     mesh = seed_mesh(count)
-    check = over_devices(partial(still_healthy, agent), mesh, (RUN,), SEEDS)
-    finish = over_devices(partial(finish_chunk, agent), mesh, (RUN,), (RUN, TOTALS, SEEDS))
-    reset = over_devices(make_reset(agent, seeds_per_device(count, mesh)), mesh, (RUN,), RUN)
+    check = over_devices(partial(still_healthy, agent), mesh, (LOOP,), SEEDS)
+    finish = over_devices(partial(finish_chunk, agent), mesh, (LOOP,), (LOOP, TOTALS, SEEDS))
+    reset = over_devices(make_reset(agent, seeds_per_device(count, mesh)), mesh, (LOOP,), LOOP)
     covariances_to = {member.folder: member.rows for member in members}
     return Session(
         settings=program.shared,
@@ -236,8 +213,10 @@ def _session(
     )
 
 
-def _loop(session: Session, run: Run, step: int, open_files: Callable[[], None]) -> tuple[Run, int]:
-    """Trains to the last step or a signal; returns the run and the step it is at."""
+def _loop(
+    session: Session, loop: LoopState, step: int, open_files: Callable[[], None]
+) -> tuple[LoopState, int]:
+    """Trains to the last step or a signal; returns the loop and the step it is at."""
     settings, total = session.settings, session.settings.steps
     bar = tqdm(
         total=total,
@@ -254,30 +233,30 @@ def _loop(session: Session, run: Run, step: int, open_files: Callable[[], None])
         while step < total and not stopping:
             target = next_boundary(step, settings, session.agent.learning_starts)
             learning = step >= session.agent.learning_starts
-            run = session.driver.advance(run, target - step, learning, stop, bar.update)
-            step = int(run.clock.step)
+            loop = session.driver.advance(loop, target - step, learning, stop, bar.update)
+            step = int(loop.clock.step)
             open_files()
             if step == target and _due(step, settings.log_every, settings):
-                run = log(session, run, step)
+                loop = log(session, loop, step)
             if step == target and _due(step, settings.eval_every, settings):
-                run, returns = evaluate(session, run, step)
+                loop, returns = evaluate(session, loop, step)
                 bar.set_postfix_str(describe_returns(returns))
             if step == target and learning and _wanted(step, settings.diagnose_every, settings):
-                diagnose(session, run, step)
+                diagnose(session, loop, step)
             if step == target and _wanted(step, settings.history_every, settings):
-                history.save(session.folders, session.agent, run.agent, step)
+                history.save(session.folders, session.agent, loop.agent, step)
             if step == target and step in settings.reset_steps:
-                run = session.reset(run)
+                loop = session.reset(loop)
             stopping = stop()
             if stopping or _due(step, settings.checkpoint_every, settings):
-                _save(session, run, step)
+                _save(session, loop, step)
     problem = problem_of(session)
     if problem:
         folder = session.members[0].folder
         raise EnvironmentFailedError(
             f"{problem}; saved at step {step:,}, go on with --resume={folder}"
         )
-    return run, step
+    return loop, step
 
 
 def next_boundary(step: int, settings: Settings, learning_starts: int) -> int:
@@ -303,26 +282,26 @@ def _wanted(step: int, period: int, settings: Settings) -> bool:
     return period > 0 and _due(step, period, settings)
 
 
-def _save(session: Session, run: Run, step: int) -> None:
+def _save(session: Session, loop: LoopState, step: int) -> None:
     session.sync()
     snapshot = {f"{HOST}{k}": v for k, v in session.driver.snapshot().items()}
     best = {f"{BEST}{k}": v for k, v in session.best.to_arrays().items()}
-    session.save(checkpoints.FULL, step, {**run_to_arrays(run), **snapshot, **best})
+    session.save(checkpoints.FULL, step, {**loop_to_arrays(loop), **snapshot, **best})
     session.save(checkpoints.BEST, step, session.best.policies)
 
 
-def _restore(like: Run, program: Program, driver: Driver, best: BestPolicies) -> Run:
-    """The run and the environments of full checkpoints; `like` gives shapes only."""
+def _restore(like: LoopState, program: Program, driver: Driver, best: BestPolicies) -> LoopState:
+    """The loop and the environments of full checkpoints; `like` gives shapes only."""
     arrays = program.take_arrays()
-    run = driver.place(run_from_arrays(own_arrays(arrays), like))
+    loop = driver.place(loop_from_arrays(own_arrays(arrays), like))
     driver.restore(with_prefix(arrays, HOST))
     best.restore(with_prefix(arrays, BEST))
-    return run
+    return loop
 
 
 def _open_sinks(settings: Settings, folder: Path, step: int) -> list[Sink]:
     """Opens the sinks; rows after `step` are cut off."""
-    folders = [folder / f"seed_{seed}" for seed in settings.seed_list]
+    folders = seed_folders(folder, settings.seed_list)
     for seed_folder in folders:
         seed_folder.mkdir(exist_ok=True)
         cut_back(seed_folder, step)

@@ -13,8 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mst_jax.agents import Clock, ModuleConfig, MRQConfig, Sizes, draws
-from mst_jax.agents.mrq import build_mrq, make_mrq
+from mst_jax.agents import Clock, ModuleConfig, MRQConfig, Sizes
+from mst_jax.agents.mr.mrq import build_mrq, make_mrq
+from mst_jax.agents.parts import draws
 
 # Paths of our parameters -> names of MR.Q's layers.
 MRQ_LAYERS = {

@@ -9,11 +9,11 @@ import pytest
 from small_runs import small_config, start_run
 
 from mst_jax.agents import AGENTS
-from mst_jax.agents.ddpg import build_ddpg
-from mst_jax.agents.mrq import build_mrq
-from mst_jax.agents.mrsac import build_mrsac
-from mst_jax.agents.sac import build_sac
-from mst_jax.envs import probe
+from mst_jax.agents.actor_critic.ddpg import build_ddpg
+from mst_jax.agents.actor_critic.sac import build_sac
+from mst_jax.agents.mr.mrq import build_mrq
+from mst_jax.agents.mr.mrsac import build_mrsac
+from mst_jax.envs.suites import probe
 
 FAST = {"critic__learning_rate": 1e-3, "actor__learning_rate": 1e-3, "buffer_size": 1000}
 MR = {**FAST, "discount": 0.9, "target_period": 25, "encoder__learning_rate": 1e-3}

@@ -16,10 +16,12 @@ from small_runs import (
 )
 
 from mst_jax import envs, topology
-from mst_jax.agents import AGENTS, Sizes, make_agent, trained
+from mst_jax.agents import AGENTS, Sizes, make_agent
+from mst_jax.agents.parts import trained
 from mst_jax.networks import strengths
+from mst_jax.program.arrays import loop_from_arrays, loop_to_arrays
+from mst_jax.runs.arrays import fingerprint
 from mst_jax.training import plan_resume, plan_run, train, trainer
-from mst_jax.training.arrays import fingerprint, run_from_arrays, run_to_arrays
 
 EVERY_AGENT = pytest.mark.parametrize("name", sorted(AGENTS))
 
@@ -30,17 +32,17 @@ def test_two_seeds_run_and_resume_exactly(name, recipe):
     """In one program; tests/training has the same through files and signals, for MR.Q."""
     config = small_config(recipe, name)
     driver, agent, run = start_run(envs.make("probe:point"), config, [0, 1], 90, agent=name)
-    saved, like = run_to_arrays(run), jax.eval_shape(lambda: run)
+    saved, like = loop_to_arrays(run), jax.eval_shape(lambda: run)
     run = advance(driver, agent, run, 20)
-    whole, losses = fingerprint(run_to_arrays(run)), run.totals.metrics
+    whole, losses = fingerprint(loop_to_arrays(run)), run.totals.metrics
     sparse = 0.0 if recipe == "dense" else 0.6
     for module in ("critic", "actor"):
         masks = jax.tree.map(lambda m: m[0], agent.masks(run.agent)[module])
         density = float(topology.density(masks)) if jax.tree.leaves(masks) else 1.0
         assert density == pytest.approx(1 - sparse, abs=0.02)
         assert np.isfinite(losses[f"{module}/loss"]).all()
-    resumed = advance(driver, agent, run_from_arrays(saved, like), 20)
-    assert fingerprint(run_to_arrays(resumed)) == whole
+    resumed = advance(driver, agent, loop_from_arrays(saved, like), 20)
+    assert fingerprint(loop_to_arrays(resumed)) == whole
 
 
 @pytest.mark.slow
@@ -210,8 +212,8 @@ def test_published_variants_train(name, recipe):
     _, agent, run = start_run(task, config, [0, 1], 164, total_steps=500, agent=name)
     for module, params in agent.parameters(run.agent).items():
         topology.check(params, run.agent.opt_state[module], agent.plans[module])
-    again = run_from_arrays(run_to_arrays(run), jax.eval_shape(lambda: run))
-    assert fingerprint(run_to_arrays(again)) == fingerprint(run_to_arrays(run))
+    again = loop_from_arrays(loop_to_arrays(run), jax.eval_shape(lambda: run))
+    assert fingerprint(loop_to_arrays(again)) == fingerprint(loop_to_arrays(run))
 
 
 @EVERY_AGENT

@@ -8,10 +8,10 @@ from small_runs import advance, conditionals_of_a_step, run_shapes, small_config
 
 from mst_jax import envs
 from mst_jax.agents import MRQConfig, Sizes, make_agent
-from mst_jax.envs import probe
-from mst_jax.training.arrays import run_from_arrays, run_to_arrays
-from mst_jax.training.run_state import keys_for
-from mst_jax.training.step import make_advance, make_step
+from mst_jax.envs.suites import probe
+from mst_jax.program.arrays import loop_from_arrays, loop_to_arrays
+from mst_jax.program.state import keys_for
+from mst_jax.program.step import make_advance, make_step
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_twin_heads_get_independent_masks():
 
 def test_conditionals_of_a_restored_run_are_those_of_a_fresh_one():
     _, agent, run = start_run(envs.make("probe:point"), small_config(), [0, 1], steps=66)
-    restored = run_from_arrays(run_to_arrays(run), jax.eval_shape(lambda: run))
+    restored = loop_from_arrays(loop_to_arrays(run), jax.eval_shape(lambda: run))
     for state in (run, restored):
         found = conditionals_of_a_step(agent, state)
         assert [equation.invars[0].aval.shape for equation in found] == [(), ()]
@@ -216,7 +216,7 @@ def sampled(run, index):
 def test_a_seed_with_non_finite_parameters_is_marked_and_the_others_go_on():
     from functools import partial
 
-    from mst_jax.training.step import finish_chunk
+    from mst_jax.program.step import finish_chunk
 
     def after_damage(value):
         driver, agent, run = start_run(envs.make("probe:point"), small_config(), [0, 1, 2], 80)

@@ -7,7 +7,8 @@ import pytest
 
 from mst_jax.agents import default_config
 from mst_jax.analysis import read_curve, read_published
-from mst_jax.training import Settings, plan_run, train
+from mst_jax.runs import Settings
+from mst_jax.training import plan_run, train
 
 PUBLISHED = Path(__file__).parents[2] / "docs/results/mrq_published_cartpole_swingup.csv"
 

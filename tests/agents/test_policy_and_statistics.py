@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mst_jax.agents import tanh_gaussian
-from mst_jax.agents.running_statistics import empty_statistics, normalized, observed
+from mst_jax.agents.parts import tanh_gaussian
+from mst_jax.agents.parts.running_statistics import empty_statistics, normalized, observed
 
 
 def reference(mean, raw, noise):

@@ -13,10 +13,10 @@ from small_runs import advance, small_config, start_run
 
 from mst_jax import envs, topology
 from mst_jax.agents import ModuleConfig, Sizes, default_config, make_agent
-from mst_jax.agents import actor_critic_losses as losses
-from mst_jax.agents.actor_critic import Batch
-from mst_jax.agents.actor_critic_config import SACConfig, TemperatureConfig
-from mst_jax.agents.sac import build_sac
+from mst_jax.agents.actor_critic.config import SACConfig, TemperatureConfig
+from mst_jax.agents.actor_critic.core import Batch
+from mst_jax.agents.actor_critic.sac import build_sac
+from mst_jax.agents.parts import losses as losses
 
 SIZES = Sizes(1, 1, 500)
 RNG = np.random.default_rng(0)

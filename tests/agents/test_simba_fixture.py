@@ -17,7 +17,7 @@ from recordings import close, nested, trees_close
 
 from mst_jax import topology
 from mst_jax.agents import Sizes, default_config, make_agent
-from mst_jax.agents.running_statistics import empty_statistics, normalized, observed
+from mst_jax.agents.parts.running_statistics import empty_statistics, normalized, observed
 from mst_jax.replay import Transition
 from mst_jax.topology.state import map_states
 

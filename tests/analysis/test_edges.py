@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mst_jax.analysis import edges, erdos_renyi_degrees
+from mst_jax.analysis import edges
+from mst_jax.figures import erdos_renyi_degrees
 
 # One input, four outputs, at steps 0, 10, 20, 30. Weight 0 stays, 1 goes, 2 comes at 10 and goes at
 # 30, 3 comes at 20.

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from small_runs import small_config, small_settings
 
-from experiments.recipes import make_config
 from mst_jax import analysis
 from mst_jax.analysis.normalised import ATARI
 from mst_jax.analysis.results_table import _total_seconds
+from mst_jax.recipes import make_config
 
 
 def test_rows_of_a_finished_run(finished_run, tmp_path):

@@ -7,11 +7,11 @@ import pytest
 
 from benchmarks.peers.replay import PrioritizedReplay, UniformReplay
 from mst_jax.agents import ModuleConfig, MRQConfig, SACConfig, Sizes
-from mst_jax.agents import mrq_losses as losses
-from mst_jax.agents.actor_critic import Batch
-from mst_jax.agents.actor_critic_config import simba
-from mst_jax.agents.mrq import build_mrq
-from mst_jax.agents.sac import build_sac
+from mst_jax.agents.actor_critic.config import simba
+from mst_jax.agents.actor_critic.core import Batch
+from mst_jax.agents.actor_critic.sac import build_sac
+from mst_jax.agents.mr import losses as losses
+from mst_jax.agents.mr.mrq import build_mrq
 from mst_jax.replay import Subtrajectory, Transition
 
 torch = pytest.importorskip("torch")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mst_jax.envs.actions import affine
+from mst_jax.envs.host.actions import affine
 
 
 def test_action_bounds_that_are_not_symmetric():

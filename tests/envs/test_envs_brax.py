@@ -15,10 +15,11 @@ import pytest
 from small_runs import metrics_without_wall_clock, small_settings
 
 from mst_jax import envs
-from mst_jax.envs import brax
 from mst_jax.envs.quiet import quiet
-from mst_jax.training import checkpoints, plan_resume, plan_run, train, trainer
-from mst_jax.training.arrays import flatten, unflatten
+from mst_jax.envs.suites import brax
+from mst_jax.runs import checkpoints
+from mst_jax.runs.arrays import flatten, unflatten
+from mst_jax.training import plan_resume, plan_run, train, trainer
 
 NAME = "inverted_pendulum"
 STEPS, LIMIT = 40, 8

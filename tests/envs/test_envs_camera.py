@@ -11,9 +11,9 @@ import pytest
 
 from mst_jax import envs
 from mst_jax.envs.base import Spec, episode_seed
-from mst_jax.envs.camera import Camera
-from mst_jax.envs.episodic import Simulation, episodic
-from mst_jax.envs.stage import HostStage, JaxStage, open_stage
+from mst_jax.envs.device.episodic import Simulation, episodic
+from mst_jax.envs.film.camera import Camera
+from mst_jax.envs.film.stage import HostStage, JaxStage, open_stage
 
 BALL = """
 <mujoco>
@@ -77,21 +77,21 @@ def test_an_opengl_that_is_named_and_not_there_is_one_line(ball, monkeypatch, na
     told = rf"^MUJOCO_GL={name}, but [^\n]* is not installed: unset MUJOCO_GL, or apt-get[^\n]*$"
     with pytest.raises(ValueError, match=told):
         Camera(ball[0])
-    monkeypatch.delitem(sys.modules, "mst_jax.envs.dmc", raising=False)
+    monkeypatch.delitem(sys.modules, "mst_jax.envs.suites.dmc", raising=False)
     with pytest.raises(ValueError, match=told):  # before dm_control looks for it
         envs.make("dmc:cartpole-swingup")
 
 
 def test_a_broken_driver_is_one_line(ball, monkeypatch):
     monkeypatch.setenv("MUJOCO_GL", "egl")
-    monkeypatch.setattr("mst_jax.envs.camera.import_module", lambda name: None)
+    monkeypatch.setattr("mst_jax.envs.film.camera.import_module", lambda name: None)
     with pytest.raises(ValueError, match=r"^MuJoCo cannot draw by egl here[^\n]*$"):
         Camera(ball[0])
 
 
 @pytest.mark.parametrize(("task", "repeat"), [("dmc:cartpole-swingup", 2)])
 def test_a_host_stage_plays_the_tasks_own_episodes(task, repeat):
-    from mst_jax.envs import dmc
+    from mst_jax.envs.suites import dmc
 
     stage = open_stage(task)
     env = dmc.load(task.partition(":")[2], repeat)

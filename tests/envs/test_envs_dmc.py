@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from mst_jax import envs
-from mst_jax.envs import dmc
 from mst_jax.envs.base import episode_seed
+from mst_jax.envs.suites import dmc
 
 from dm_control import suite  # isort: skip  (after dmc, which chooses the renderer)
 from dm_control.rl import control  # isort: skip
@@ -212,7 +212,7 @@ def test_a_long_contact_rich_episode_is_replayed_exactly():
 
 def test_loading_is_silent_leaves_no_file_and_imports_no_jax(tmp_path):
     code = (
-        "import sys; from mst_jax import envs; import mst_jax.envs.worker\n"
+        "import sys; from mst_jax import envs; import mst_jax.envs.host.worker\n"
         "task = envs.make('dmc:stacker-stack_2'); envs.make('dmc:dog-run')\n"
         "assert 'jax' not in sys.modules\n"
         "import os; assert os.environ['MUJOCO_GL'] == 'disabled'"

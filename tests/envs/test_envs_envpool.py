@@ -8,7 +8,7 @@ import pytest
 library = pytest.importorskip("envpool")
 
 from mst_jax import envs  # noqa: E402
-from mst_jax.envs import dmc, envpool  # noqa: E402
+from mst_jax.envs.suites import dmc, envpool  # noqa: E402
 
 from dm_control import suite  # noqa: E402  isort: skip  (after dmc, which chooses the renderer)
 

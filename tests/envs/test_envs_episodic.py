@@ -70,7 +70,7 @@ def test_nothing_that_is_handed_out_is_non_finite_and_others_do_not_notice(rollo
 def test_a_run_may_begin_with_a_start_that_fails():
     """Zeros stand for an observation before there was any."""
     from mst_jax.envs.base import Spec
-    from mst_jax.envs.episodic import Simulation, episodic
+    from mst_jax.envs.device.episodic import Simulation, episodic
 
     start = lambda key: jnp.full(2, jnp.nan)  # noqa: E731
     advance = lambda world, action: (world, jnp.ones(()), jnp.zeros((), bool))  # noqa: E731

@@ -11,9 +11,9 @@ import pytest
 from fake_host_envs import Counter, Faulty, Mortal
 
 from mst_jax import envs
-from mst_jax.envs import processes
 from mst_jax.envs.base import EnvironmentFailedError, Spec
-from mst_jax.envs.vector import WorkerVectorEnv
+from mst_jax.envs.host import processes
+from mst_jax.envs.host.vector import WorkerVectorEnv
 
 FAULTS = [
     "raises",

@@ -11,8 +11,8 @@ gymnasium = pytest.importorskip("gymnasium")
 pytest.importorskip("mujoco")
 
 from mst_jax import envs  # noqa: E402
-from mst_jax.envs import gym  # noqa: E402
 from mst_jax.envs.base import episode_seed  # noqa: E402
+from mst_jax.envs.suites import gym  # noqa: E402
 
 TRIPLE = (7, 2, 5)  # seed, environment index, episode number
 FAST = ["InvertedPendulum-v5", "HalfCheetah-v5", "Pendulum-v1", "MountainCarContinuous-v0"]
@@ -155,7 +155,7 @@ def test_only_tasks_that_can_be_made_are_listed():
 
 def test_loading_is_silent_leaves_no_file_and_imports_no_jax(tmp_path):
     code = (
-        "import sys; from mst_jax import envs; import mst_jax.envs.worker\n"
+        "import sys; from mst_jax import envs; import mst_jax.envs.host.worker\n"
         "envs.make('gym:HalfCheetah-v5'); envs.make('gym:Pendulum-v1')\n"
         "assert 'jax' not in sys.modules"
     )

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from flax import struct
 
-from mst_jax.envs import probe
 from mst_jax.envs.base import Spec
-from mst_jax.envs.episodic import episodic
-from mst_jax.envs.physics import simulation_of
+from mst_jax.envs.device.episodic import episodic
+from mst_jax.envs.device.physics import simulation_of
+from mst_jax.envs.suites import probe
 
 
 @struct.dataclass

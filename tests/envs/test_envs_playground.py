@@ -12,8 +12,8 @@ import pytest
 pytest.importorskip("mujoco_playground")
 
 from mst_jax import envs
-from mst_jax.envs import playground
 from mst_jax.envs.quiet import quiet
+from mst_jax.envs.suites import playground
 
 NAME = "CartpoleBalance"
 STEPS, LIMIT = 24, 8

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mst_jax import envs
-from mst_jax.envs import probe
+from mst_jax.envs.suites import probe
 
 DISCOUNT = 0.9
 WITH_VALUES = [name for name in probe.PROBES if name != "point"]

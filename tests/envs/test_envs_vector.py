@@ -15,9 +15,9 @@ import pytest
 from fake_host_envs import Counter, Endless, SeesJax, Slow, broken
 
 from mst_jax import envs
-from mst_jax.envs import processes
 from mst_jax.envs.base import episode_seed
-from mst_jax.envs.vector import WorkerVectorEnv
+from mst_jax.envs.host import processes
+from mst_jax.envs.host.vector import WorkerVectorEnv
 
 SEEDS = [(3, 0), (3, 1), (5, 0)]
 
@@ -293,7 +293,7 @@ PARENT = """
 import sys, time
 sys.path.insert(0, {path!r})
 from fake_host_envs import Counter
-from mst_jax.envs.vector import WorkerVectorEnv
+from mst_jax.envs.host.vector import WorkerVectorEnv
 environments = WorkerVectorEnv(Counter.spec, Counter, [(0, 0), (0, 1)], 2)
 environments.reset()
 print(*[worker.process.pid for worker in environments._workers], flush=True)

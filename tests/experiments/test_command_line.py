@@ -11,9 +11,9 @@ import jax
 import pytest
 from small_runs import CLI
 
-from experiments.recipes import ARCHITECTURES, RECIPES, make_config, override, settings_of
 from mst_jax.agents import AGENTS, Sizes, default_config, make_agent
-from mst_jax.training import read_metrics, read_settings
+from mst_jax.recipes import ARCHITECTURES, RECIPES, make_config, override, settings_of
+from mst_jax.runs import read_metrics, read_settings
 
 
 def run(module, *arguments, **variables):

@@ -6,13 +6,13 @@ import itertools
 import pytest
 
 from experiments.launch.programs import programs
-from experiments.recipes import ARCHITECTURES, make_config, settings_of
 from experiments.studies import STUDIES, check_distinct
 from experiments.studies.modules import REGIMES
 from experiments.studies.published import published_points
 from mst_jax import envs
 from mst_jax.agents import AGENTS, sweep
 from mst_jax.analysis import cost_of
+from mst_jax.recipes import ARCHITECTURES, make_config, settings_of
 
 VARIANTS = {  # at the paper's size
     "modules": 3 * 6 * 5,

@@ -13,8 +13,8 @@ from PIL import Image
 
 from experiments import video
 from mst_jax import envs
+from mst_jax.program.evaluation import make_evaluator
 from mst_jax.training import Policy
-from mst_jax.training.evaluation import make_evaluator
 
 
 class Dice:

@@ -22,8 +22,9 @@ from experiments.cli import command, explain, fresh_process
 from experiments.launch.study_folder import StudyFolder
 from experiments.studies import STUDIES
 from mst_jax.agents import Sizes, make_agent
-from mst_jax.training import Policy, read_settings
-from mst_jax.training.settings import LAST_SEED, write_settings
+from mst_jax.runs import read_settings
+from mst_jax.runs.settings import LAST_SEED, write_settings
+from mst_jax.training import Policy
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ("train", "evaluate", "plot", "inspect", "video", "sweep", "report", "quickstart")

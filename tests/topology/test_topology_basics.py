@@ -10,8 +10,8 @@ import optax
 import pytest
 
 from mst_jax import topology
-from mst_jax.agents.modules import ModuleConfig
-from mst_jax.agents.trained import make_trained
+from mst_jax.agents.parts.modules import ModuleConfig
+from mst_jax.agents.parts.trained import make_trained
 
 
 def make_params(key):

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from mst_jax.program.evaluation import Evaluation
 from mst_jax.training.best import FINAL_INDEX, BestPolicies, evaluate_final
-from mst_jax.training.evaluation import Evaluation
 
 
 def policies(*values):

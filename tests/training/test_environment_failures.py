@@ -13,12 +13,13 @@ from small_runs import advance, metrics_without_wall_clock, small_config, small_
 
 from mst_jax import envs
 from mst_jax.agents import make_agent
-from mst_jax.envs.vector import WorkerVectorEnv
+from mst_jax.envs.host.vector import WorkerVectorEnv
+from mst_jax.program.arrays import loop_to_arrays
+from mst_jax.program.drivers import make_driver
+from mst_jax.program.evaluation import make_evaluator
+from mst_jax.program.step import finish_chunk
+from mst_jax.runs.arrays import flatten
 from mst_jax.training import jobs, plan_resume, plan_run, train
-from mst_jax.training.arrays import flatten, run_to_arrays
-from mst_jax.training.drivers import make_driver
-from mst_jax.training.evaluation import make_evaluator
-from mst_jax.training.step import finish_chunk
 
 CONFIG = small_config("mst", "ddpg", learning_starts=20)
 FAULTS = ("raises", "NaN observation", "NaN reward", "infinite reward")
@@ -112,13 +113,13 @@ def test_environments_that_cannot_go_on_leave_the_run_as_it_was(on_host, tmp_pat
     marker.touch()
     for worker in driver._env._workers:
         worker.process.kill()
-    before = run_to_arrays(run)
+    before = loop_to_arrays(run)
     after = driver.advance(run, 10, True, lambda: False, lambda _: None)
     assert driver.failure.startswith("worker 0 of fake:counter (environments 0-0) died (exit code")
     driver.failure = None
     assert int(after.clock.step) == 60
     assert driver.snapshot()["length"].shape == (2,)
-    for name, array in run_to_arrays(after).items():
+    for name, array in loop_to_arrays(after).items():
         np.testing.assert_array_equal(array, before[name])
 
 

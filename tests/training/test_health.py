@@ -8,15 +8,9 @@ import numpy as np
 import pytest
 from flax import struct
 
-from mst_jax.training.health import (
-    describe_diverged,
-    diverged_by,
-    finite,
-    healthy_at,
-    mean_of_known,
-    return_of,
-)
-from mst_jax.training.step import still_healthy
+from mst_jax.program.health import finite
+from mst_jax.program.step import still_healthy
+from mst_jax.runs.health import describe_diverged, diverged_by, healthy_at, mean_of_known, return_of
 
 
 @struct.dataclass

@@ -17,12 +17,13 @@ from small_runs import (
 
 from mst_jax import envs
 from mst_jax.agents import make_agent
+from mst_jax.program.arrays import loop_from_arrays, loop_to_arrays
+from mst_jax.program.drivers import make_driver
+from mst_jax.runs.arrays import fingerprint
+from mst_jax.runs.settings import read_settings, write_settings
 from mst_jax.training import plan_resume, plan_run, train, trainer
-from mst_jax.training.arrays import fingerprint, run_from_arrays, run_to_arrays
-from mst_jax.training.drivers import make_driver
 from mst_jax.training.jobs import prepare
 from mst_jax.training.memory import describe_memory, replay_slots
-from mst_jax.training.settings import read_settings, write_settings
 
 SETTINGS = small_settings(
     agent="ddpg", config=small_config("mst", "ddpg"), environments=3, steps=120, eval_every=120
@@ -92,13 +93,13 @@ def test_going_back_to_a_snapshot_repeats_what_followed(task):
     driver, run = make_driver(agent, task, [0, 1], 1_000, np.float32, environments=2)
     assert len(np.unique(run.observation, axis=0)) == 4
     run = advance(driver, agent, run, 80)
-    arrays, snapshot = run_to_arrays(run), driver.snapshot()
+    arrays, snapshot = loop_to_arrays(run), driver.snapshot()
     like = jax.eval_shape(lambda: run)
     ends = []
     for _ in range(2):
-        run = driver.place(run_from_arrays(arrays, like))
+        run = driver.place(loop_from_arrays(arrays, like))
         driver.restore(snapshot)
-        ends.append(fingerprint(run_to_arrays(advance(driver, agent, run, 30))))
+        ends.append(fingerprint(loop_to_arrays(advance(driver, agent, run, 30))))
     driver.close()
     assert ends[0] == ends[1] != fingerprint(arrays)
 

@@ -9,24 +9,20 @@ import socket
 import pytest
 from small_runs import content, small_config, small_settings
 
+from mst_jax.runs import checkpoints, is_finished, read_metrics, read_settings
+from mst_jax.runs.folder import METRICS, is_blank
 from mst_jax.runs.lock import HeldError, held
+from mst_jax.runs.settings import write_settings
 from mst_jax.training import (
-    checkpoints,
-    is_finished,
     load_snapshot,
     make_program,
     plan_resume,
     plan_run,
     prepare,
-    read_metrics,
-    read_settings,
     resume_together,
     train,
 )
 from mst_jax.training.memory import checkpoint_bytes, describe_memory, human
-from mst_jax.training.resuming import is_blank
-from mst_jax.training.settings import write_settings
-from mst_jax.training.sinks import METRICS
 
 STEP = 120  # of the only full checkpoint of the shared run, its last step
 ME = f"process {os.getpid()} on {re.escape(socket.gethostname())}"

@@ -15,24 +15,23 @@ from experiments.launch.report_text import write_report
 from experiments.launch.study_folder import StudyFolder
 from experiments.studies import STUDIES, Cell
 from experiments.studies.figures import bars
-from mst_jax.analysis import read_diverged, read_layers, read_results, title_of
-from mst_jax.analysis.report import Sources
+from mst_jax.analysis import read_diverged, read_results
+from mst_jax.figures import read_layers, title_of
+from mst_jax.figures.report import Sources
+from mst_jax.runs import checkpoints, read_metrics, read_settings
+from mst_jax.runs.arrays import join, split
 from mst_jax.training import (
-    checkpoints,
     load_policy,
     load_snapshot,
     make_program,
     plan_resume,
     plan_run,
     program_of,
-    read_metrics,
-    read_settings,
     resume_together,
     train,
     train_together,
     trainer,
 )
-from mst_jax.training.arrays import join, split
 from tests.small_runs import small_config, small_settings, stop_after
 
 VARIED = {

@@ -22,9 +22,9 @@ from small_runs import (
 
 from mst_jax import load_policy
 from mst_jax.analysis import read_curve
+from mst_jax.program import drivers
 from mst_jax.training import (
     checkpoint_fingerprint,
-    drivers,
     load_snapshot,
     plan_resume,
     plan_run,
@@ -90,8 +90,8 @@ def test_the_newest_policy_acts(finished):
 
 def test_the_final_evaluation_judges_the_last_and_the_best_policy_anew(finished):
     """By hand: which evaluation was best, and what both policies return on the final episodes."""
+    from mst_jax.program.evaluation import make_evaluator
     from mst_jax.training.best import FINAL_INDEX
-    from mst_jax.training.evaluation import make_evaluator
 
     rows = metrics_without_wall_clock(finished.folder)
     settings, agent, last, _, _ = load_snapshot(finished.folder)
@@ -171,7 +171,7 @@ def nothing_is_cut_before_a_step_is_taken(job, monkeypatch):
 
 
 def test_evaluation_has_no_noise_and_depends_on_its_index_only(finished):
-    from mst_jax.training.evaluation import make_evaluator
+    from mst_jax.program.evaluation import make_evaluator
 
     settings, agent, states, _, _ = load_snapshot(finished.folder)
     task, _ = prepare(settings)
@@ -186,7 +186,7 @@ def test_evaluation_has_no_noise_and_depends_on_its_index_only(finished):
 
 def play(env, agent, state, seed, index, episodes):
     """The evaluation of one seed written as a plain loop."""
-    from mst_jax.training.run_state import Purpose
+    from mst_jax.program.state import Purpose
 
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), Purpose.EVALUATE), index)
     returns = []
@@ -275,7 +275,7 @@ def wait_until(condition, process, seconds=240):
 def test_evaluation_on_the_host_equals_a_plain_loop():
     from mst_jax import envs
     from mst_jax.agents import Sizes, make_agent
-    from mst_jax.training.evaluation import HostEvaluator
+    from mst_jax.program.evaluation import HostEvaluator
 
     task = envs.make("dmc:cartpole-swingup")
     agent = make_agent("mrq", small_config("dense"), Sizes(5, 1), 1000)

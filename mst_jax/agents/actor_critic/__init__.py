@@ -1,0 +1,1 @@
+"""SAC and DDPG: a critic, an actor, and no model of anything."""

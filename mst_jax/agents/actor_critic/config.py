@@ -1,0 +1,122 @@
+"""Settings of SAC and DDPG; defaults are the published ones (docs/specs/network-sparsity.md §2)."""
+
+from dataclasses import dataclass, field
+
+from mst_jax.agents.parts.losses import discount_heuristic
+from mst_jax.agents.parts.modules import ModuleConfig, not_negative, require
+
+MODULES = ("critic", "actor")
+
+
+def simba(hidden: int, depth: int) -> ModuleConfig:
+    """A SimBa network with its published optimizer settings (Tables 2 and 3)."""
+    return ModuleConfig(
+        hidden=hidden,
+        depth=depth,
+        activation="relu",
+        residual="simba",
+        learning_rate=1e-4,
+        weight_decay=1e-2,
+    )
+
+
+@dataclass
+class ActorCriticConfig:
+    """What SAC and DDPG share.
+
+    Attributes:
+        critic: value network on observation and action.
+        actor: policy network on observations.
+        twin: two critics, of which the smaller value counts; the papers use one on DMC.
+        normalize_observations: by running mean and variance; the buffer holds raw observations.
+        discount: per agent step; None takes the heuristic of §2.4 from the episode length.
+        tau: Polyak step of the target critic, every update.
+        batch_size: of every update.
+        buffer_size: replay capacity in agent steps.
+        learning_starts: agent steps with uniform random actions before learning.
+        updates_per_step: updates per agent step, all in one device call.
+    """
+
+    critic: ModuleConfig = field(default_factory=lambda: simba(hidden=512, depth=2))
+    actor: ModuleConfig = field(default_factory=lambda: simba(hidden=128, depth=1))
+    twin: bool = False
+    normalize_observations: bool = True
+    discount: float | None = None
+    tau: float = 0.005
+    batch_size: int = 256
+    buffer_size: int = 1_000_000
+    learning_starts: int = 5_000
+    updates_per_step: int = 2
+
+    def validate(self) -> None:
+        """Raises ValueError with one line for the first impossible setting."""
+        for name in MODULES:
+            getattr(self, name).validate(name)
+        for name in ("batch_size", "learning_starts", "updates_per_step"):
+            require(getattr(self, name) >= 1, f"{name}={getattr(self, name)} must be at least 1")
+        require(self.buffer_size > 2, f"buffer_size={self.buffer_size} must exceed 2")
+        require(0 < self.tau <= 1, f"tau={self.tau} must be in (0, 1]")
+        if self.discount is not None:
+            require(0 <= self.discount <= 1, f"discount={self.discount} must be in [0, 1]")
+
+    def discount_for(self, episode_length: int | None) -> float:
+        """The discount per agent step of a task with episodes of this many agent steps."""
+        return discount_heuristic(episode_length) if self.discount is None else self.discount
+
+
+@dataclass
+class TemperatureConfig:
+    """The entropy temperature of SAC and MR.SAC.
+
+    Attributes:
+        initial: its first value.
+        learning_rate: Adam's, on its logarithm, without decay.
+        target_entropy_per_action: the entropy aimed at is this times the action size.
+    """
+
+    initial: float = 0.01
+    learning_rate: float = 1e-4
+    target_entropy_per_action: float = -0.5
+
+    def target_entropy(self, action_size: int) -> float:
+        """The entropy that the temperature aims at: -|A| / 2 by default."""
+        return self.target_entropy_per_action * action_size
+
+    def validate(self) -> None:
+        """Raises ValueError with one line for the first impossible setting."""
+        for name in ("initial", "learning_rate"):
+            value = getattr(self, name)
+            require(value > 0, f"temperature.{name}={value} must be positive")
+
+
+@dataclass
+class SACConfig(ActorCriticConfig):
+    """Settings of SAC (§2.2).
+
+    Attributes:
+        temperature: weight of the entropy and how it is tuned.
+    """
+
+    temperature: TemperatureConfig = field(default_factory=TemperatureConfig)
+
+    def validate(self) -> None:
+        """Raises ValueError with one line for the first impossible setting."""
+        super().validate()
+        self.temperature.validate()
+
+
+@dataclass
+class DDPGConfig(ActorCriticConfig):
+    """Settings of DDPG (§2.3).
+
+    Attributes:
+        exploration_noise: standard deviation of the Gaussian noise on actions, when acting, in the
+            actor's loss and in the target.
+    """
+
+    exploration_noise: float = 0.1
+
+    def validate(self) -> None:
+        """Raises ValueError with one line for the first impossible setting."""
+        super().validate()
+        not_negative("exploration_noise", self.exploration_noise)

@@ -1,0 +1,269 @@
+"""What SAC and DDPG share: normalised observations, uniform replay, several updates a step.
+
+An algorithm adds how to act and one update (docs/specs/network-sparsity.md §2).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from mst_jax import networks, topology
+from mst_jax.agents.actor_critic.config import ActorCriticConfig, TemperatureConfig
+from mst_jax.agents.base import Agent, Clock, Metrics, Numbers, Probe, Sizes
+from mst_jax.agents.parts import losses as losses
+from mst_jax.agents.parts.running_statistics import (
+    RunningStatistics,
+    empty_statistics,
+    normalized,
+    observed,
+)
+from mst_jax.agents.parts.trained import Trained, active_norm, copied, make_trained, replaced
+
+
+@struct.dataclass
+class ActorCriticState:
+    """Everything an actor-critic agent learns, for one seed.
+
+    Attributes:
+        params: {critic, actor} and, for SAC, temperature.
+        target_critic: Polyak average of the critic, with the critic's topology.
+        opt_state: optimizer states by the same names, each with its module's topology.
+        statistics: of the observations.
+    """
+
+    params: dict[str, Any]
+    target_critic: Any
+    opt_state: dict[str, Any]
+    statistics: RunningStatistics
+
+
+@struct.dataclass
+class Batch:
+    """Transitions, observations normalised; a leading axis of B, or of (updates, B).
+
+    Attributes:
+        observation: (B, O).
+        action: (B, A).
+        reward: (B,).
+        terminated: (B,) bool.
+        next_observation: (B, O).
+    """
+
+    observation: jax.Array
+    action: jax.Array
+    reward: jax.Array
+    terminated: jax.Array
+    next_observation: jax.Array
+
+
+Update = Callable[
+    [ActorCriticState, Batch, jax.Array, jax.Array], tuple[ActorCriticState, Metrics]
+]  # (state, batch, key, number of the update)
+
+
+@dataclass(frozen=True)
+class ActorCritic:
+    """Networks and optimizers, and the pure functions over `ActorCriticState` that use them."""
+
+    config: ActorCriticConfig
+    sizes: Sizes
+    critic: networks.Critic
+    trained: Trained
+
+    def init(self, key: jax.Array, numbers: Numbers | None = None) -> ActorCriticState:
+        """Random parameters, masks drawn and applied; the target equals the critic."""
+        params, opt_state = self.trained.init(key, numbers)
+        statistics = empty_statistics(self.sizes.observation_size)
+        return ActorCriticState(params, copied(params["critic"]), opt_state, statistics)
+
+    def reset(self, state: ActorCriticState, key: jax.Array) -> ActorCriticState:
+        """Fresh networks, optimizers and temperature; masks and statistics stay (§4 "Reset")."""
+        params, opt_state = self.trained.reset(key, state.opt_state)
+        return state.replace(
+            params=params, target_critic=copied(params["critic"]), opt_state=opt_state
+        )
+
+    def observe(self, state: ActorCriticState, observation: jax.Array) -> ActorCriticState:
+        """Adds raw observations (E, O) to the running statistics."""
+        if not self.config.normalize_observations:
+            return state
+        return state.replace(statistics=observed(state.statistics, observation))
+
+    def normalize(self, state: ActorCriticState, observation: jax.Array) -> jax.Array:
+        """Observations (..., O) as the networks see them, by the present statistics."""
+        if not self.config.normalize_observations:
+            return observation
+        return normalized(state.statistics, observation)
+
+    def learn(
+        self, update: Update, state: ActorCriticState, view: Any, key: jax.Array, clock: Clock
+    ) -> tuple[ActorCriticState, None, Metrics]:
+        """`updates_per_step` updates, each on a batch of its own; metrics are their means."""
+        count = self.config.updates_per_step
+        sample_key, update_key = jax.random.split(key)
+        batches = self.batches(state, view, sample_key)
+
+        def step(carry: ActorCriticState, x: tuple) -> tuple[ActorCriticState, Metrics]:
+            index, batch = x
+            own_key = jax.random.fold_in(update_key, index)
+            return update(carry, batch, own_key, clock.update * count + index)
+
+        state, metrics = jax.lax.scan(step, state, (jnp.arange(count), batches))
+        return state, None, jax.tree.map(jnp.mean, metrics)
+
+    def batches(self, state: ActorCriticState, view: Any, key: jax.Array) -> Batch:
+        """All batches of one step, leading axes (updates, B)."""
+        lead = (self.config.updates_per_step, self.config.batch_size)
+        batch = self.batch(state, view, key, lead[0] * lead[1])
+        return jax.tree.map(lambda x: x.reshape(*lead, *x.shape[1:]), batch)
+
+    def batch(self, state: ActorCriticState, view: Any, key: jax.Array, size: int) -> Batch:
+        """Transitions drawn uniformly, observations normalised by the present statistics."""
+        raw = view.transition(view.sample(key, size), 1)
+        return Batch(
+            self.normalize(state, raw.observation),
+            raw.action,
+            raw.reward[:, 0],
+            raw.terminated[:, 0],
+            self.normalize(state, raw.next_observation),
+        )
+
+    def values(self, params: Any, observation: jax.Array, action: jax.Array) -> jax.Array:
+        """Values (..., heads) of normalised observations (..., O) and actions (..., A)."""
+        return self.critic.apply(params, jnp.concatenate([observation, action], axis=-1))
+
+    def activity(self, params: Any, observation: jax.Array, action: jax.Array) -> networks.Activity:
+        """The critic's units on the same inputs."""
+        return self.critic.activity(params, jnp.concatenate([observation, action], axis=-1))
+
+    def value(
+        self, state: ActorCriticState, observation: jax.Array, action: jax.Array
+    ) -> jax.Array:
+        """Mean value of the critics, a scalar, for a raw observation (O,) and an action (A,)."""
+        features = self.normalize(state, observation)
+        return jnp.mean(self.values(state.params["critic"], features, action))
+
+    @property
+    def discount(self) -> float:
+        """Discount per agent step on this task."""
+        return self.config.discount_for(self.sizes.episode_length)
+
+    def target(
+        self,
+        state: ActorCriticState,
+        batch: Batch,
+        next_action: jax.Array,
+        next_entropy_bonus: jax.Array | float,
+    ) -> jax.Array:
+        """Targets (B,) from the target critic and the next actions (B, A)."""
+        next_values = self.values(state.target_critic, batch.next_observation, next_action)
+        return losses.td_target(
+            batch.reward, batch.terminated, next_values, next_entropy_bonus, self.discount
+        )
+
+    def critic_probe(self, state: ActorCriticState, batch: Batch, target: jax.Array) -> Probe:
+        """The critic on a batch, towards targets (B,)."""
+        params = state.params["critic"]
+        inputs = jnp.concatenate([batch.observation, batch.action], axis=-1)
+
+        def loss(params: Any, sample: tuple[jax.Array, jax.Array]) -> jax.Array:
+            x, y = sample
+            return losses.critic_loss(self.critic.apply(params, x[None]), y[None])
+
+        masks = topology.masks(state.opt_state["critic"])
+        activity = self.critic.activity(params, inputs)
+        return Probe(params, masks, activity, (inputs, target), loss)
+
+    def update_critic(
+        self,
+        state: ActorCriticState,
+        batch: Batch,
+        next_action: jax.Array,
+        next_entropy_bonus: jax.Array | float,
+        step: jax.Array,
+    ) -> tuple[ActorCriticState, Metrics]:
+        """One critic step towards the target critic, then one Polyak step of the latter."""
+        params, opt_state = state.params["critic"], state.opt_state["critic"]
+        target = self.target(state, batch, next_action, next_entropy_bonus)
+
+        def loss(critic: Any) -> tuple[jax.Array, jax.Array]:
+            values = self.values(critic, batch.observation, batch.action)
+            return losses.critic_loss(values, target), values
+
+        (value, values), grads = jax.value_and_grad(loss, has_aux=True)(params)
+        activity = partial(self.activity, params, batch.observation, batch.action)
+        params, opt_state = self.trained.step("critic", grads, params, opt_state, step, activity)
+        # The mask goes with the weights: a rewired critic's target follows its topology.
+        masks = topology.masks(opt_state)
+        tau = self.config.tau
+        target_critic = topology.update_target(state.target_critic, params, masks, tau)
+        metrics = {
+            "critic/loss": value,
+            "critic/value": jnp.mean(values),
+            "critic/gradient_norm": active_norm(grads, opt_state),
+        }
+        state = replaced(state, "critic", params, opt_state)
+        return state.replace(target_critic=target_critic), metrics
+
+
+def make_actor_critic(
+    config: ActorCriticConfig,
+    sizes: Sizes,
+    total_steps: int,
+    actor_init: Callable[[jax.Array], Any],
+    plans: Mapping[str, topology.Plan] | None,
+    temperature: TemperatureConfig | None = None,
+) -> ActorCritic:
+    """The shared part; `actor_init` makes the actor's parameters.
+
+    Raises:
+        ValueError: when a setting is impossible.
+    """
+    config.validate()
+    critic = networks.make_critic(
+        sizes.observation_size + sizes.action_size,
+        config.critic.architecture(),
+        heads=2 if config.twin else 1,
+    )
+    updates = max(1, total_steps - config.learning_starts) * config.updates_per_step
+    inits = {"critic": critic.init, "actor": actor_init}
+    trained = make_trained(config, inits, updates, plans, temperature=temperature)
+    return ActorCritic(config, sizes, critic, trained)
+
+
+def agent_of(
+    core: ActorCritic,
+    act: Callable[..., jax.Array],
+    update: Update,
+    probe: Callable[[ActorCriticState, Batch, jax.Array], dict[str, Probe]],
+) -> Agent:
+    """The agent whose algorithm is `act` and `update`, with `probe` for diagnostics."""
+    plans = core.trained.plans
+
+    def learn(state: ActorCriticState, view: Any, key: jax.Array, clock: Clock) -> tuple:
+        return core.learn(update, state, view, key, clock)
+
+    return Agent(
+        init=core.init,
+        observe=core.observe,
+        act=act,
+        reset=core.reset,
+        learn=learn,
+        value=core.value,
+        probe=lambda state, view, key, size: probe(
+            state, core.batch(state, view, jax.random.fold_in(key, 0), size), key
+        ),
+        parameters=lambda state: {name: state.params[name] for name in plans},
+        acting=("params", "statistics"),
+        masks=lambda state: core.trained.masks(state.opt_state),
+        plans=plans,
+        learning_starts=core.config.learning_starts,
+        buffer_size=core.config.buffer_size,
+        discount=core.discount,
+        span=1,
+    )

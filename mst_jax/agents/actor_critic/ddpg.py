@@ -1,0 +1,127 @@
+"""DDPG (Lillicrap et al., 2016) on SimBa networks, with any training regime on either module.
+
+The same Gaussian noise explores, smooths the actor's loss and the target; there is no target actor
+(docs/specs/network-sparsity.md §2.3). One update: actor, critic with the new actor, target.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from mst_jax import networks, topology
+from mst_jax.agents.actor_critic.config import DDPGConfig
+from mst_jax.agents.actor_critic.core import (
+    ActorCritic,
+    ActorCriticState,
+    Batch,
+    agent_of,
+    make_actor_critic,
+)
+from mst_jax.agents.base import Agent, Metrics, Probe, Sizes
+from mst_jax.agents.parts import draws
+from mst_jax.agents.parts import losses as losses
+from mst_jax.agents.parts.trained import active_norm, replaced
+
+
+@dataclass(frozen=True)
+class DDPG:
+    """DDPG's policy and update on the shared core."""
+
+    core: ActorCritic
+    actor: networks.Actor
+
+    def act(
+        self, state: ActorCriticState, observation: jax.Array, key: jax.Array | None
+    ) -> jax.Array:
+        """Action (A,) for an observation (O,), with noise when there is a key."""
+        features = self.core.normalize(state, observation)
+        action = jnp.tanh(self.actor.apply(state.params["actor"], features))
+        return action if key is None else self.noisy(action, draws.normal(key, action.shape))
+
+    def noisy(self, action: jax.Array, noise: jax.Array) -> jax.Array:
+        """Actions with scaled standard normal noise of the same shape, within [-1, 1]."""
+        return jnp.clip(action + self.core.config.exploration_noise * noise, -1.0, 1.0)
+
+    def noisy_action(self, params: Any, observation: jax.Array, noise: jax.Array) -> jax.Array:
+        """Noisy actions (B, A) of normalised observations (B, O)."""
+        return self.noisy(jnp.tanh(self.actor.apply(params, observation)), noise)
+
+    def update(
+        self, state: ActorCriticState, batch: Batch, key: jax.Array, step: jax.Array
+    ) -> tuple[ActorCriticState, Metrics]:
+        """Actor, critic and target, once each, on one batch."""
+        noises = draws.normal(key, (2, *batch.action.shape))
+        state, actor_metrics = self.update_actor(state, batch, noises[0], step)
+        next_action = self.noisy_action(state.params["actor"], batch.next_observation, noises[1])
+        state, critic_metrics = self.core.update_critic(state, batch, next_action, 0.0, step)
+        return state, {**actor_metrics, **critic_metrics}
+
+    def update_actor(
+        self, state: ActorCriticState, batch: Batch, noise: jax.Array, step: jax.Array
+    ) -> tuple[ActorCriticState, Metrics]:
+        """One actor step up the critic's value of its noisy actions."""
+        trained, params, opt_state = self.core.trained, state.params, state.opt_state["actor"]
+
+        value, grads = jax.value_and_grad(self.actor_loss)(
+            params["actor"], params["critic"], batch.observation, noise
+        )
+        activity = partial(self.actor.activity, params["actor"], batch.observation)
+        actor, opt_state = trained.step("actor", grads, params["actor"], opt_state, step, activity)
+        metrics = {
+            "actor/loss": value,
+            "actor/gradient_norm": active_norm(grads, opt_state),
+        }
+        return replaced(state, "actor", actor, opt_state), metrics
+
+    def actor_loss(
+        self, params: Any, critic_params: Any, observation: jax.Array, noise: jax.Array
+    ) -> jax.Array:
+        """Minus the mean value of noisy actions, for normalised observations (B, O)."""
+        action = self.noisy_action(params, observation, noise)
+        return losses.actor_loss(self.core.values(critic_params, observation, action))
+
+    def probe(self, state: ActorCriticState, batch: Batch, key: jax.Array) -> dict[str, Probe]:
+        """Both networks on one batch, for diagnostics."""
+        params, noises = state.params, draws.normal(key, (2, *batch.action.shape))
+        next_action = self.noisy_action(params["actor"], batch.next_observation, noises[1])
+        target = self.core.target(state, batch, next_action, 0.0)
+
+        def loss(actor: Any, sample: tuple[jax.Array, jax.Array]) -> jax.Array:
+            return self.actor_loss(actor, params["critic"], *(x[None] for x in sample))
+
+        actor = Probe(
+            params["actor"],
+            topology.masks(state.opt_state["actor"]),
+            self.actor.activity(params["actor"], batch.observation),
+            (batch.observation, noises[0]),
+            loss,
+        )
+        return {"critic": self.core.critic_probe(state, batch, target), "actor": actor}
+
+
+def build_ddpg(
+    config: DDPGConfig,
+    sizes: Sizes,
+    total_steps: int,
+    plans: Mapping[str, topology.Plan] | None = None,
+) -> DDPG:
+    """DDPG's functions; see `make_ddpg`."""
+    actor = networks.make_actor(
+        sizes.observation_size, sizes.action_size, config.actor.architecture()
+    )
+    return DDPG(make_actor_critic(config, sizes, total_steps, actor.init, plans), actor)
+
+
+def make_ddpg(
+    config: DDPGConfig,
+    sizes: Sizes,
+    total_steps: int,
+    plans: Mapping[str, topology.Plan] | None = None,
+) -> Agent:
+    """Builds DDPG for one seed; arguments, result and errors as `make_sac`."""
+    ddpg = build_ddpg(config, sizes, total_steps, plans)
+    return agent_of(ddpg.core, ddpg.act, ddpg.update, ddpg.probe)

@@ -1,0 +1,1 @@
+"""MR.Q and MR.SAC: model-based representations, model-free learning."""

@@ -1,0 +1,139 @@
+"""Settings of MR.Q and MR.SAC; defaults are the published ones (docs/specs/mst-and-mrq.md §6.8)."""
+
+from dataclasses import dataclass, field
+
+from mst_jax.agents.actor_critic.config import TemperatureConfig
+from mst_jax.agents.parts.modules import ModuleConfig, not_negative, require
+
+MODULES = ("encoder", "critic", "actor")
+
+
+@dataclass
+class MRConfig:
+    """What MR.Q and MR.SAC share.
+
+    Attributes:
+        encoder: state, action and state-action embeddings with the linear prediction head.
+        critic: twin value heads; `depth` counts the hidden layers of each.
+        actor: policy network on the state latent.
+        zs_size: width of the state latent.
+        za_size: width of the action embedding.
+        zsa_size: width of the state-action latent.
+        reward_bins: bins of the two-hot reward code.
+        reward_limit: the outermost bins are at +-(exp(limit) - 1).
+        discount: per agent step.
+        batch_size: of every update.
+        buffer_size: replay capacity in agent steps.
+        learning_starts: agent steps with uniform random actions before learning.
+        target_period: updates between target copies; as many encoder updates follow each copy.
+        horizon: steps the encoder is unrolled.
+        n_step: steps of the critic's return.
+        dynamics_weight: weight of the latent prediction error.
+        reward_weight: weight of the reward cross-entropy.
+        terminal_weight: weight of the termination error, once a termination has been seen.
+        priority_exponent: LAP's alpha.
+        min_priority: LAP's floor before the exponent.
+        max_grad_norm: clip of the critic's gradient norm.
+    """
+
+    encoder: ModuleConfig = field(default_factory=lambda: ModuleConfig(learning_rate=1e-4))
+    critic: ModuleConfig = field(default_factory=lambda: ModuleConfig(depth=3))
+    actor: ModuleConfig = field(default_factory=lambda: ModuleConfig(activation="relu"))
+    zs_size: int = 512
+    za_size: int = 256
+    zsa_size: int = 512
+    reward_bins: int = 65
+    reward_limit: float = 10.0
+    discount: float = 0.99
+    batch_size: int = 256
+    buffer_size: int = 1_000_000
+    learning_starts: int = 10_000
+    target_period: int = 250
+    horizon: int = 5
+    n_step: int = 3
+    dynamics_weight: float = 1.0
+    reward_weight: float = 0.1
+    terminal_weight: float = 0.1
+    priority_exponent: float = 0.4
+    min_priority: float = 1.0
+    max_grad_norm: float = 20.0
+
+    def validate(self) -> None:
+        """Raises ValueError with one line for the first impossible setting."""
+        for name in MODULES:
+            getattr(self, name).validate(name)
+        counts = (
+            "zs_size",
+            "za_size",
+            "zsa_size",
+            "batch_size",
+            "target_period",
+            "horizon",
+            "n_step",
+        )
+        for name in counts:
+            require(getattr(self, name) >= 1, f"{name}={getattr(self, name)} must be at least 1")
+        require(self.reward_bins >= 2, f"reward_bins={self.reward_bins} must be at least 2")
+        require(0 <= self.discount <= 1, f"discount={self.discount} must be in [0, 1]")
+        for name in ("reward_limit", "min_priority", "max_grad_norm"):
+            value = getattr(self, name)
+            require(value > 0, f"{name}={value} must be positive")
+        for name in ("dynamics_weight", "reward_weight", "terminal_weight", "priority_exponent"):
+            not_negative(name, getattr(self, name))
+        require(
+            self.learning_starts > self.span,
+            f"learning_starts={self.learning_starts} must exceed {self.span}, "
+            "the consecutive steps that one sample needs",
+        )
+        require(
+            self.buffer_size > 2 * self.span,
+            f"buffer_size={self.buffer_size} must exceed {2 * self.span}",
+        )
+
+    @property
+    def span(self) -> int:
+        """A start can be sampled once max(horizon, n_step) steps of its episode follow (§6.9)."""
+        return max(self.horizon, self.n_step) + 1
+
+
+@dataclass
+class MRQConfig(MRConfig):
+    """Settings of MR.Q.
+
+    Attributes:
+        exploration_noise: standard deviation of the Gaussian noise on actions.
+        target_noise: standard deviation of the target policy's smoothing noise.
+        target_noise_clip: its clip.
+        pre_activation_weight: penalty on the actor's pre-activation.
+    """
+
+    exploration_noise: float = 0.2
+    target_noise: float = 0.2
+    target_noise_clip: float = 0.3
+    pre_activation_weight: float = 1e-5
+
+    def validate(self) -> None:
+        """Raises ValueError with one line for the first impossible setting."""
+        super().validate()
+        for name in (
+            *("exploration_noise", "target_noise", "target_noise_clip", "pre_activation_weight"),
+        ):
+            not_negative(name, getattr(self, name))
+
+
+@dataclass
+class MRSACConfig(MRConfig):
+    """Settings of MR.SAC.
+
+    Attributes:
+        temperature: weight of the entropy, in units of reward, and how it is tuned.
+    """
+
+    temperature: TemperatureConfig = field(
+        default_factory=lambda: TemperatureConfig(learning_rate=3e-4)
+    )
+
+    def validate(self) -> None:
+        """Raises ValueError with one line for the first impossible setting."""
+        super().validate()
+        self.temperature.validate()

@@ -1,0 +1,303 @@
+"""What MR.Q and MR.SAC share: the model-based encoder, its bursts, and twin critics on its latents.
+
+An algorithm adds how to act, the critic's target and the actor's update
+(docs/specs/mst-and-mrq.md §6; Fujimoto et al., 2025).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from mst_jax import networks, topology
+from mst_jax.agents.actor_critic.config import TemperatureConfig
+from mst_jax.agents.base import Agent, Clock, Feedback, Metrics, Numbers, Probe, Sizes
+from mst_jax.agents.mr import losses as losses
+from mst_jax.agents.mr.config import MODULES, MRConfig
+from mst_jax.agents.parts.trained import Trained, active_norm, copied, make_trained, replaced
+
+
+@struct.dataclass
+class MRState:
+    """Everything MR.Q or MR.SAC learns, for one seed.
+
+    Attributes:
+        params: {encoder, critic, actor} and, for MR.SAC, temperature.
+        target_params: copies of the networks, of the last target update.
+        opt_state: optimizer states by the names of `params`, each with its module's topology.
+        reward_scale: mean |reward| of the buffer at the last target update (§6.6).
+        target_reward_scale: the one before it, the unit of the target critic.
+        encoder_metrics: mean losses of the last encoder burst.
+    """
+
+    params: dict[str, Any]
+    target_params: dict[str, Any]
+    opt_state: dict[str, Any]
+    reward_scale: jax.Array
+    target_reward_scale: jax.Array
+    encoder_metrics: Metrics
+
+
+Update = Callable[
+    [MRState, Any, jax.Array, jax.Array], tuple[MRState, jax.Array, Metrics]
+]  # (state, batch, key, number of the update) -> state, priorities (B,), metrics
+
+
+@dataclass(frozen=True)
+class MRCore:
+    """Networks and optimizers, and the pure functions over `MRState` that use them."""
+
+    config: MRConfig
+    encoder: networks.Encoder
+    critic: networks.Critic
+    trained: Trained
+
+    def init(self, key: jax.Array, numbers: Numbers | None = None) -> MRState:
+        """Random parameters, masks drawn and applied; targets equal the online networks."""
+        params, opt_state = self.trained.init(key, numbers)
+        return MRState(
+            params=params,
+            target_params=copied(_networks(params)),
+            opt_state=opt_state,
+            reward_scale=jnp.ones(()),
+            target_reward_scale=jnp.ones(()),
+            encoder_metrics={n: jnp.zeros(()) for n in ("loss", "dynamics", "reward", "terminal")},
+        )
+
+    def reset(self, state: MRState, key: jax.Array) -> MRState:
+        """Fresh networks, targets and optimizers; masks and reward scales stay."""
+        params, opt_state = self.trained.reset(key, state.opt_state)
+        return state.replace(
+            params=params, target_params=copied(_networks(params)), opt_state=opt_state
+        )
+
+    def learn(
+        self, update: Update, state: MRState, view: Any, key: jax.Array, clock: Clock
+    ) -> tuple[MRState, Feedback, Metrics]:
+        """One update; every `target_period` updates an encoder burst comes first (§6.7)."""
+        burst_key, batch_key, update_key = jax.random.split(key, 3)
+        # The conditional returns only what a burst changes: the rest need not be copied each step.
+        changed = jax.lax.cond(
+            clock.update % self.config.target_period == 0,
+            lambda: self.refresh(state, view, burst_key, clock),
+            lambda: (
+                {name: getattr(state, name) for name in _CHANGED_BY_BURST}
+                | {"encoder": (state.params["encoder"], state.opt_state["encoder"])}
+            ),
+        )
+        encoder_params, encoder_opt_state = changed.pop("encoder")
+        state = replaced(state, "encoder", encoder_params, encoder_opt_state).replace(**changed)
+        indices = view.sample(batch_key, self.config.batch_size)
+        batch = view.transition(indices, self.config.n_step)
+        state, priorities, metrics = update(state, batch, update_key, clock.update)
+        metrics |= {f"encoder/{name}": value for name, value in state.encoder_metrics.items()}
+        return state, Feedback(indices, priorities), metrics
+
+    def refresh(self, state: MRState, view: Any, key: jax.Array, clock: Clock) -> dict[str, Any]:
+        """Copies targets, renews the reward scale, trains the encoder for one period (§6.7)."""
+        config = self.config
+        target_params = _networks(state.params)
+        weights = losses.EncoderLossWeights(
+            config.dynamics_weight,
+            config.reward_weight,
+            config.terminal_weight * view.terminal_seen,
+        )
+
+        def step(carry: tuple, index: jax.Array) -> tuple[tuple, Metrics]:
+            params, opt_state = carry
+            indices = view.sample(jax.random.fold_in(key, index), config.batch_size)
+            batch = view.subtrajectory(indices, config.horizon)
+            return self.update_encoder(
+                params, opt_state, target_params["encoder"], batch, weights, clock.update + index
+            )
+
+        encoder, metrics = jax.lax.scan(
+            step,
+            (state.params["encoder"], state.opt_state["encoder"]),
+            jnp.arange(config.target_period),
+        )
+        return {
+            "encoder": encoder,
+            "target_params": target_params,
+            "reward_scale": jnp.maximum(view.mean_absolute_reward(), 1e-8),
+            "target_reward_scale": state.reward_scale,
+            "encoder_metrics": jax.tree.map(jnp.mean, metrics),
+        }
+
+    def update_encoder(
+        self,
+        params: Any,
+        opt_state: Any,
+        target_params: Any,
+        batch: Any,
+        weights: losses.EncoderLossWeights,
+        step: jax.Array,
+    ) -> tuple[tuple[Any, Any], Metrics]:
+        """One step on a batch of sub-trajectories; targets are the copy taken before the burst."""
+        bins = losses.symexp_bins(self.config.reward_bins, self.config.reward_limit)
+        (loss, terms), grads = jax.value_and_grad(losses.encoder_loss, has_aux=True)(
+            params,
+            self.encoder,
+            batch.observation[:, 0],
+            batch.action,
+            batch.reward,
+            batch.terminated,
+            self.encoder.zs(target_params, batch.observation[:, 1:]),
+            bins,
+            weights,
+        )
+        params, opt_state = self.trained.step(
+            "encoder",
+            grads,
+            params,
+            opt_state,
+            step,
+            lambda: self.encoder.activity(params, batch.observation[:, 0], batch.action[:, 0]),
+        )
+        return (params, opt_state), {"loss": loss, **terms}
+
+    def value(self, state: MRState, observation: jax.Array, action: jax.Array) -> jax.Array:
+        """Mean value of both heads, a scalar in units of reward, for (O,) and (A,)."""
+        zs = self.encoder.zs(state.params["encoder"], observation)
+        zsa = self.encoder.zsa(state.params["encoder"], zs, action)
+        return jnp.mean(self.critic.apply(state.params["critic"], zsa)) * state.reward_scale
+
+    def encoder_probe(self, state: MRState, view: Any, key: jax.Array, size: int) -> Probe:
+        """The encoder on a fresh batch of sub-trajectories."""
+        config, params = self.config, state.params["encoder"]
+        batch = view.subtrajectory(view.sample(key, size), config.horizon)
+        following = self.encoder.zs(state.target_params["encoder"], batch.observation[:, 1:])
+        first = batch.observation[:, 0]
+        bins = losses.symexp_bins(config.reward_bins, config.reward_limit)
+        weights = losses.EncoderLossWeights(
+            config.dynamics_weight,
+            config.reward_weight,
+            config.terminal_weight * view.terminal_seen,
+        )
+
+        def loss(params: Any, sample: tuple[jax.Array, ...]) -> jax.Array:
+            own = (x[None] for x in sample)
+            return losses.encoder_loss(params, self.encoder, *own, bins, weights)[0]
+
+        samples = (first, batch.action, batch.reward, batch.terminated, following)
+        activity = self.encoder.activity(params, first, batch.action[:, 0])
+        masks = topology.masks(state.opt_state["encoder"])
+        return Probe(params, masks, activity, samples, loss)
+
+    def critic_probe(self, state: MRState, batch: Any, target: jax.Array) -> Probe:
+        """The critic on a batch, towards targets (B,)."""
+        params, encoder_params = state.params["critic"], state.params["encoder"]
+        zs = self.encoder.zs(encoder_params, batch.observation)
+        zsa = self.encoder.zsa(encoder_params, zs, batch.action)
+
+        def loss(params: Any, sample: tuple[jax.Array, jax.Array]) -> jax.Array:
+            x, y = sample
+            return losses.critic_loss(params, self.critic, x[None], y[None])[0]
+
+        masks = topology.masks(state.opt_state["critic"])
+        return Probe(params, masks, self.critic.activity(params, zsa), (zsa, target), loss)
+
+    def target_values(self, state: MRState, next_zs: jax.Array, action: jax.Array) -> jax.Array:
+        """Values (B, 2) of the target networks, in units of the target reward scale."""
+        targets = state.target_params
+        next_zsa = self.encoder.zsa(targets["encoder"], next_zs, action)
+        return self.critic.apply(targets["critic"], next_zsa)
+
+    def update_critic(
+        self, state: MRState, batch: Any, target: jax.Array, step: jax.Array
+    ) -> tuple[MRState, jax.Array, Metrics]:
+        """One critic step towards targets (B,); also returns the priorities (B,) (§6.4, §6.9)."""
+        config, encoder_params = self.config, state.params["encoder"]
+        zs = self.encoder.zs(encoder_params, batch.observation)
+        zsa = self.encoder.zsa(encoder_params, zs, batch.action)
+        params, opt_state = state.params["critic"], state.opt_state["critic"]
+        (loss, values), grads = jax.value_and_grad(losses.critic_loss, has_aux=True)(
+            params, self.critic, zsa, target
+        )
+        activity = partial(self.critic.activity, params, zsa)
+        params, opt_state = self.trained.step("critic", grads, params, opt_state, step, activity)
+        priorities = losses.lap_priority(
+            values, target, config.min_priority, config.priority_exponent
+        )
+        metrics = {
+            "critic/loss": loss,
+            "critic/value": jnp.mean(values) * state.reward_scale,
+            "critic/gradient_norm": active_norm(grads, opt_state),
+            "reward_scale": state.reward_scale,
+        }
+        return replaced(state, "critic", params, opt_state), priorities, metrics
+
+
+_CHANGED_BY_BURST = ("target_params", "reward_scale", "target_reward_scale", "encoder_metrics")
+
+
+def make_core(
+    config: MRConfig,
+    sizes: Sizes,
+    total_steps: int,
+    actor_init: Callable[[jax.Array], Any],
+    plans: Mapping[str, topology.Plan] | None,
+    temperature: TemperatureConfig | None = None,
+) -> MRCore:
+    """The shared part; `actor_init` makes the actor's parameters.
+
+    Raises:
+        ValueError: when a setting is impossible.
+    """
+    config.validate()
+    latents = networks.EncoderSizes(
+        config.zs_size, config.za_size, config.zsa_size, config.reward_bins
+    )
+    encoder = networks.make_encoder(
+        sizes.observation_size, sizes.action_size, latents, config.encoder.architecture()
+    )
+    critic = networks.make_critic(config.zsa_size, config.critic.architecture())
+    inits = {"encoder": encoder.init, "critic": critic.init, "actor": actor_init}
+    total_updates = max(1, total_steps - config.learning_starts)
+    clips = {"critic": config.max_grad_norm}
+    trained = make_trained(config, inits, total_updates, plans, clips, temperature=temperature)
+    return MRCore(config, encoder, critic, trained)
+
+
+def agent_of(
+    core: MRCore,
+    act: Callable[..., jax.Array],
+    update: Update,
+    probe: Callable[[MRState, Any, jax.Array], dict[str, Probe]],
+) -> Agent:
+    """The agent whose algorithm is `act` and `update`, with `probe` for critic and actor."""
+
+    def learn(state: MRState, view: Any, key: jax.Array, clock: Clock) -> tuple:
+        return core.learn(update, state, view, key, clock)
+
+    def probes(state: MRState, view: Any, key: jax.Array, size: int) -> dict[str, Probe]:
+        keys = jax.random.split(key, 3)
+        batch = view.transition(view.sample(keys[0], size), core.config.n_step)
+        encoder = core.encoder_probe(state, view, keys[1], size)
+        return {"encoder": encoder, **probe(state, batch, keys[2])}
+
+    return Agent(
+        init=core.init,
+        observe=lambda state, observation: state,
+        act=act,
+        reset=core.reset,
+        learn=learn,
+        value=core.value,
+        probe=probes,
+        parameters=lambda state: _networks(state.params),
+        acting=("params",),
+        masks=lambda state: core.trained.masks(state.opt_state),
+        plans=core.trained.plans,
+        learning_starts=core.config.learning_starts,
+        buffer_size=core.config.buffer_size,
+        discount=core.config.discount,
+        span=core.config.span,
+    )
+
+
+def _networks(params: dict[str, Any]) -> dict[str, Any]:
+    return {name: params[name] for name in MODULES}

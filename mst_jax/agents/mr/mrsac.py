@@ -1,0 +1,127 @@
+"""MR.SAC: a tanh-Gaussian policy and entropy-regularised critics on MR.Q's latents.
+
+The published study names it without a description; ours is docs/specs/mst-and-mrq.md §7 row 13.
+Everything that is not the policy is MR.Q's: encoder bursts, hard target copies, three-step returns,
+prioritised replay, Huber loss. The temperature is in units of reward. Values are in units of the
+reward scale, so wherever entropy meets a value it is divided by that scale too, and a new scale
+does not change what the policy aims at.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from mst_jax import networks, topology
+from mst_jax.agents.base import Agent, Metrics, Probe, Sizes
+from mst_jax.agents.mr import losses as losses
+from mst_jax.agents.mr.config import MRSACConfig
+from mst_jax.agents.mr.core import MRCore, MRState, agent_of, make_core
+from mst_jax.agents.parts import draws, soft_policy, tanh_gaussian
+
+
+@dataclass(frozen=True)
+class MRSAC:
+    """MR.SAC's policy and its updates on the shared core."""
+
+    core: MRCore
+    actor: networks.GaussianActor
+    target_entropy: float
+
+    def act(self, state: MRState, observation: jax.Array, key: jax.Array | None) -> jax.Array:
+        """A sample of the policy (A,) for an observation (O,); without a key, its mean's tanh."""
+        zs = self.core.encoder.zs(state.params["encoder"], observation)
+        return soft_policy.act(self.actor, state.params["actor"], zs, key)
+
+    def update(
+        self, state: MRState, batch: Any, key: jax.Array, step: jax.Array
+    ) -> tuple[MRState, jax.Array, Metrics]:
+        """Critic, actor with the new critic, temperature, once each, on one batch."""
+        core = self.core
+        noises = draws.normal(key, (2, *batch.action.shape))
+        target = self.target(state, batch, noises[0])
+        state, priorities, critic_metrics = core.update_critic(state, batch, target, step)
+        state, entropy, actor_metrics = soft_policy.update_actor(
+            core.trained,
+            self.actor,
+            state,
+            *self.actor_inputs(state, batch),
+            noises[1],
+            step,
+        )
+        state, temperature_metrics = soft_policy.update_temperature(
+            core.trained, state, entropy, self.target_entropy, step
+        )
+        return state, priorities, {**critic_metrics, **actor_metrics, **temperature_metrics}
+
+    def actor_inputs(
+        self, state: MRState, batch: Any
+    ) -> tuple[jax.Array, soft_policy.ValuesOf, jax.Array]:
+        """Constant latents (B, zs), values of actions on them, the temperature in their unit."""
+        core, encoder_params, critic_params = (
+            self.core,
+            state.params["encoder"],
+            state.params["critic"],
+        )
+
+        def values_of(zs: jax.Array, action: jax.Array) -> jax.Array:
+            return core.critic.apply(critic_params, core.encoder.zsa(encoder_params, zs, action))
+
+        zs = core.encoder.zs(encoder_params, batch.observation)
+        return zs, values_of, jnp.exp(state.params["temperature"]) / state.reward_scale
+
+    def probe(self, state: MRState, batch: Any, key: jax.Array) -> dict[str, Probe]:
+        """Critic and actor on one batch, for diagnostics."""
+        noises = draws.normal(key, (2, *batch.action.shape))
+        target = self.target(state, batch, noises[0])
+        inputs = self.actor_inputs(state, batch)
+        return {
+            "critic": self.core.critic_probe(state, batch, target),
+            "actor": soft_policy.actor_probe(self.actor, state, *inputs, noises[1]),
+        }
+
+    def target(self, state: MRState, batch: Any, noise: jax.Array) -> jax.Array:
+        """The critic's n-step soft target (B,), in units of the reward scale.
+
+        Target encoder, actor and critic are copies of one moment, so the next action is the target
+        policy's. Entropy counts where the return bootstraps, not along the way: those actions were
+        not this policy's.
+        """
+        targets, scale = state.target_params, state.target_reward_scale
+        next_zs = self.core.encoder.zs(targets["encoder"], batch.next_observation)
+        next_action, log_probability = tanh_gaussian.sample(
+            *self.actor.apply(targets["actor"], next_zs), noise
+        )
+        cost = jnp.exp(state.params["temperature"]) * log_probability / scale
+        returns, bootstrap = losses.n_step_return(
+            batch.reward, batch.terminated, self.core.config.discount
+        )
+        values = self.core.target_values(state, next_zs, next_action) - cost[:, None]
+        return losses.critic_target(returns, bootstrap, values, state.reward_scale, scale)
+
+
+def build_mrsac(
+    config: MRSACConfig,
+    sizes: Sizes,
+    total_steps: int,
+    plans: Mapping[str, topology.Plan] | None = None,
+) -> MRSAC:
+    """MR.SAC's functions; see `make_mrsac`."""
+    actor = networks.make_gaussian_actor(
+        config.zs_size, sizes.action_size, config.actor.architecture()
+    )
+    core = make_core(config, sizes, total_steps, actor.init, plans, config.temperature)
+    return MRSAC(core, actor, config.temperature.target_entropy(sizes.action_size))
+
+
+def make_mrsac(
+    config: MRSACConfig,
+    sizes: Sizes,
+    total_steps: int,
+    plans: Mapping[str, topology.Plan] | None = None,
+) -> Agent:
+    """Builds MR.SAC for one seed; arguments, result and errors as `make_mrq`."""
+    mrsac = build_mrsac(config, sizes, total_steps, plans)
+    return agent_of(mrsac.core, mrsac.act, mrsac.update, mrsac.probe)

@@ -1,0 +1,161 @@
+"""An agent's networks with their optimizers and topologies, by module name."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from mst_jax import networks, topology
+from mst_jax.agents.actor_critic.config import TemperatureConfig
+from mst_jax.agents.base import Numbers
+from mst_jax.agents.parts.modules import make_optimizer, plan_module
+
+Tree = Any
+Inits = Mapping[str, Callable[[jax.Array], Tree]]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What is trained, as pure functions over {module: parameters} and {module: optimizer state}.
+
+    Attributes:
+        inits: module -> (key -> dense parameters).
+        optimizers: module -> optimizer, with the module's topology inside.
+        plans: module -> topology plan; a module without one (a temperature) is never sparse.
+    """
+
+    inits: Inits
+    optimizers: Mapping[str, optax.GradientTransformationExtraArgs]
+    plans: Mapping[str, topology.Plan]
+
+    def init(self, key: jax.Array, numbers: Numbers | None = None) -> tuple[Tree, Tree]:
+        """Random parameters with masks drawn and applied, and optimizer states.
+
+        `numbers` replaces the counts and learning rates of the configuration.
+        """
+        params, opt_state = {}, {}
+        for name, network_key, mask_key in self._keys(key):
+            dense, optimizer = self.inits[name](network_key), self.optimizers[name]
+            if name not in self.plans:
+                params[name], opt_state[name] = dense, optimizer.init(dense)
+                continue
+            tables = numbers.tables[name] if numbers is not None else None
+            params[name], opt_state[name] = topology.init(optimizer, dense, mask_key, tables)
+            if numbers is not None:
+                rate = numbers.learning_rates[name]
+                opt_state[name] = optax.tree.set(opt_state[name], learning_rate=rate)
+        return params, opt_state
+
+    def reset(self, key: jax.Array, opt_state: Tree) -> tuple[Tree, Tree]:
+        """Fresh parameters and optimizers under the masks and learning rates that are there."""
+        params, fresh = {}, {}
+        for name, network_key, _ in self._keys(key):
+            dense = self.inits[name](network_key)
+            if name not in self.plans:
+                params[name], fresh[name] = dense, self.optimizers[name].init(dense)
+                continue
+            params[name], fresh[name] = topology.restart(
+                self.optimizers[name], dense, opt_state[name]
+            )
+            rate = optax.tree.get(opt_state[name], "learning_rate")
+            fresh[name] = optax.tree.set(fresh[name], learning_rate=rate)
+        return params, fresh
+
+    def step(
+        self,
+        name: str,
+        grads: Tree,
+        params: Tree,
+        opt_state: Tree,
+        step: jax.Array,
+        activity: Callable[[], networks.Activity] | None = None,
+    ) -> tuple[Tree, Tree]:
+        """One optimizer step of one module; its topology is rewired when `step` says so.
+
+        `activity` is the module's forward pass on the batch: called, at rewires only, by a regime
+        that looks at units.
+        """
+        if name not in self.plans:
+            updates, opt_state = self.optimizers[name].update(grads, opt_state, params)
+            return optax.apply_updates(params, updates), opt_state
+        extra: dict[str, Any] = {"step": step}
+        if activity is not None and self.plans[name].reads_activity:
+            extra["activity"] = lambda: networks.strengths(activity())
+        updates, opt_state = self.optimizers[name].update(grads, opt_state, params, **extra)
+        return topology.apply_updates(params, updates, topology.masks(opt_state)), opt_state
+
+    def masks(self, opt_state: Tree) -> dict[str, Tree]:
+        """{module: masks}; dense leaves carry topology's sentinel."""
+        return {name: topology.masks(opt_state[name]) for name in self.plans}
+
+    def _keys(self, key: jax.Array) -> list[tuple[str, jax.Array, jax.Array]]:
+        """(module, key of its parameters, key of its masks)."""
+        names = list(self.inits)
+        keys = [jax.random.split(own) for own in jax.random.split(key, len(names))]
+        return [(name, *pair) for name, pair in zip(names, keys, strict=True)]
+
+
+def make_trained(
+    config: Any,
+    inits: Inits,
+    total_updates: int,
+    plans: Mapping[str, topology.Plan] | None = None,
+    max_grad_norms: Mapping[str, float] | None = None,
+    temperature: TemperatureConfig | None = None,
+) -> Trained:
+    """Plans and optimizers of modules whose settings are `config.<module>`.
+
+    Args:
+        config: has a `ModuleConfig` for each module.
+        inits: module -> (key -> dense parameters).
+        total_updates: optimizer steps of the run, from which schedules take their end.
+        plans: topology plans to use instead of those that the settings describe.
+        max_grad_norms: module -> clip of the gradient's norm, where there is one.
+        temperature: of a maximum-entropy agent, which adds the module `temperature`: a
+            log-temperature scalar under Adam without decay.
+
+    Returns:
+        The modules.
+
+    Raises:
+        ValueError: the run is too short for a module's regime.
+    """
+    if plans is None:
+        plans = {
+            name: plan_module(
+                name,
+                getattr(config, name),
+                jax.eval_shape(init, jax.random.key(0)),
+                total_updates,
+            )
+            for name, init in inits.items()
+        }
+    clips = max_grad_norms or {}
+    optimizers = {
+        name: make_optimizer(getattr(config, name), plans[name], clips.get(name)) for name in inits
+    }
+    if temperature is not None:
+        init = lambda _: jnp.log(jnp.asarray(temperature.initial, jnp.float32))  # noqa: E731
+        inits = {**inits, "temperature": init}
+        optimizers["temperature"] = optax.adam(temperature.learning_rate)
+    return Trained(inits, optimizers, plans)
+
+
+def replaced(state: Any, name: str, params: Tree, opt_state: Tree) -> Any:
+    """An agent's state with one module's parameters and optimizer state in place."""
+    return state.replace(
+        params={**state.params, name: params}, opt_state={**state.opt_state, name: opt_state}
+    )
+
+
+def active_norm(grads: Tree, opt_state: Tree) -> jax.Array:
+    """L2 norm of a module's dense gradient over its active weights, before clipping; a scalar."""
+    return optax.tree.norm(topology.apply(topology.masks(opt_state), grads))
+
+
+def copied(tree: Tree) -> Tree:
+    """A copy in buffers of its own: a donated state must not hold one buffer twice."""
+    return jax.tree.map(jnp.copy, tree)

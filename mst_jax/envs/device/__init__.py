@@ -1,0 +1,1 @@
+"""Environments as jax functions: episodes and failures around a pure simulation."""

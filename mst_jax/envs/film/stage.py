@@ -1,0 +1,144 @@
+"""Tasks whose episodes can be filmed: one environment in this process, with its MuJoCo state."""
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any, Protocol
+
+import jax
+import mujoco
+import numpy as np
+
+from mst_jax.envs.base import HostEnv, JaxEnv
+
+
+class Stage(Protocol):
+    """One environment and what it looks like.
+
+    Attributes:
+      model: what to draw.
+      seconds: simulated time of one agent step.
+    """
+
+    model: mujoco.MjModel
+    seconds: float
+
+    def reset(self, start: Any) -> np.ndarray:
+        """Starts an episode: a seed sequence for host tasks, a key for pure-JAX ones."""
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool]:
+        """Takes one agent step: observation [O], reward, whether the episode ended."""
+
+    def data(self) -> mujoco.MjData:
+        """The current state, to be drawn; after an episode's end it may be the next one's."""
+
+
+def open_stage(task: str) -> Stage:
+    """The stage of a task with its suite's own action repeat.
+
+    EnvPool hides its physics; its tasks are dm_control's and are shown by dm_control.
+
+    Args:
+      task: a name that `make` knows.
+
+    Raises:
+      ValueError: if the task has no picture.
+    """
+    suite, _, name = task.partition(":")
+    if suite not in _STAGES:
+        raise ValueError(f"{task} has no picture; these suites have: {', '.join(_STAGES)}")
+    return _STAGES[suite](name)
+
+
+class HostStage:
+    """A host environment whose MuJoCo model and state are at hand."""
+
+    def __init__(
+        self, env: HostEnv, model: mujoco.MjModel, data: mujoco.MjData, seconds: float
+    ) -> None:
+        """`seconds` are those of one control step; `model` and `data` are the environment's own."""
+        self.model = model
+        self.seconds = seconds * env.spec.action_repeat
+        self._env, self._data = env, data
+
+    def reset(self, start: np.random.SeedSequence) -> np.ndarray:
+        """See `Stage`."""
+        return self._env.reset(start)
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool]:
+        """See `Stage`."""
+        observation, reward, terminated, truncated = self._env.step(action)
+        return observation, reward, terminated or truncated
+
+    def data(self) -> mujoco.MjData:
+        """See `Stage`."""
+        return self._data
+
+
+class JaxStage:
+    """A pure-JAX environment whose positions are put into a MuJoCo model of the same bodies."""
+
+    def __init__(
+        self,
+        env: JaxEnv,
+        model: mujoco.MjModel,
+        seconds: float,
+        pose: Callable[[Any], dict[str, Any]],
+    ) -> None:
+        """Compiles the environment.
+
+        Args:
+          env: the environment.
+          model: its bodies.
+          seconds: of one control step.
+          pose: what of a world to put into which fields of `MjData`.
+        """
+        self.model, self.seconds = model, seconds * env.spec.action_repeat
+        self._reset, self._step = jax.jit(env.reset), jax.jit(env.step)
+        self._pose = pose
+        self._data = mujoco.MjData(self.model)
+
+    def reset(self, start: Any) -> np.ndarray:
+        """See `Stage`."""
+        self._state, observation = self._reset(start)
+        return np.asarray(observation)
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool]:
+        """See `Stage`."""
+        self._state, timestep = self._step(self._state, action)
+        ended = bool(timestep.terminated | timestep.truncated)
+        return np.asarray(timestep.observation), float(timestep.reward), ended
+
+    def data(self) -> mujoco.MjData:
+        """See `Stage`."""
+        for field, value in self._pose(self._state.world).items():
+            getattr(self._data, field)[:] = value
+        mujoco.mj_forward(self.model, self._data)
+        return self._data
+
+
+def _dmc(name: str) -> Stage:
+    dmc = import_module("mst_jax.envs.suites.dmc")
+    env = dmc.load(name, dmc.ACTION_REPEAT)
+    return HostStage(env, *env.scene())
+
+
+def _gym(name: str) -> Stage:
+    env = import_module("mst_jax.envs.suites.gym").GymEnv(name, 1)
+    return HostStage(env, *env.scene())
+
+
+def _brax(name: str) -> Stage:
+    brax = import_module("mst_jax.envs.suites.brax")
+    own = brax.load(name)
+    pose = lambda world: {"qpos": world.pipeline_state.q}  # noqa: E731
+    return JaxStage(brax.make(name), own.sys.mj_model, float(own.dt), pose)
+
+
+def _playground(name: str) -> Stage:
+    playground = import_module("mst_jax.envs.suites.playground")
+    own = playground.load(name)
+    pose = lambda world: {"qpos": world.data.qpos, "mocap_pos": world.data.mocap_pos}  # noqa: E731
+    return JaxStage(playground.make(name), own.mj_model, float(own.dt), pose)
+
+
+_STAGES = {"brax": _brax, "dmc": _dmc, "envpool": _dmc, "gym": _gym, "playground": _playground}

@@ -1,0 +1,1 @@
+"""Environments on the host: worker processes and what they say to each other."""

@@ -1,0 +1,1 @@
+"""The suites, one file each: a name before the colon of a task."""

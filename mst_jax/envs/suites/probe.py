@@ -1,0 +1,207 @@
+"""Probe environments: pure JAX, tiny, with values known exactly, to prove that an agent learns.
+
+Each `Probe` isolates one thing that a learner can get wrong: terminal states, bootstrapping at a
+time limit, credit over time, the gradient of the policy, and the use of the observation.
+`Probe.value(observation, discount)` is the value of the *optimal* policy (which matters in
+`action_reward` and `matching_reward` alone: elsewhere every policy has that value).
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from mst_jax.envs.base import JaxEnv, Spec
+from mst_jax.envs.device.episodic import Simulation, episodic
+
+BEST_ACTION = 0.5  # optimal in `action_reward`
+
+
+class Probe(NamedTuple):
+    """An environment and its exact values.
+
+    Attributes:
+      env: the environment.
+      value: `value(observation[..., O], discount) -> [...]`, the optimal discounted sum of the
+        rewards to come (works on NumPy and jax arrays), or None where it has no closed form.
+    """
+
+    env: JaxEnv
+    value: Callable[[jax.Array, float], jax.Array] | None
+
+
+def constant_reward(length: int = 10) -> Probe:
+    """Reward 1 for `length` steps, then a terminal state. Observation: share of steps left.
+
+    With n steps left the value is 1 + g + ... + g^(n-1) = (1 - g^n) / (1 - g).
+    """
+    simulation = Simulation(
+        start=lambda key: jnp.full((), length, jnp.int32),
+        observe=lambda left: jnp.array([left / length], jnp.float32),
+        advance=lambda left, action: (left - 1, jnp.ones(()), left <= 1),
+    )
+    return Probe(
+        episodic(Spec("probe:constant_reward", 1, 1, length, 1), simulation),
+        lambda observation, g: (1 - g ** (observation[..., 0] * length)) / (1 - g),
+    )
+
+
+def constant_reward_truncated(length: int = 20) -> Probe:
+    """Reward 1 for ever, cut by a time limit after `length` steps. Observation: always 1.
+
+    The value is 1 / (1 - g): who takes the time limit for an end learns less.
+    """
+    simulation = Simulation(
+        start=lambda key: jnp.ones(()),
+        observe=lambda world: world[None],
+        advance=lambda world, action: (world, jnp.ones(()), jnp.zeros((), bool)),
+    )
+    return Probe(
+        episodic(Spec("probe:constant_reward_truncated", 1, 1, length, 1), simulation),
+        lambda observation, g: observation[..., 0] / (1 - g),
+    )
+
+
+def delayed_reward(delay: int = 2) -> Probe:
+    """A cue, +1 or -1, seen at the start is paid `delay` steps later, and the episode terminates.
+
+    Observation: the cue and the share of the delay still to wait, w. With d steps to wait before
+    the paying one the value is cue * g^d.
+    """
+
+    def start(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return _sign(key), jnp.full((), delay, jnp.int32)
+
+    def advance(
+        world: tuple[jax.Array, jax.Array], action: jax.Array
+    ) -> tuple[tuple[jax.Array, jax.Array], jax.Array, jax.Array]:
+        cue, wait = world
+        pays = wait <= 0
+        return (cue, wait - 1), jnp.where(pays, cue, 0.0), pays
+
+    def observe(world: tuple[jax.Array, jax.Array]) -> jax.Array:
+        cue, wait = world
+        return jnp.stack([cue, wait / delay])
+
+    return Probe(
+        episodic(
+            Spec("probe:delayed_reward", 2, 1, delay + 1, 1), Simulation(start, observe, advance)
+        ),
+        lambda observation, g: observation[..., 0] * g ** (observation[..., 1] * delay),
+    )
+
+
+def action_reward(length: int = 20) -> Probe:
+    """Reward 1 - (a - 0.5)^2, cut after `length` steps. Observation: always 1.
+
+    The best action is 0.5 (`BEST_ACTION`), and with it the value is 1 / (1 - g).
+    """
+    simulation = Simulation(
+        start=lambda key: jnp.ones(()),
+        observe=lambda world: world[None],
+        advance=lambda world, action: (
+            world,
+            1 - (action[0] - BEST_ACTION) ** 2,
+            jnp.zeros((), bool),
+        ),
+    )
+    return Probe(
+        episodic(Spec("probe:action_reward", 1, 1, length, 1), simulation),
+        lambda observation, g: observation[..., 0] / (1 - g),
+    )
+
+
+def observation_reward(length: int = 20) -> Probe:
+    """Reward = observation x, which changes sign at every step; cut after `length` steps.
+
+    The first sign is drawn at random. The value is x - g x + g^2 x - ... = x / (1 + g).
+    """
+    simulation = Simulation(
+        start=_sign,
+        observe=lambda sign: sign[None],
+        advance=lambda sign, action: (-sign, sign, jnp.zeros((), bool)),
+    )
+    return Probe(
+        episodic(Spec("probe:observation_reward", 1, 1, length, 1), simulation),
+        lambda observation, g: observation[..., 0] / (1 + g),
+    )
+
+
+def matching_reward(length: int = 20) -> Probe:
+    """Reward 1 - (a - x / 2)^2 for an observation x, +1 or -1, that changes sign at every step.
+
+    The best action is half the observation, and with it the value is 1 / (1 - g).
+    """
+    simulation = Simulation(
+        start=_sign,
+        observe=lambda sign: sign[None],
+        advance=lambda sign, action: (
+            -sign,
+            1 - (action[0] - sign / 2) ** 2,
+            jnp.zeros((), bool),
+        ),
+    )
+    return Probe(
+        episodic(Spec("probe:matching_reward", 1, 1, length, 1), simulation),
+        lambda observation, g: observation[..., 0] ** 2 / (1 - g),
+    )
+
+
+def point(length: int = 100) -> Probe:
+    """A damped point mass in the plane, to be driven to the origin from a random place.
+
+    Observation: position [2] and velocity [2]; action: force [2]. Reward 1 - |position| / 2, cut
+    after `length` steps; leaving the square of half-width 1.5 terminates.
+    """
+    time_step, damping, force, half_width = 0.1, 1.0, 2.0, 1.5
+
+    def start(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return jax.random.uniform(key, (2,), minval=-1.0, maxval=1.0), jnp.zeros(2)
+
+    def advance(
+        world: tuple[jax.Array, jax.Array], action: jax.Array
+    ) -> tuple[tuple[jax.Array, jax.Array], jax.Array, jax.Array]:
+        position, velocity = world
+        velocity = velocity + time_step * (force * action - damping * velocity)
+        position = position + time_step * velocity
+        reward = 1 - jnp.sqrt(jnp.sum(position**2)) / 2
+        return (position, velocity), reward, jnp.any(jnp.abs(position) > half_width)
+
+    simulation = Simulation(start, jnp.concatenate, advance)
+    return Probe(episodic(Spec("probe:point", 4, 2, length, 1), simulation), None)
+
+
+PROBES: dict[str, Callable[..., Probe]] = {
+    probe.__name__: probe
+    for probe in (
+        constant_reward,
+        constant_reward_truncated,
+        delayed_reward,
+        action_reward,
+        observation_reward,
+        matching_reward,
+        point,
+    )
+}
+
+
+def tasks() -> list[str]:
+    """Lists the probes."""
+    return list(PROBES)
+
+
+def make(name: str, action_repeat: int | None = None) -> JaxEnv:
+    """Makes a probe with its default length; call the functions above for other lengths.
+
+    Raises:
+      ValueError: if the action repeat is not 1: the values hold for single steps.
+    """
+    if action_repeat not in (None, 1):
+        raise ValueError(f"probe environments have action repeat 1; got {action_repeat}")
+    return PROBES[name]().env
+
+
+def _sign(key: jax.Array) -> jax.Array:
+    """+1 or -1, float32."""
+    return jax.random.rademacher(key, (), jnp.float32)

@@ -1,0 +1,23 @@
+"""Pictures and pages of runs."""
+
+from mst_jax.figures.covariance import draw_covariances
+from mst_jax.figures.curves import draw_curves
+from mst_jax.figures.degrees import draw_degrees, erdos_renyi_degrees
+from mst_jax.figures.panels import draw_panels
+from mst_jax.figures.report import Report, layer_table, write_report
+from mst_jax.figures.topology_figure import Layer, draw_topology, read_layers, title_of
+
+__all__ = [
+    "Layer",
+    "Report",
+    "draw_covariances",
+    "draw_curves",
+    "draw_degrees",
+    "draw_panels",
+    "draw_topology",
+    "erdos_renyi_degrees",
+    "layer_table",
+    "read_layers",
+    "title_of",
+    "write_report",
+]

@@ -1,0 +1,268 @@
+"""All pictures that a run's files allow, and the page that shows them together."""
+
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mst_jax.analysis.curves import read_curve, read_diverged, read_rows
+from mst_jax.analysis.history import read_history
+from mst_jax.analysis.lines import Panels
+from mst_jax.analysis.movement import movement
+from mst_jax.analysis.plasticity import plasticity
+from mst_jax.figures.covariance import draw_covariances
+from mst_jax.figures.curves import draw_curves
+from mst_jax.figures.degrees import draw_degrees, layers_of
+from mst_jax.figures.page import Picture, make_page
+from mst_jax.figures.panels import draw_panels
+from mst_jax.figures.topology_figure import Layer, draw_topology, read_layers, title_of
+from mst_jax.runs import Settings, read_settings
+from mst_jax.runs.covariances import read_covariances
+from mst_jax.runs.health import describe_diverged, diverged_by, healthy_at
+from mst_jax.runs.json_file import read_json
+from mst_jax.topology import TextTable
+from mst_jax.training import Snapshot
+
+PAGE, PICTURES = "inspect.html", "pictures"
+
+
+class Report(NamedTuple):
+    """What was written.
+
+    Attributes:
+        page: the HTML page.
+        pictures: every picture.
+        absent: title of a picture that could not be drawn -> why.
+    """
+
+    page: Path
+    pictures: list[Picture]
+    absent: dict[str, str]
+
+
+class Sources:
+    """A run's data, each read when the first picture asks; ValueError when it is not there."""
+
+    def __init__(self, folder: Path, seed: int | None) -> None:
+        self.folder, self.seed = folder, seed
+        self.settings: Settings = read_settings(folder)
+
+    @cached_property
+    def masks(self) -> tuple[list[Layer], Snapshot]:
+        """Masks of one seed before training and now, and the checkpoint they are from."""
+        return read_layers(self.folder, self.seed)
+
+    @cached_property
+    def moves(self) -> dict[str, Panels]:
+        """What the topology history says."""
+        return movement(read_history(self.folder))
+
+    @cached_property
+    def diverged(self) -> dict[int, int]:
+        """Seed -> the step by which it had diverged."""
+        return read_diverged(self.folder)
+
+    @property
+    def title(self) -> str:
+        """What the run is, and which of its seeds diverged."""
+        settings = self.settings
+        seeds = f"{settings.seeds} seeds" if settings.seeds > 1 else f"seed {settings.seed}"
+        lost = f"; {describe_diverged(self.diverged)}" if self.diverged else ""
+        return f"{settings.task}, {settings.agent}, {settings.recipe}, {seeds}{lost}"
+
+
+class Family(NamedTuple):
+    """One picture: heading, explanation, and how to draw it into a file."""
+
+    title: str
+    text: str
+    draw: Callable[[Sources, Path], None]
+
+
+def write_report(folder: Path, output: Path | None = None, seed: int | None = None) -> Report:
+    """Draws all that the run's data allow into OUTPUT/pictures and OUTPUT/inspect.html.
+
+    Args:
+        folder: run folder.
+        output: where to write; the run folder by default.
+        seed: whose masks and gradients are shown where one seed must be chosen; the first by
+            default. Curves always show every seed.
+
+    Returns:
+        What was written, and why the rest was not.
+
+    Raises:
+        ValueError: when the folder is not a run or does not hold the seed.
+    """
+    sources = Sources(folder, seed)
+    if seed is not None and seed not in sources.settings.seed_list:
+        raise ValueError(f"this run holds the seeds {sources.settings.seed_list}, not {seed}")
+    output = folder if output is None else output
+    (output / PICTURES).mkdir(parents=True, exist_ok=True)
+    pictures, absent = [], {}
+    for name, family in FAMILIES.items():
+        path = output / PICTURES / f"{name}.png"
+        try:
+            family.draw(sources, path)
+        except ValueError as error:
+            absent[family.title] = str(error)
+            continue
+        pictures.append(Picture(family.title, family.text, path))
+    page = output / PAGE
+    page.write_text(make_page(sources.title, _tables(sources), pictures, absent), encoding="utf-8")
+    return Report(page, pictures, absent)
+
+
+def layer_table(layers: list[Layer]) -> TextTable:
+    """Shape, density before and now, and how much of a layer was not there at the start."""
+    rows = [
+        (
+            layer.name,
+            " x ".join(map(str, layer.after.shape)),
+            f"{layer.before.mean():.4f}",
+            f"{layer.after.mean():.4f}",
+            f"{np.mean(~layer.before[layer.after]) if layer.after.any() else 0.0:.1%}",
+        )
+        for layer in layers
+    ]
+    return TextTable(("layer", "shape", "density at start", "density", "of it grown"), rows)
+
+
+def _tables(sources: Sources) -> dict[str, TextTable]:
+    tables = {}
+    for heading, name in (("Settings", "config.json"), ("Versions and machine", "versions.json")):
+        try:
+            values = _flat(read_json(sources.folder / name))
+        except (ValueError, OSError) as error:
+            values = {"not readable": error}
+        tables[heading] = TextTable(("name", "value"), [(k, str(v)) for k, v in values.items()])
+    try:
+        layers, snapshot = sources.masks
+    except ValueError:  # the pictures that need a checkpoint say that there is none
+        return tables
+    seed = sources.settings.seed_list[snapshot.index_of(sources.seed)]
+    return {f"Layers of seed {seed} at step {snapshot.step:,}": layer_table(layers), **tables}
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        inner = isinstance(value, dict)
+        flat |= _flat(value, f"{prefix}{name}.") if inner else {f"{prefix}{name}": value}
+    return flat
+
+
+def _returns(sources: Sources, path: Path) -> None:
+    draw_curves([read_curve(sources.folder)], path)
+
+
+def _masks(sources: Sources, path: Path) -> None:
+    layers, snapshot = sources.masks
+    if not layers:
+        raise ValueError("every module is dense: there are no masks")
+    draw_topology(layers, path, title_of(layers, snapshot, sources.seed))
+
+
+def _degrees(sources: Sources, path: Path) -> None:
+    _, snapshot = sources.masks
+    draw_degrees(layers_of(snapshot.masks), path, f"{sources.title}, step {snapshot.step:,}")
+
+
+def _moves(name: str, ylabel: str, xlabel: str = "agent steps") -> Callable[[Sources, Path], None]:
+    return lambda sources, path: draw_panels(
+        sources.moves[name], path, title=sources.title, ylabel=ylabel, xlabel=xlabel
+    )
+
+
+def _plasticity(sources: Sources, path: Path) -> None:
+    panels = plasticity([_until_diverged(rows) for rows in read_rows(sources.folder)])
+    if not panels:
+        raise ValueError("the metric rows hold no diagnostics")
+    draw_panels(panels, path, title=sources.title, shared=False)
+
+
+def _until_diverged(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of a seed while it was healthy: later measurements of its networks say nothing."""
+    diverged = diverged_by(rows)
+    return [row for row in rows if healthy_at(row["step"], diverged)]
+
+
+def _covariances(sources: Sources, path: Path) -> None:
+    index = 0 if sources.seed is None else sources.settings.seed_list.index(sources.seed)
+    title = f"{sources.title}; seed {sources.settings.seed_list[index]}"
+    draw_covariances(read_covariances(sources.folder, index), path, title)
+
+
+SNAPSHOTS = "Read from the snapshots of the topology history; what happens between two is not seen."
+
+FAMILIES = {
+    "returns": Family(
+        "Learning curve",
+        "Mean return of the evaluation episodes. Thin lines are seeds, the bold one is their mean, "
+        "and the shade its 95 % bootstrap interval, too narrow with fewer than about five seeds. "
+        "A cross is the last return of a seed that diverged; the mean is dotted where it is not of "
+        "all seeds.",
+        _returns,
+    ),
+    "masks": Family(
+        "Masks, before training and now",
+        "Each pair is one sparse layer of one seed: rows are inputs, columns outputs. Dark weights "
+        "were kept, blue ones have grown and orange ones went since the start. Vertical or "
+        "horizontal bands mean that some neurons are favoured.",
+        _masks,
+    ),
+    "degrees": Family(
+        "Degree distributions",
+        "How many weights come into each output (left of a pair) and leave each input (right). The "
+        "line is what the same number of weights spread at random would give. A static random mask "
+        "lies on the line; bars wider than it mean hubs and neglected neurons.",
+        _degrees,
+    ),
+    "density": Family(
+        "Densities over time",
+        "Share of active weights of every layer that can move. Under RigL and SET it is constant; "
+        f"pruning goes down and growth goes up. {SNAPSHOTS}",
+        _moves("density", "share of weights active"),
+    ),
+    "churn": Family(
+        "Churn and exploration",
+        "Share of positions that changed since the snapshot before (a replaced weight counts "
+        "twice), and share of positions that were ever active. Exploration far above the density "
+        f"means that the layer has tried many topologies. {SNAPSHOTS}",
+        _moves("churn", "share of positions"),
+    ),
+    "dead": Family(
+        "Dead neurons",
+        "Share of outputs that no weight comes into, and of inputs that no weight leaves. Such "
+        "neurons are lost to the network until a rewire connects them again.",
+        _moves("dead", "share of neurons"),
+    ),
+    "survival": Family(
+        "Survival of weights",
+        "Of the weights that were there at the start, and of those that came by some later "
+        "snapshots, the share that has been active ever since. Steep lines are weights still on "
+        f"trial; flat ones have settled. {SNAPSHOTS}",
+        _moves("survival", "share still active"),
+    ),
+    "age": Family(
+        "Age of weights",
+        "Share of the weights active now that have been active without a break for at least so "
+        "many steps.",
+        _moves("age", "share at least as old", "age in agent steps"),
+    ),
+    "plasticity": Family(
+        "Signs of plasticity",
+        "Rank of the features, dormant units, norms and agreement of gradients, as far as the "
+        "metric rows hold them; a line for each module. docs/diagnostics.md says what they mean.",
+        _plasticity,
+    ),
+    "covariance": Family(
+        "Gradient covariance, early and late",
+        "Cosines between the gradients of samples of one batch. Purple pairs agree, orange pairs "
+        "undo each other, white ones do not interfere. Blocks mean groups of samples that are "
+        "learned alike.",
+        _covariances,
+    ),
+}

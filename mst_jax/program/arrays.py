@@ -1,0 +1,39 @@
+"""The state of the loop as named arrays, as checkpoints and fingerprints see it, and back."""
+
+from mst_jax import replay
+from mst_jax.program.state import LoopState
+from mst_jax.runs.arrays import (
+    BUFFER,
+    Arrays,
+    compare,
+    expected,
+    flatten,
+    unflatten,
+    with_prefix,
+)
+
+
+def loop_to_arrays(loop: LoopState) -> Arrays:
+    """All arrays of a loop; of the buffer only its filled rows."""
+    packed = {f"{BUFFER}{name}": value for name, value in replay.pack(loop.buffer).items()}
+    return {**flatten(loop.replace(buffer=None)), **packed}
+
+
+def loop_from_arrays(arrays: Arrays, like: LoopState) -> LoopState:
+    """The inverse of `loop_to_arrays`; raises ValueError when the arrays are of another run."""
+    rest, packed = _parts(arrays)
+    loop = unflatten(rest, like.replace(buffer=None))
+    return loop.replace(buffer=replay.unpack(packed, like=like.buffer))
+
+
+def check_loop(arrays: Arrays, like: LoopState) -> None:
+    """Raises ValueError unless `loop_from_arrays` would take the arrays; nothing is allocated."""
+    rest, packed = _parts(arrays)
+    compare(rest, expected(like.replace(buffer=None)))
+    replay.check(packed, like=like.buffer)
+
+
+def _parts(arrays: Arrays) -> tuple[Arrays, Arrays]:
+    """A loop's arrays apart from the buffer's, and those."""
+    rest = {name: value for name, value in arrays.items() if not name.startswith(BUFFER)}
+    return rest, with_prefix(arrays, BUFFER)

@@ -1,0 +1,83 @@
+"""Diagnostics between chunks: the default metrics, and gradient covariances on request."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+import jax
+
+from mst_jax import replay
+from mst_jax.agents import Agent, Metrics
+from mst_jax.diagnostics import diagnose, gradient_covariance, interference, sample_gradients
+from mst_jax.program.sharding import LOOP, SEEDS, over_devices, seed_mesh, seeds_per_device
+from mst_jax.program.state import LoopState, Purpose, keys_for, over_seeds
+from mst_jax.runs.covariances import save_covariances
+
+COVARIANCE_SAMPLES = 64  # the published matrix (docs/specs/network-sparsity.md §4)
+COVARIANCE_MODULES = ("critic", "actor")
+
+
+def make_diagnose(
+    agent: Agent, num_seeds: int, covariances_to: Mapping[Path, slice] | None = None
+) -> Callable[[LoopState, int], Metrics]:
+    """What makes a row of diagnostics of a loop at a step.
+
+    Args:
+        agent: one-seed functions.
+        num_seeds: S.
+        covariances_to: run folders in which to save gradient covariances too, and which seeds are
+            theirs; None for none.
+
+    Returns:
+        (loop, step) -> {module/metric: (S,)}, on one fresh replay batch per seed.
+    """
+    mesh = seed_mesh(num_seeds)
+    of_seed = over_seeds(partial(diagnose, agent), seeds_per_device(num_seeds, mesh))
+
+    def of_run(loop: LoopState) -> Metrics:
+        keys = keys_for(loop.keys, Purpose.DIAGNOSE, loop.clock.step)
+        return of_seed(loop.agent, replay.view(loop.buffer), keys)
+
+    metrics_of, covariances_of = (
+        jax.jit(over_devices(fn, mesh, (LOOP,), SEEDS)) for fn in (of_run, covariances(agent))
+    )
+
+    def make_row(loop: LoopState, step: int) -> Metrics:
+        metrics = metrics_of(loop)
+        if covariances_to is not None:
+            matrices = covariances_of(loop)
+            metrics |= summary(matrices)
+            for folder, rows in covariances_to.items():
+                save_covariances(folder, step, {name: m[rows] for name, m in matrices.items()})
+        return metrics
+
+    return make_row
+
+
+def covariances(agent: Agent) -> Callable[[LoopState], dict[str, jax.Array]]:
+    """Run -> {module: (S, 64, 64)} cosines of per-sample gradients, active weights only.
+
+    Seeds one after another: each holds 64 gradients at once.
+    """
+
+    def of_seed(args: tuple) -> dict[str, jax.Array]:
+        state, view, key = args
+        probes = agent.probe(state, view, key, COVARIANCE_SAMPLES)
+        return {
+            name: gradient_covariance(sample_gradients(probes[name])) for name in COVARIANCE_MODULES
+        }
+
+    def of_run(loop: LoopState) -> dict[str, jax.Array]:
+        keys = keys_for(loop.keys, Purpose.DIAGNOSE, loop.clock.step)
+        return jax.lax.map(of_seed, (loop.agent, replay.view(loop.buffer), keys))
+
+    return of_run
+
+
+def summary(matrices: Mapping[str, jax.Array]) -> Metrics:
+    """{module/metric: (S,)} that sums up gradient covariances."""
+    metrics: Metrics = {}
+    for name, matrix in matrices.items():
+        mean, opposed = jax.vmap(interference)(matrix)
+        metrics |= {f"{name}/gradient_cosine": mean, f"{name}/opposed_gradients": opposed}
+    return metrics

@@ -1,0 +1,305 @@
+"""Moving a loop forward by a number of steps, on host environments or inside the device program."""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+from mst_jax.agents import Agent, Numbers
+from mst_jax.envs import WORKER_TIMEOUT, EnvironmentFailedError, HostTask, JaxEnv
+from mst_jax.program.sharding import (
+    LOOP,
+    SEEDS,
+    SHARED,
+    over_devices,
+    place,
+    seed_mesh,
+    seeds_per_device,
+    shardings,
+)
+from mst_jax.program.state import (
+    LoopState,
+    Purpose,
+    environment_keys,
+    init_loop,
+    keys_for,
+    over_seeds,
+    seed_keys,
+)
+from mst_jax.program.step import make_advance, make_step
+
+STEPS_BETWEEN_STOP_CHECKS = 50  # on the device a stop request is seen after so many steps
+
+
+class Clocks:
+    """Wall-clock seconds since the last `clear`, by what they were spent on."""
+
+    def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Starts again from zero."""
+        self.environment = self.device = self.compiling = 0.0
+        self.steps = 0
+
+    def row(self, updates: int) -> dict[str, float]:
+        """Seconds and speeds of a chunk: all environments step together, so for each of them."""
+        row = {"wall/device_seconds": self.device}
+        if self.compiling:
+            row["wall/compile_seconds"] = self.compiling
+        if self.environment:
+            row["wall/environment_seconds"] = self.environment
+            row["wall/environment_steps_per_second"] = self.steps / self.environment
+        if updates and self.device:
+            row["wall/updates_per_second"] = int(updates) / self.device
+        if self.environment + self.device:
+            row["wall/steps_per_second"] = self.steps / (self.environment + self.device)
+        return row
+
+
+class Programs:
+    """The warm-up and the learning program, each compiled when it is first needed."""
+
+    def __init__(self, functions: dict[bool, Callable[..., LoopState]], clocks: Clocks) -> None:
+        self._jitted = {key: jax.jit(fn, donate_argnums=0) for key, fn in functions.items()}
+        self._compiled: dict[bool, Callable[..., LoopState]] = {}
+        self._clocks = clocks
+
+    def __call__(self, learning: bool, *args: Any) -> LoopState:
+        """Runs a program to its end; compiling and running are timed apart."""
+        before = time.perf_counter()
+        if learning not in self._compiled:
+            self._compiled[learning] = self._jitted[learning].lower(*args).compile()
+            self._clocks.compiling += time.perf_counter() - before
+            before = time.perf_counter()
+        loop = self._compiled[learning](*args)
+        loop.action.block_until_ready()
+        self._clocks.device += time.perf_counter() - before
+        return loop
+
+
+class Driver(Protocol):
+    """Steps environments and device program in turn.
+
+    Attributes:
+        clocks: what time was spent on.
+        failure: why the environments cannot be stepped any more, in one line; None as long as they
+            can. `advance` returns the loop as it was before the step that failed.
+    """
+
+    clocks: Clocks
+    failure: str | None
+
+    def advance(
+        self,
+        loop: LoopState,
+        count: int,
+        learning: bool,
+        stop: Callable[[], bool],
+        report: Callable[[int], object],
+    ) -> LoopState:
+        """Takes `count` steps, or fewer once `stop()` is true; `report(n)` hears of progress."""
+
+    def errors(self) -> np.ndarray:
+        """Steps that each seed's environments have lost so far, int64 (S,)."""
+
+    def restarts(self) -> int | None:
+        """How often a worker process was started again; None where there are none."""
+
+    def place(self, loop: LoopState) -> LoopState:
+        """Puts a loop that was read from a checkpoint on the devices that step it."""
+
+    def snapshot(self) -> dict[str, np.ndarray]:
+        """Environment state that is not in the loop."""
+
+    def restore(self, snapshot: dict[str, np.ndarray]) -> None:
+        """Puts the environments back where a snapshot was taken."""
+
+    def close(self) -> None:
+        """Stops worker processes."""
+
+
+def make_driver(
+    agent: Agent,
+    task: JaxEnv | HostTask,
+    seeds: list[int],
+    capacity: int,
+    row_dtype: Any,
+    numbers: Numbers | None = None,
+    environments: int = 1,
+    worker_timeout: float = WORKER_TIMEOUT,
+) -> tuple[Driver, LoopState]:
+    """The driver for `environments` of either kind per seed, and the loop before its first step.
+
+    The seeds are spread over all local devices that can share them evenly. With `numbers`, arrays
+    (S, ...), they differ in more than their random numbers. A worker process that does not answer
+    for `worker_timeout` seconds counts as dead (0: never).
+    """
+    mesh = seed_mesh(len(seeds))
+    start = jax.jit(
+        partial(
+            init_loop,
+            agent,
+            seeds,
+            capacity,
+            action_size=task.spec.action_size,
+            row_dtype=row_dtype,
+            numbers=numbers,
+        ),
+        out_shardings=None if mesh is None else shardings(mesh),
+    )
+    if isinstance(task, JaxEnv):
+        keys = environment_keys(keys_for(seed_keys(seeds), Purpose.ENVIRONMENT), environments)
+        environment, observation = jax.jit(over_seeds(task.reset, len(keys)))(keys)
+        driver = JaxDriver(agent, task, len(seeds), environments)
+        return driver, start(observation=observation, environment=environment)
+    driver = HostDriver(agent, task, seeds, environments, worker_timeout)
+    return driver, start(observation=driver.reset())
+
+
+class HostDriver:
+    """One message to the worker processes and one fused device call per step."""
+
+    def __init__(
+        self,
+        agent: Agent,
+        task: HostTask,
+        seeds: list[int],
+        environments: int = 1,
+        worker_timeout: float = WORKER_TIMEOUT,
+    ) -> None:
+        self.clocks = Clocks()
+        self.failure: str | None = None
+        pairs = [(seed, index) for seed in seeds for index in range(environments)]
+        self._env = task.vector(pairs, timeout=worker_timeout)
+        self._num_seeds = len(seeds)
+        self._mesh = seed_mesh(len(seeds))
+        own = seeds_per_device(len(seeds), self._mesh)
+        steps = {
+            learning: over_devices(make_step(agent, own, learning), self._mesh, (LOOP, SEEDS), LOOP)
+            for learning in (False, True)
+        }
+        self._programs = Programs(steps, self.clocks)
+
+    def reset(self) -> np.ndarray:
+        """Starts the first episode of every environment; observations (S*E, O)."""
+        return self._env.reset()
+
+    def advance(
+        self,
+        loop: LoopState,
+        count: int,
+        learning: bool,
+        stop: Callable[[], bool],
+        report: Callable[[int], object],
+    ) -> LoopState:
+        """See `Driver`."""
+        for _ in range(count):
+            action = np.asarray(loop.action)
+            before = time.perf_counter()
+            try:
+                timestep = self._env.step(action)
+            except EnvironmentFailedError as error:
+                self.failure = str(error)
+                break
+            self.clocks.environment += time.perf_counter() - before
+            loop = self._programs(learning, loop, timestep)
+            self.clocks.steps += 1
+            report(1)
+            if stop():
+                break
+        return loop
+
+    def errors(self) -> np.ndarray:
+        """See `Driver`."""
+        return self._env.errors.reshape(self._num_seeds, -1).sum(axis=1)
+
+    def restarts(self) -> int:
+        """See `Driver`."""
+        return self._env.restarts
+
+    def place(self, loop: LoopState) -> LoopState:
+        """See `Driver`."""
+        return place(loop, self._mesh)
+
+    def snapshot(self) -> dict[str, np.ndarray]:
+        """Episode numbers and the actions of the current episodes; see `envs`."""
+        return self._env.snapshot()
+
+    def restore(self, snapshot: dict[str, np.ndarray]) -> None:
+        """Replays the current episodes' actions."""
+        self._env.restore(snapshot)
+
+    def close(self) -> None:
+        """Stops the worker processes."""
+        self._env.close()
+
+
+class JaxDriver:
+    """Chunks of steps in one jitted loop; environment states are part of its state."""
+
+    def __init__(self, agent: Agent, env: JaxEnv, num_seeds: int, environments: int = 1) -> None:
+        self.clocks = Clocks()
+        self.failure: str | None = None
+        self._errors = np.zeros(num_seeds, np.int64)
+        self._mesh = seed_mesh(num_seeds)
+        own = seeds_per_device(num_seeds, self._mesh)
+        chunks = {
+            learning: over_devices(
+                make_advance(make_step(agent, own, learning), env, own * environments),
+                self._mesh,
+                (LOOP, SHARED),
+                LOOP,
+            )
+            for learning in (False, True)
+        }
+        self._programs = Programs(chunks, self.clocks)
+
+    def advance(
+        self,
+        loop: LoopState,
+        count: int,
+        learning: bool,
+        stop: Callable[[], bool],
+        report: Callable[[int], object],
+    ) -> LoopState:
+        """See `Driver`."""
+        while count > 0:
+            chunk = min(count, STEPS_BETWEEN_STOP_CHECKS)
+            loop = self._programs(learning, loop, np.int32(chunk))
+            self._count_errors(loop)
+            self.clocks.steps += chunk
+            report(chunk)
+            count -= chunk
+            if stop():
+                break
+        return loop
+
+    def errors(self) -> np.ndarray:
+        """See `Driver`; as of the last chunk."""
+        return self._errors
+
+    def restarts(self) -> None:
+        """There are no worker processes."""
+
+    def place(self, loop: LoopState) -> LoopState:
+        """See `Driver`."""
+        self._count_errors(loop)
+        return place(loop, self._mesh)
+
+    def snapshot(self) -> dict[str, np.ndarray]:
+        """Nothing: the environment states are in the loop."""
+        return {}
+
+    def restore(self, snapshot: dict[str, np.ndarray]) -> None:
+        """Nothing to do."""
+
+    def close(self) -> None:
+        """Nothing to stop."""
+
+    def _count_errors(self, loop: LoopState) -> None:
+        errors = np.asarray(loop.environment.errors, np.int64)
+        self._errors = errors.reshape(len(self._errors), -1).sum(axis=1)

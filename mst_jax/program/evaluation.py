@@ -1,0 +1,204 @@
+"""Evaluation without exploration noise, on environments of its own."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mst_jax.agents import Agent
+from mst_jax.envs import WORKER_TIMEOUT, EnvironmentFailedError, HostTask, JaxEnv
+from mst_jax.program.sharding import SEEDS, over_devices, seed_mesh, seeds_per_device
+from mst_jax.program.state import Purpose, keys_for, over_seeds, seed_keys
+
+MOST_TOGETHER = 32  # an environment of dm_control's dog takes 70 MB
+SEED_OFFSET = 100  # evaluation has seeds of its own (docs/specs/mst-and-mrq.md §6.8)
+
+
+class Evaluation(NamedTuple):
+    """Whole episodes of every seed's policy, float64; NaN for an episode that has no return.
+
+    Attributes:
+        returns: (S, episodes), sums of rewards; NaN where the environment failed.
+        value_bias: (S, episodes), the critic's value of the first state and action less the
+            discounted return that followed (Monte Carlo); NaN likewise. The value of a
+            maximum-entropy critic contains its entropy bonus, and the return of a truncated episode
+            ends there.
+    """
+
+    returns: np.ndarray
+    value_bias: np.ndarray
+
+    def of_healthy(self, healthy: np.ndarray) -> "Evaluation":
+        """The same without the returns of seeds that are not healthy, (S,) bool."""
+        return Evaluation(*(np.where(healthy[:, None], values, np.nan) for values in self))
+
+
+class Evaluator(Protocol):
+    """Plays whole episodes of the current policies.
+
+    Attributes:
+        failure: why it cannot play any more, in one line; None as long as it can. Episodes that it
+            did not finish have no return.
+    """
+
+    failure: str | None
+
+    def __call__(self, agent_states: Any, index: int) -> Evaluation:
+        """Episodes of every seed's policy; `index` picks the start states."""
+
+    def close(self) -> None:
+        """Stops worker processes."""
+
+
+def make_evaluator(
+    agent: Agent,
+    task: JaxEnv | HostTask,
+    seeds: list[int],
+    episodes: int,
+    worker_timeout: float = WORKER_TIMEOUT,
+) -> Evaluator:
+    """The evaluator of `episodes` episodes for each of S seeds on either kind of environment.
+
+    A worker process that does not answer for `worker_timeout` seconds counts as dead (0: never).
+    """
+    if isinstance(task, JaxEnv):
+        return JaxEvaluator(agent, task, seeds, episodes)
+    return HostEvaluator(agent, task, seeds, episodes, worker_timeout)
+
+
+def episodes_together(num_seeds: int, episodes: int) -> int:
+    """How many episodes of one seed run at once: a divisor of `episodes` that fits the limit."""
+    limit = max(1, MOST_TOGETHER // num_seeds)
+    return max(n for n in range(1, episodes + 1) if episodes % n == 0 and n <= limit)
+
+
+class HostEvaluator:
+    """Steps several episodes of all seeds together, one device call per step, in rounds."""
+
+    def __init__(
+        self,
+        agent: Agent,
+        task: HostTask,
+        seeds: list[int],
+        episodes: int,
+        worker_timeout: float = WORKER_TIMEOUT,
+    ) -> None:
+        together = episodes_together(len(seeds), episodes)
+        pairs = [(seed + SEED_OFFSET, index) for seed in seeds for index in range(together)]
+        self.failure: str | None = None
+        self._env = task.vector(pairs, timeout=worker_timeout)
+        self._shape = (len(seeds), together)
+        self._rounds = episodes // together
+        self._discount = agent.discount
+        act = lambda state, observation: agent.act(state, observation, None)  # noqa: E731
+        self._act = _jitted(jax.vmap(act, (None, 0)), len(seeds), arguments=2)
+        self._value = _jitted(jax.vmap(agent.value, (None, 0, 0)), len(seeds), arguments=3)
+
+    def __call__(self, agent_states: Any, index: int) -> Evaluation:
+        """See `Evaluator`."""
+        first = index * self._rounds
+        rounds = [self._attempt(agent_states, first + number) for number in range(self._rounds)]
+        return Evaluation(*(np.concatenate(parts, axis=1) for parts in zip(*rounds, strict=True)))
+
+    def _attempt(self, agent_states: Any, episode: int) -> Evaluation:
+        """One whole episode in every environment, without returns once the environments failed."""
+        if self.failure is None:
+            try:
+                return self._play(agent_states, episode)
+            except EnvironmentFailedError as error:
+                self.failure = str(error)
+        return Evaluation(np.full(self._shape, np.nan), np.full(self._shape, np.nan))
+
+    def _play(self, agent_states: Any, episode: int) -> Evaluation:
+        """One whole episode in every environment."""
+        observation = self._env.reset(episode=episode)
+        count = observation.shape[0]
+        returns, discounted, values = np.zeros(count), np.zeros(count), None
+        running, weight = np.ones(count, bool), 1.0
+        while running.any():
+            batch = observation.reshape(*self._shape, -1)
+            action = self._act(agent_states, batch)
+            if values is None:
+                values = np.asarray(self._value(agent_states, batch, action), np.float64)
+            timestep = self._env.step(np.nan_to_num(np.asarray(action).reshape(count, -1)))
+            reward = np.where(running, np.where(timestep.lost, np.nan, timestep.reward), 0.0)
+            returns += reward
+            discounted += weight * reward
+            weight *= self._discount
+            running &= ~(timestep.terminated | timestep.truncated)
+            observation = timestep.observation
+        return Evaluation(returns.reshape(self._shape), values - discounted.reshape(self._shape))
+
+    def close(self) -> None:
+        """Stops the worker processes."""
+        self._env.close()
+
+
+class JaxEvaluator:
+    """Plays all episodes of all seeds inside one compiled loop."""
+
+    def __init__(self, agent: Agent, env: JaxEnv, seeds: list[int], episodes: int) -> None:
+        self.failure: str | None = None
+        self._keys = seed_keys([seed + SEED_OFFSET for seed in seeds])
+        play = jax.vmap(_episode(agent, env), (None, 0))
+        self._play = _jitted(play, len(seeds), arguments=2)
+        self._episodes = episodes
+
+    def __call__(self, agent_states: Any, index: int) -> Evaluation:
+        """See `Evaluator`."""
+        keys = keys_for(self._keys, Purpose.EVALUATE, index)
+        split = jax.vmap(lambda key: jax.random.split(key, self._episodes))(keys)
+        returns, biases = self._play(agent_states, split)
+        return Evaluation(np.asarray(returns, np.float64), np.asarray(biases, np.float64))
+
+    def close(self) -> None:
+        """Nothing to stop."""
+
+
+def _jitted(fn: Callable, num_seeds: int, arguments: int) -> Callable:
+    """A function of one seed over all seeds, each on the device that has its policy."""
+    mesh = seed_mesh(num_seeds)
+    own = over_seeds(fn, seeds_per_device(num_seeds, mesh))
+    return jax.jit(over_devices(own, mesh, (SEEDS,) * arguments, SEEDS))
+
+
+class _Carry(NamedTuple):
+    """An episode being played."""
+
+    state: Any
+    observation: jax.Array
+    total: jax.Array
+    discounted: jax.Array
+    weight: jax.Array
+    ended: jax.Array
+    lost: jax.Array
+
+
+def _episode(agent: Agent, env: JaxEnv) -> Callable[[Any, jax.Array], tuple[jax.Array, jax.Array]]:
+    """(agent state, key) -> return of one episode, and its value bias."""
+
+    def play(agent_state: Any, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        def step(carry: _Carry) -> _Carry:
+            action = jnp.nan_to_num(agent.act(agent_state, carry.observation, None))
+            state, timestep = env.step(carry.state, action)
+            return _Carry(
+                state,
+                timestep.observation,
+                carry.total + timestep.reward,
+                carry.discounted + carry.weight * timestep.reward,
+                carry.weight * agent.discount,
+                timestep.terminated | timestep.truncated,
+                timestep.lost,
+            )
+
+        state, observation = env.reset(key)
+        zero, no = jnp.zeros(()), jnp.zeros((), bool)
+        start = _Carry(state, observation, zero, zero, jnp.ones(()), no, no)
+        end = jax.lax.while_loop(lambda carry: ~carry.ended, step, start)
+        action = agent.act(agent_state, observation, None)
+        bias = agent.value(agent_state, observation, action) - end.discounted
+        return jnp.where(end.lost, jnp.nan, end.total), jnp.where(end.lost, jnp.nan, bias)
+
+    return play

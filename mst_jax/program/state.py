@@ -1,0 +1,184 @@
+"""What training holds on the device, for all seeds, as one pytree of arrays."""
+
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from mst_jax import replay
+from mst_jax.agents import Agent, Clock, Metrics, Numbers
+
+
+class Purpose(IntEnum):
+    """What a seed's key is folded with before use, so that no two uses share random numbers."""
+
+    AGENT = 0
+    ENVIRONMENT = 1
+    ACT = 2
+    LEARN = 3
+    EVALUATE = 4
+    RESET = 5
+    DIAGNOSE = 6
+
+
+@struct.dataclass
+class Totals:
+    """Sums since the last log row; fetched and cleared once a chunk.
+
+    Attributes:
+        metrics: sums of the agent's metrics (S,) each.
+        updates: int32 scalar, calls of `learn` summed.
+        returns: sum of the returns of finished training episodes (S,), over all environments.
+        episodes: int32 (S,), finished training episodes; lost ones have no return and do not count.
+    """
+
+    metrics: Metrics
+    updates: jax.Array
+    returns: jax.Array
+    episodes: jax.Array
+
+
+@struct.dataclass
+class LoopState:
+    """State of S seeds with E environments each; only `clock` has no seed axis.
+
+    What belongs to environments has one flat axis: environment e of seed s is row s*E+e.
+
+    Attributes:
+        agent: agent states.
+        buffer: replay buffer.
+        environment: states of pure-JAX environments (S*E, ...), or None for host environments.
+        observation: (S*E, O), what `action` was chosen for.
+        action: (S*E, A), chosen and not yet taken.
+        episode_return: (S*E,), of the unfinished training episodes.
+        keys: (S,), one typed key per seed, never advanced.
+        healthy: (S,) bool, false for ever once a check found that a seed is not finite.
+        totals: metric sums.
+        clock: step counters, stored once.
+    """
+
+    agent: Any
+    buffer: replay.Buffer
+    environment: Any
+    observation: jax.Array
+    action: jax.Array
+    episode_return: jax.Array
+    keys: jax.Array
+    healthy: jax.Array
+    totals: Totals
+    clock: Clock
+
+
+def over_seeds(fn: Callable, num_seeds: int, in_axes: Any = 0) -> Callable:
+    """`jax.vmap` over seeds, or environments; one is squeezed instead: a vmap of one is slower."""
+    if num_seeds > 1:
+        return jax.vmap(fn, in_axes)
+
+    def squeezed(*args: Any) -> Any:
+        axes = (in_axes,) * len(args) if isinstance(in_axes, int) else in_axes
+        args = [
+            arg if axis is None else jax.tree.map(lambda x: x.reshape(x.shape[1:]), arg)
+            for arg, axis in zip(args, axes, strict=True)
+        ]
+        return jax.tree.map(lambda x: jnp.expand_dims(x, 0), fn(*args))
+
+    return squeezed
+
+
+def keys_for(keys: jax.Array, purpose: Purpose, step: jax.Array | int = 0) -> jax.Array:
+    """One key per seed (S,) for one purpose at one step."""
+    return jax.vmap(lambda key: jax.random.fold_in(jax.random.fold_in(key, purpose), step))(keys)
+
+
+def environment_keys(keys: jax.Array, environments: int) -> jax.Array:
+    """One key per environment (S*E,) from one per seed (S,); the only one of a seed has the seed's.
+
+    Args:
+        keys: of the seeds.
+        environments: E.
+    """
+    if environments == 1:
+        return keys
+    return jax.vmap(lambda key: jax.random.split(key, environments))(keys).reshape(-1)
+
+
+def seed_keys(seeds: list[int]) -> jax.Array:
+    """One typed key per seed (S,)."""
+    return jnp.stack([jax.random.key(seed) for seed in seeds])
+
+
+def uniform_action(keys: jax.Array, action_size: int) -> jax.Array:
+    """Uniform actions in [-1, 1], one per key: (S,) keys to (S, A)."""
+    draw = lambda key: jax.random.uniform(key, (action_size,), minval=-1.0, maxval=1.0)  # noqa: E731
+    return jax.vmap(draw)(keys)
+
+
+def empty_totals(metrics: Metrics, num_seeds: int) -> Totals:
+    """Zero sums for metrics of these names."""
+    return Totals(
+        metrics={name: jnp.zeros(num_seeds) for name in metrics},
+        updates=jnp.zeros((), jnp.int32),
+        returns=jnp.zeros(num_seeds),
+        episodes=jnp.zeros(num_seeds, jnp.int32),
+    )
+
+
+def init_loop(
+    agent: Agent,
+    seeds: list[int],
+    capacity: int,
+    observation: jax.Array,
+    action_size: int,
+    environment: Any = None,
+    row_dtype: Any = jnp.float32,
+    numbers: Numbers | None = None,
+) -> LoopState:
+    """The state before the first step.
+
+    Args:
+        agent: one-seed functions.
+        seeds: one integer per seed.
+        capacity: replay slots per seed.
+        observation: first observations (S*E, O).
+        action_size: A.
+        environment: pure-JAX environment states (S*E, ...), if any.
+        row_dtype: dtype of stored observations and actions.
+        numbers: arrays (S, ...) in place of the configuration's, if runs differ in them.
+
+    Returns:
+        The loop; its first action is uniform random.
+    """
+    num_seeds, observation_size = len(seeds), observation.shape[1]
+    environments = observation.shape[0] // num_seeds
+    keys = seed_keys(seeds)
+    own = (keys_for(keys, Purpose.AGENT),) + (() if numbers is None else (numbers,))
+    states = over_seeds(agent.init, num_seeds)(*own)
+    buffer = replay.create(
+        num_seeds=num_seeds,
+        capacity=capacity,
+        observation_size=observation_size,
+        action_size=action_size,
+        span=agent.span,
+        row_dtype=row_dtype,
+        environments=environments,
+    )
+    act_keys = environment_keys(keys_for(keys, Purpose.ACT), environments)
+    clock = Clock(step=jnp.zeros((), jnp.int32), update=jnp.zeros((), jnp.int32))
+    metrics = jax.eval_shape(
+        jax.vmap(agent.learn, (0, 0, 0, None)), states, replay.view(buffer), keys, clock
+    )[2]
+    return LoopState(
+        agent=states,
+        buffer=buffer,
+        environment=environment,
+        observation=jnp.asarray(observation, jnp.float32),
+        action=uniform_action(act_keys, action_size),
+        episode_return=jnp.zeros(len(observation)),
+        keys=keys,
+        healthy=jnp.ones(num_seeds, bool),
+        totals=empty_totals(metrics, num_seeds),
+        clock=clock,
+    )

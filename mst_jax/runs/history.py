@@ -1,0 +1,75 @@
+"""Topology history: every so many steps the masks that can move, at one bit a weight.
+
+RUN/topology/STEP.npz holds all seeds stacked, in the format of `mst_jax.topology.save_masks`,
+which NumPy alone reads. Masks that never move are in the run's topology_initial.npz only.
+"""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mst_jax import topology
+from mst_jax.agents import Agent
+from mst_jax.runs.files import sync
+from mst_jax.runs.folder import TOPOLOGY
+from mst_jax.runs.settings import Settings
+from mst_jax.topology.mask_tree import named_leaves
+
+
+def moving_leaves(agent: Agent) -> dict[str, tuple[int, ...]]:
+    """{path: shape} of the leaves whose masks can change; paths begin with the module's name."""
+    return {
+        f"{module}/{entry.path}": entry.shape
+        for module, plan in agent.plans.items()
+        for group in plan.groups
+        for entry in group.entries
+        if entry.drops or entry.grows
+    }
+
+
+def save(folders: Mapping[Path, slice], agent: Agent, states: Any, step: int) -> None:
+    """Writes the masks after `step`; each file appears whole or not at all.
+
+    Nothing is written for an agent whose masks never move.
+
+    Args:
+        folders: run folders, and which seeds are theirs.
+        agent: one-seed functions.
+        states: agent states of all seeds.
+        step: agent steps taken.
+    """
+    moving = moving_leaves(agent)
+    if not moving:
+        return
+    masks = {path: m for path, m in named_leaves(agent.masks(states)).items() if path in moving}
+    for folder, rows in folders.items():
+        (folder / TOPOLOGY).mkdir(exist_ok=True)
+        own = {path: mask[rows] for path, mask in masks.items()}
+        path = folder / TOPOLOGY / f"{step:012d}.npz"
+        topology.save_masks(path, own)
+        sync(path)  # a checkpoint after it counts on it
+        sync(path.parent)
+
+
+def saved(folder: Path) -> dict[int, Path]:
+    """{agent step: file} of the snapshots of a run, in the order of time."""
+    return {int(path.stem): path for path in sorted((folder / TOPOLOGY).glob("[0-9]*.npz"))}
+
+
+def cut_back(folder: Path, step: int) -> None:
+    """Deletes the snapshots after `step`, and one half-written, as if they had never been."""
+    for path in (folder / TOPOLOGY).glob("*.partial"):
+        path.unlink()
+    for taken, path in saved(folder).items():
+        if taken > step:
+            path.unlink()
+
+
+def total_bytes(agent: Agent, settings: Settings) -> int:
+    """Size of a whole run's history, without the files' headers of some hundred bytes a leaf."""
+    if not settings.history_every:
+        return 0
+    snapshots = math.ceil(settings.steps / settings.history_every)
+    bits = sum(math.prod(shape) for shape in moving_leaves(agent).values())
+    return snapshots * math.ceil(settings.seeds * bits / 8)
