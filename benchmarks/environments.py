@@ -101,7 +101,7 @@ def task(name: str) -> dict[str, Any] | None:
 
 def play(environments: envs.HostVectorEnv, steps: int) -> None:
     """Steps host environments by random actions."""
-    shape = (len(environments.seeds), environments.spec.action_size)
+    shape = (len(environments.seeds), environments.spec.action.size)
     draw = np.random.default_rng(0).uniform
     for _ in range(steps):
         environments.step(draw(-1, 1, shape).astype(np.float32))
@@ -109,7 +109,7 @@ def play(environments: envs.HostVectorEnv, steps: int) -> None:
 
 def device_program(env: envs.JaxEnv, count: int, steps: int) -> Callable[[], Any]:
     """Steps `count` vmapped environments by random actions in one jitted loop, always onwards."""
-    shape = (count, env.spec.action_size)
+    shape = (count, env.spec.action.size)
     step = jax.vmap(env.step)
 
     def body(number: jax.Array, carry: tuple[Any, jax.Array]) -> tuple[Any, jax.Array]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.harness import interleave
 from mst_jax.agents import Agent, ModuleConfig, Sizes, make_agent
-from mst_jax.envs import Timestep
+from mst_jax.envs import Continuous, Timestep
 from mst_jax.program.state import LoopState, init_loop
 from mst_jax.program.step import make_step
 from mst_jax.recipes import make_config, override
@@ -55,17 +55,19 @@ class Fused(NamedTuple):
 
 def fused(config: Any, count: int, updates: int = UPDATES, name: str = "mrq") -> Fused:
     """`updates` fused steps of `count` seeds on a constant environment, past the warm-up."""
-    agent = make_agent(name, config, Sizes(OBSERVATION, ACTION, 500), 1_000_000)
+    agent = make_agent(name, config, Sizes.vector(OBSERVATION, ACTION, 500), 1_000_000)
     observation = np.random.default_rng(0).normal(size=(count, OBSERVATION)).astype(np.float32)
     start = partial(
-        init_loop, agent, list(range(count)), 20_000, action_size=ACTION, environment=None
+        init_loop, agent, list(range(count)), 20_000, action=Continuous(ACTION), environment=None
     )
     run = jax.jit(start)(observation=observation)
     ended = jnp.zeros(count, bool)
-    timestep = Timestep(jnp.asarray(observation), jnp.ones(count), ended, ended, observation, ended)
+    timestep = Timestep(
+        jnp.asarray(observation), jnp.ones(count), ended, ended, observation, ended, ended
+    )
 
     def steps(learning: bool, number: int) -> Callable[[LoopState], LoopState]:
-        step = make_step(agent, count, learning)
+        step = make_step(agent, Continuous(ACTION), count, learning)
         return lambda run: jax.lax.fori_loop(0, number, lambda _, r: step(r, timestep), run)
 
     run = jax.jit(steps(False, 5_000), donate_argnums=0)(run)

@@ -62,7 +62,7 @@ def of_size(size: str, steps: int) -> dict[str, Any]:
     dense = make_config("sac", "dense", size)
     levels = {"critic.sparsity": SPARSITY, "actor.sparsity": SPARSITY}
     sparse = override(make_config("sac", "all_static", size), levels)
-    sac = build_sac(dense, Sizes(OBSERVATION, ACTION, 500), 1_000_000)
+    sac = build_sac(dense, Sizes.vector(OBSERVATION, ACTION, 500), 1_000_000)
     programs = {
         "dense": fused_program(dense, 1, steps, "sac")[0],
         "static": fused_program(sparse, 1, steps, "sac")[0],

@@ -155,7 +155,7 @@ def plain_scan(config: MRQConfig) -> Callable[[], None]:
     Batches change from update to update: with one batch XLA would move the target networks'
     arithmetic out of the loop.
     """
-    mrq = build_mrq(config, Sizes(OBSERVATION, ACTION), 1_000_000)
+    mrq = build_mrq(config, Sizes.vector(OBSERVATION, ACTION), 1_000_000)
     rng = np.random.default_rng(0)
     lead, horizon = (8, config.batch_size), config.horizon
     normal = lambda *shape: jnp.asarray(rng.normal(size=(*lead, *shape)), jnp.float32)  # noqa: E731

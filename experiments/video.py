@@ -80,7 +80,7 @@ class Film:
             while not ended:
                 if self.steps % self._stride == 0:
                     yield self._camera.picture(self._stage.data())
-                action = np.nan_to_num(self._policy.act(self._observation))
+                action = self._policy.act(self._observation)
                 self._observation, reward, ended = self._stage.step(action)
                 self.steps, self.total = self.steps + 1, self.total + reward
         finally:

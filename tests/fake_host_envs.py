@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 
-from mst_jax.envs.base import Spec
+from mst_jax.envs.base import vector_spec
 
 
 class Counter:
@@ -15,7 +15,7 @@ class Counter:
     Episodes last a random 3 to 8 steps and end in turn by termination and truncation.
     """
 
-    spec = Spec("fake:counter", 3, 2, 8, 1)
+    spec = vector_spec("fake:counter", 3, 2, 8, 1)
 
     def reset(self, seed):
         generator = np.random.default_rng(seed)
@@ -37,7 +37,7 @@ class Counter:
 class Endless(Counter):
     """A counter whose episodes never end."""
 
-    spec = Spec("fake:endless", 3, 2, None, 1)
+    spec = vector_spec("fake:endless", 3, 2, None, 1)
 
     def reset(self, seed):
         super().reset(seed)

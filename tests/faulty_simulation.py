@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mst_jax.envs.base import Spec
+from mst_jax.envs.base import vector_spec
 from mst_jax.envs.device.episodic import Simulation, episodic
 
 FAULTS = (
@@ -65,5 +65,5 @@ def make(lazy=False):
     def is_(world, fault):
         return world.fault == FAULTS.index(fault)
 
-    spec = Spec("fake:faulty", 3, 2, LENGTH, 1)
+    spec = vector_spec("fake:faulty", 3, 2, LENGTH, 1)
     return episodic(spec, Simulation(start, observe, advance), lazy=lazy)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mst_jax.agents import make_agent
-from mst_jax.envs import Timestep
+from mst_jax.envs import Continuous, Timestep
 from mst_jax.program.drivers import make_driver
 from mst_jax.program.state import init_loop
 from mst_jax.program.step import make_step
@@ -81,7 +81,7 @@ def run_shapes(env, config, num_seeds, agent="mrq"):
     environment, observation = jax.eval_shape(
         jax.vmap(env.reset), jax.random.split(jax.random.key(0), num_seeds)
     )
-    start = partial(init_loop, agent, list(range(num_seeds)), 500, action_size=spec.action_size)
+    start = partial(init_loop, agent, list(range(num_seeds)), 500, action=spec.action)
     return agent, jax.eval_shape(start, observation=observation, environment=environment)
 
 
@@ -118,8 +118,8 @@ def conditionals(jaxpr):
 def conditionals_of_a_step(agent, run):
     num_seeds, size = run.observation.shape
     ended, observation = jnp.zeros(num_seeds, bool), jnp.zeros((num_seeds, size))
-    timestep = Timestep(observation, jnp.zeros(num_seeds), ended, ended, observation, ended)
-    step = make_step(agent, num_seeds, learning=True)
+    timestep = Timestep(observation, jnp.zeros(num_seeds), ended, ended, observation, ended, ended)
+    step = make_step(agent, Continuous(2), num_seeds, learning=True)
     return list(conditionals(jax.make_jaxpr(step)(run, timestep).jaxpr))
 
 

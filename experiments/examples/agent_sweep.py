@@ -47,7 +47,7 @@ def start(env: JaxEnv, steps: int) -> tuple[list[tuple[float, int]], Agent, Loop
     seeds = [seed for _, seed in runs]
     keys = keys_for(seed_keys(seeds), Purpose.ENVIRONMENT)
     environment, observation = jax.vmap(env.reset)(keys)
-    make = partial(init_loop, agent, seeds, 2 * steps + 2, action_size=spec.action_size)
+    make = partial(init_loop, agent, seeds, 2 * steps + 2, action=spec.action)
     run = jax.jit(make)(observation=observation, environment=environment, numbers=numbers)
     return runs, agent, run
 
@@ -56,7 +56,7 @@ def train(env: JaxEnv, agent: Agent, run: LoopState, steps: int) -> LoopState:
     """All runs for `steps` steps: one program for the warm-up, one for learning."""
     count = run.healthy.shape[0]
     for learning, number in ((False, agent.learning_starts), (True, steps - agent.learning_starts)):
-        advance = make_advance(make_step(agent, count, learning), env, count)
+        advance = make_advance(make_step(agent, env.spec.action, count, learning), env, count)
         run = jax.jit(advance, donate_argnums=0)(run, jnp.int32(number))
     return run
 

@@ -7,6 +7,7 @@ import jax
 from flax import struct
 
 from mst_jax import networks, topology
+from mst_jax.envs.spaces import Action, Continuous, Observation
 
 AgentState = Any
 Metrics = dict[str, jax.Array]
@@ -29,14 +30,21 @@ class Sizes(NamedTuple):
     """What an agent must know of its task; `envs.Spec` has these fields too.
 
     Attributes:
-        observation_size: O.
-        action_size: A.
+        observation: shape and dtype of what the task shows.
+        action: the space of what it takes.
         episode_length: agent steps of the longest episode; None if unlimited.
     """
 
-    observation_size: int
-    action_size: int
+    observation: Observation
+    action: Action
     episode_length: int | None = None
+
+    @classmethod
+    def vector(
+        cls, observation_size: int, action_size: int, episode_length: int | None = None
+    ) -> "Sizes":
+        """Of a task with flat observations and continuous actions."""
+        return cls(Observation((observation_size,)), Continuous(action_size), episode_length)
 
 
 class Numbers(NamedTuple):

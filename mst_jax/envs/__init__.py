@@ -9,19 +9,26 @@ from mst_jax.envs.base import (
     JaxEnv,
     Spec,
     Timestep,
+    vector_spec,
 )
 from mst_jax.envs.registry import SUITES, make, tasks
+from mst_jax.envs.spaces import Action, Continuous, Discrete, Observation
 
 __all__ = [
     "SUITES",
     "WORKER_TIMEOUT",
+    "Action",
+    "Continuous",
+    "Discrete",
     "EnvironmentFailedError",
     "HostEnv",
     "HostTask",
     "HostVectorEnv",
     "JaxEnv",
+    "Observation",
     "Spec",
     "Timestep",
     "make",
     "tasks",
+    "vector_spec",
 ]

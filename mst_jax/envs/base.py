@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
+from mst_jax.envs.spaces import Action, Continuous, Observation
+
 if TYPE_CHECKING:
     import jax
 
@@ -18,37 +20,54 @@ WORKER_TIMEOUT = 600.0  # seconds; the largest environments load in less than a 
 
 
 class Spec(NamedTuple):
-    """Sizes of a task.
+    """What a task shows, takes and how long it lasts.
 
     Attributes:
       task: full name, `"suite:name"`.
-      observation_size: O, length of the flat float32 observation.
-      action_size: A, length of the action; every component lies in [-1, 1].
+      observation: shape and dtype of what it shows.
+      action: the space of what it takes.
       episode_length: agent steps of the longest episode (the time limit); None if unlimited.
       action_repeat: environment steps per agent step; rewards are summed over them.
     """
 
     task: str
-    observation_size: int
-    action_size: int
+    observation: Observation
+    action: Action
     episode_length: int | None
     action_repeat: int
+
+
+def vector_spec(
+    task: str,
+    observation_size: int,
+    action_size: int,
+    episode_length: int | None,
+    action_repeat: int = 1,
+) -> Spec:
+    """The spec of a task with flat float32 observations and continuous actions."""
+    observation, action = Observation((observation_size,)), Continuous(action_size)
+    return Spec(task, observation, action, episode_length, action_repeat)
 
 
 class Timestep(NamedTuple):
     """What one agent step led to. Arrays lead with E on the host, with nothing in a `JaxEnv`.
 
+    `terminated` and `truncated` are for replay and losses, `over` for resets, returns, episode
+    numbers and logs. They differ where a lost life ends what is learned from, and not the game.
+
     Attributes:
-      observation: [..., O] float32, what to act on next: the first observation of the next
-        episode when this step ended one, else the same as `next_observation`.
+      observation: [..., *O], what to act on next: the first observation of the next episode when
+        this step ended one, else the same as `next_observation`. Where the step terminated and the
+        game goes on, the history in it begins anew.
       reward: [...] float32, summed over the action repeat.
       terminated: [...] bool, the episode reached a terminal state: do not bootstrap.
       truncated: [...] bool, the episode was cut by the time limit, or is lost: do bootstrap.
-      next_observation: [..., O] float32, what this transition led to: the final observation
-        when the episode ended.
+      next_observation: [..., *O], what this transition led to: the final observation when the
+        episode ended.
       lost: [...] bool, the environment failed in this step: it raised, diverged, or could not
         start the episode. The step is truncated, its reward is 0, its next observation is the
         last one that was finite, and the next episode begins.
+      over: [...] bool, the episode is over: the next one begins with `observation`.
     """
 
     observation: np.ndarray | jax.Array
@@ -57,6 +76,7 @@ class Timestep(NamedTuple):
     truncated: np.ndarray | jax.Array
     next_observation: np.ndarray | jax.Array
     lost: np.ndarray | jax.Array
+    over: np.ndarray | jax.Array
 
 
 class EnvironmentFailedError(RuntimeError):
@@ -70,9 +90,9 @@ class JaxEnv(NamedTuple):
     `step` hand out is ever non-finite: `episodic` sees to it.
 
     Attributes:
-      spec: sizes of the task.
-      reset: `reset(key) -> (state, observation[O])`; `key` is one typed key.
-      step: `step(state, action[A]) -> (state, Timestep)`; `state.errors`, int32, counts the steps
+      spec: of the task.
+      reset: `reset(key) -> (state, observation[*O])`; `key` is one typed key.
+      step: `step(state, action) -> (state, Timestep)`; `state.errors`, int32, counts the steps
         that were lost so far.
     """
 
@@ -91,16 +111,19 @@ class HostEnv(Protocol):
     """
 
     def reset(self, seed: np.random.SeedSequence) -> np.ndarray:
-        """Starts the episode of `seed` and returns its first observation, [O] float32."""
+        """Starts the episode of `seed` and returns its first observation, [*O]."""
 
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool]:
+    def step(
+        self, action: np.ndarray
+    ) -> tuple[np.ndarray, float, bool, bool] | tuple[np.ndarray, float, bool, bool, bool]:
         """Takes one agent step.
 
         Args:
-          action: [A] float32 in [-1, 1].
+          action: [A] float32 in [-1, 1], or an int32 scalar.
 
         Returns:
-          observation [O] float32 (a fresh array), reward, terminated, truncated.
+          observation [*O] (a fresh array), reward, terminated, truncated, and whether the episode
+          is over, which may be left out where it is over exactly when it terminated or truncated.
         """
 
 
@@ -108,7 +131,7 @@ class HostVectorEnv(Protocol):
     """E environments on the host, stepped together; usable as a context manager.
 
     Attributes:
-      spec: sizes of the task.
+      spec: of the task.
       errors: [E] int64, steps that each environment has lost so far.
       restarts: how often a worker process had to be started again.
     """
@@ -124,16 +147,16 @@ class HostVectorEnv(Protocol):
         """See the class."""
 
     def reset(self, episode: int = 0) -> np.ndarray:
-        """Starts episode number `episode` everywhere; returns the observations, [E, O] float32."""
+        """Starts episode number `episode` everywhere; returns the observations, [E, *O]."""
 
     def step(self, actions: np.ndarray) -> Timestep:
-        """Takes one agent step everywhere with actions [E, A] float32 in [-1, 1]."""
+        """Takes one agent step everywhere with actions [E, A] in [-1, 1], or [E]."""
 
     def snapshot(self) -> dict[str, np.ndarray]:
         """Returns all that `restore` needs to continue from this very step."""
 
     def restore(self, snapshot: dict[str, np.ndarray]) -> np.ndarray:
-        """Continues from a snapshot; returns the current observations, [E, O] float32."""
+        """Continues from a snapshot; returns the current observations, [E, *O]."""
 
     def close(self) -> None:
         """Releases everything; may be called again."""
@@ -149,7 +172,7 @@ class HostTask(NamedTuple):
     """A task that runs on the host.
 
     Attributes:
-      spec: sizes of the task.
+      spec: of the task.
       vector: `vector(seeds, workers=None, timeout=WORKER_TIMEOUT) -> HostVectorEnv` with one
         environment for each (seed, environment index) pair in `seeds`; `workers` is the number of
         processes, by default one per core and never more than environments. Results do not

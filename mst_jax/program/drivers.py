@@ -145,7 +145,7 @@ def make_driver(
             agent,
             seeds,
             capacity,
-            action_size=task.spec.action_size,
+            action=task.spec.action,
             row_dtype=row_dtype,
             numbers=numbers,
         ),
@@ -176,10 +176,13 @@ class HostDriver:
         pairs = [(seed, index) for seed in seeds for index in range(environments)]
         self._env = task.vector(pairs, timeout=worker_timeout)
         self._num_seeds = len(seeds)
+        self._space = task.spec.action
         self._mesh = seed_mesh(len(seeds))
         own = seeds_per_device(len(seeds), self._mesh)
         steps = {
-            learning: over_devices(make_step(agent, own, learning), self._mesh, (LOOP, SEEDS), LOOP)
+            learning: over_devices(
+                make_step(agent, task.spec.action, own, learning), self._mesh, (LOOP, SEEDS), LOOP
+            )
             for learning in (False, True)
         }
         self._programs = Programs(steps, self.clocks)
@@ -201,7 +204,7 @@ class HostDriver:
             action = np.asarray(loop.action)
             before = time.perf_counter()
             try:
-                timestep = self._env.step(action)
+                timestep = self._env.step(self._space.bounded(action))
             except EnvironmentFailedError as error:
                 self.failure = str(error)
                 break
@@ -249,7 +252,9 @@ class JaxDriver:
         own = seeds_per_device(num_seeds, self._mesh)
         chunks = {
             learning: over_devices(
-                make_advance(make_step(agent, own, learning), env, own * environments),
+                make_advance(
+                    make_step(agent, env.spec.action, own, learning), env, own * environments
+                ),
                 self._mesh,
                 (LOOP, SHARED),
                 LOOP,

@@ -116,20 +116,26 @@ class HostEvaluator:
         observation = self._env.reset(episode=episode)
         count = observation.shape[0]
         returns, discounted, values = np.zeros(count), np.zeros(count), None
-        running, weight = np.ones(count, bool), 1.0
+        running, weight = np.ones(count, bool), np.ones(count)
         while running.any():
-            batch = observation.reshape(*self._shape, -1)
+            batch = observation.reshape(*self._shape, *observation.shape[1:])
             action = self._act(agent_states, batch)
             if values is None:
                 values = np.asarray(self._value(agent_states, batch, action), np.float64)
-            timestep = self._env.step(np.nan_to_num(np.asarray(action).reshape(count, -1)))
+            timestep = self._env.step(self._carried_out(action))
             reward = np.where(running, np.where(timestep.lost, np.nan, timestep.reward), 0.0)
             returns += reward
             discounted += weight * reward
-            weight *= self._discount
-            running &= ~(timestep.terminated | timestep.truncated)
+            weight *= np.where(timestep.terminated | timestep.truncated, 0.0, self._discount)
+            running &= ~timestep.over
             observation = timestep.observation
         return Evaluation(returns.reshape(self._shape), values - discounted.reshape(self._shape))
+
+    def _carried_out(self, action: jax.Array) -> np.ndarray:
+        """Actions (S, episodes, ...) as the environments take them."""
+        space = self._env.spec.action
+        flat = np.asarray(action).reshape(-1, *space.shape)
+        return space.bounded(space.safe(flat))
 
     def close(self) -> None:
         """Stops the worker processes."""
@@ -172,31 +178,33 @@ class _Carry(NamedTuple):
     total: jax.Array
     discounted: jax.Array
     weight: jax.Array
-    ended: jax.Array
+    over: jax.Array
     lost: jax.Array
 
 
 def _episode(agent: Agent, env: JaxEnv) -> Callable[[Any, jax.Array], tuple[jax.Array, jax.Array]]:
     """(agent state, key) -> return of one episode, and its value bias."""
+    space = env.spec.action
 
     def play(agent_state: Any, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         def step(carry: _Carry) -> _Carry:
-            action = jnp.nan_to_num(agent.act(agent_state, carry.observation, None))
-            state, timestep = env.step(carry.state, action)
+            action = space.safe(agent.act(agent_state, carry.observation, None))
+            state, timestep = env.step(carry.state, space.bounded(action))
+            ended = timestep.terminated | timestep.truncated
             return _Carry(
                 state,
                 timestep.observation,
                 carry.total + timestep.reward,
                 carry.discounted + carry.weight * timestep.reward,
-                carry.weight * agent.discount,
-                timestep.terminated | timestep.truncated,
+                jnp.where(ended, 0.0, carry.weight * agent.discount),
+                timestep.over,
                 timestep.lost,
             )
 
         state, observation = env.reset(key)
         zero, no = jnp.zeros(()), jnp.zeros((), bool)
         start = _Carry(state, observation, zero, zero, jnp.ones(()), no, no)
-        end = jax.lax.while_loop(lambda carry: ~carry.ended, step, start)
+        end = jax.lax.while_loop(lambda carry: ~carry.over, step, start)
         action = agent.act(agent_state, observation, None)
         bias = agent.value(agent_state, observation, action) - end.discounted
         return jnp.where(end.lost, jnp.nan, end.total), jnp.where(end.lost, jnp.nan, bias)

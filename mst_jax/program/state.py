@@ -10,6 +10,7 @@ from flax import struct
 
 from mst_jax import replay
 from mst_jax.agents import Agent, Clock, Metrics, Numbers
+from mst_jax.envs import Action
 
 
 class Purpose(IntEnum):
@@ -110,12 +111,6 @@ def seed_keys(seeds: list[int]) -> jax.Array:
     return jnp.stack([jax.random.key(seed) for seed in seeds])
 
 
-def uniform_action(keys: jax.Array, action_size: int) -> jax.Array:
-    """Uniform actions in [-1, 1], one per key: (S,) keys to (S, A)."""
-    draw = lambda key: jax.random.uniform(key, (action_size,), minval=-1.0, maxval=1.0)  # noqa: E731
-    return jax.vmap(draw)(keys)
-
-
 def empty_totals(metrics: Metrics, num_seeds: int) -> Totals:
     """Zero sums for metrics of these names."""
     return Totals(
@@ -131,7 +126,7 @@ def init_loop(
     seeds: list[int],
     capacity: int,
     observation: jax.Array,
-    action_size: int,
+    action: Action,
     environment: Any = None,
     row_dtype: Any = jnp.float32,
     numbers: Numbers | None = None,
@@ -142,16 +137,16 @@ def init_loop(
         agent: one-seed functions.
         seeds: one integer per seed.
         capacity: replay slots per seed.
-        observation: first observations (S*E, O).
-        action_size: A.
+        observation: first observations (S*E, *O).
+        action: the space of actions.
         environment: pure-JAX environment states (S*E, ...), if any.
         row_dtype: dtype of stored observations and actions.
         numbers: arrays (S, ...) in place of the configuration's, if runs differ in them.
 
     Returns:
-        The loop; its first action is uniform random.
+        The loop; its first actions are uniform.
     """
-    num_seeds, observation_size = len(seeds), observation.shape[1]
+    num_seeds = len(seeds)
     environments = observation.shape[0] // num_seeds
     keys = seed_keys(seeds)
     own = (keys_for(keys, Purpose.AGENT),) + (() if numbers is None else (numbers,))
@@ -159,8 +154,8 @@ def init_loop(
     buffer = replay.create(
         num_seeds=num_seeds,
         capacity=capacity,
-        observation_size=observation_size,
-        action_size=action_size,
+        observation_size=observation.shape[1],
+        action_size=action.size,
         span=agent.span,
         row_dtype=row_dtype,
         environments=environments,
@@ -175,7 +170,7 @@ def init_loop(
         buffer=buffer,
         environment=environment,
         observation=jnp.asarray(observation, jnp.float32),
-        action=uniform_action(act_keys, action_size),
+        action=jax.vmap(action.sample)(act_keys),
         episode_return=jnp.zeros(len(observation)),
         keys=keys,
         healthy=jnp.ones(num_seeds, bool),

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from mst_jax import replay, topology
 from mst_jax.agents import Agent, Metrics
-from mst_jax.envs import JaxEnv, Timestep
+from mst_jax.envs import Action, JaxEnv, Timestep
 from mst_jax.program.health import finite
 from mst_jax.program.state import (
     LoopState,
@@ -21,13 +21,12 @@ from mst_jax.program.state import (
     environment_keys,
     keys_for,
     over_seeds,
-    uniform_action,
 )
 
 Step = Callable[[LoopState, Timestep], LoopState]
 
 
-def make_step(agent: Agent, num_seeds: int, learning: bool) -> Step:
+def make_step(agent: Agent, space: Action, num_seeds: int, learning: bool) -> Step:
     """The fused device call that follows each environment step.
 
     Whether the run is learning yet is known on the host, so warm-up and learning are two programs
@@ -35,6 +34,7 @@ def make_step(agent: Agent, num_seeds: int, learning: bool) -> Step:
 
     Args:
         agent: one-seed functions.
+        space: of actions.
         num_seeds: S.
         learning: whether to learn and act by the policy, or only to store and act at random.
 
@@ -57,8 +57,9 @@ def make_step(agent: Agent, num_seeds: int, learning: bool) -> Step:
             act = over_seeds(over_seeds(agent.act, environments, (None, 0, 0)), num_seeds)
             action = act(loop.agent, _by_seed(loop.observation, loop), _by_seed(keys, loop))
         else:
-            action = _by_seed(uniform_action(keys, loop.action.shape[-1]), loop)
-        return loop.replace(action=_safe(action, loop.healthy).reshape(loop.action.shape))
+            action = _by_seed(jax.vmap(space.sample)(keys), loop)
+        action = _acted(space, action, loop.healthy)
+        return loop.replace(action=action.reshape(loop.action.shape))
 
     return step
 
@@ -67,10 +68,10 @@ def make_advance(
     step: Step, env: JaxEnv, count: int
 ) -> Callable[[LoopState, jax.Array], LoopState]:
     """A chunk for `count` = S*E pure-JAX environments: (loop, int32 steps) -> loop."""
-    env_step = over_seeds(env.step, count)
+    env_step, space = over_seeds(env.step, count), env.spec.action
 
     def body(_: jax.Array, loop: LoopState) -> LoopState:
-        environment, timestep = env_step(loop.environment, loop.action)
+        environment, timestep = env_step(loop.environment, space.bounded(loop.action))
         return step(loop, timestep).replace(environment=environment)
 
     return lambda loop, steps: jax.lax.fori_loop(0, steps, body, loop)
@@ -122,8 +123,7 @@ def _store(loop: LoopState, timestep: Timestep) -> LoopState:
         timestep.truncated,
         timestep.next_observation,
     )
-    ended = timestep.terminated | timestep.truncated
-    complete = ended & ~timestep.lost
+    complete = timestep.over & ~timestep.lost
     episode_return = loop.episode_return + timestep.reward
     totals = loop.totals.replace(
         returns=loop.totals.returns
@@ -133,7 +133,7 @@ def _store(loop: LoopState, timestep: Timestep) -> LoopState:
     return loop.replace(
         buffer=buffer,
         observation=timestep.observation,
-        episode_return=jnp.where(ended, 0.0, episode_return),
+        episode_return=jnp.where(timestep.over, 0.0, episode_return),
         totals=totals,
         clock=loop.clock.replace(step=loop.clock.step + 1),
     )
@@ -158,9 +158,13 @@ def _add(totals: Totals, metrics: Metrics) -> Totals:
     return totals.replace(metrics=sums, updates=totals.updates + 1)
 
 
-def _safe(action: jax.Array, healthy: jax.Array) -> jax.Array:
-    """Zero where an action is not finite or its seed is marked: physics must never see a NaN."""
-    return jnp.where(healthy[:, None, None] & jnp.isfinite(action), action, 0.0)
+def _acted(space: Action, action: jax.Array, healthy: jax.Array) -> jax.Array:
+    """Actions (S, E, ...) with zero where one is not finite or its seed is marked.
+
+    Physics must never see a NaN, nor must replay.
+    """
+    healthy = healthy.reshape(-1, *(1,) * (action.ndim - 1))
+    return jnp.where(healthy, space.safe(action), jnp.zeros_like(action))
 
 
 def _by_seed(array: jax.Array, loop: LoopState) -> jax.Array:

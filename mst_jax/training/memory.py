@@ -38,8 +38,8 @@ def memory_bytes(agent: Agent, spec: Spec, settings: Settings) -> tuple[int, int
     buffer_bytes = replay.nbytes(
         num_seeds=settings.seeds,
         capacity=replay_slots(settings, agent),
-        observation_size=spec.observation_size,
-        action_size=spec.action_size,
+        observation_size=spec.observation.size,
+        action_size=spec.action.size,
         span=agent.span,
         row_dtype=np.dtype(settings.row_dtype),
         environments=settings.environments,

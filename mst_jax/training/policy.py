@@ -64,29 +64,31 @@ class Snapshot(NamedTuple):
                 f"{self.step:,} is not finite; best=True loads its best, if it has one"
             )
         state = jax.tree.map(lambda leaf: leaf[index], self.states)
-        return Policy(self.agent, state, envs.make(self.settings.task).spec.observation_size)
+        return Policy(self.agent, state, envs.make(self.settings.task).spec)
 
 
 class Policy:
     """The policy of one seed, without exploration noise."""
 
-    def __init__(self, agent: Agent, state: Any, observation_size: int) -> None:
+    def __init__(self, agent: Agent, state: Any, spec: envs.Spec) -> None:
         self._act = jax.jit(lambda observation: agent.act(state, observation, None))
-        self._observation_size = observation_size
+        self._spec = spec
 
     def act(self, observation: np.ndarray) -> np.ndarray:
-        """Actions in [-1, 1], float32: (O,) to (A,), or a batch (..., O) to (..., A).
+        """Actions in [-1, 1], float32: (*O) to (A,), or a batch (..., *O) to (..., A).
 
         Raises:
-            ValueError: when the last axis is not O long; it would be broadcast silently.
+            ValueError: when the last axes are not O; they would be broadcast silently.
         """
-        observation = jnp.asarray(observation, jnp.float32)
-        if observation.shape[-1:] != (self._observation_size,):
+        wanted = self._spec.observation
+        observation = jnp.asarray(observation, wanted.dtype)
+        if observation.shape[max(0, observation.ndim - len(wanted.shape)) :] != wanted.shape:
+            shape = ", ".join(str(size) for size in wanted.shape)
             raise ValueError(
-                f"this policy takes observations of {self._observation_size} numbers, "
-                f"(..., {self._observation_size}), not of shape {observation.shape}"
+                f"this policy takes observations of {wanted.size} numbers, (..., {shape}), not of "
+                f"shape {observation.shape}"
             )
-        return np.asarray(self._act(observation))
+        return self._spec.action.bounded(np.asarray(self._act(observation)))
 
 
 def load_policy(folder: str | Path, seed: int | None = None, *, best: bool = False) -> Policy:

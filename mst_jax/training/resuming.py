@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from mst_jax import envs
@@ -95,11 +94,13 @@ def shapes_of_run(task: envs.JaxEnv | envs.HostTask, agent: Agent, settings: Set
         agent,
         settings.seed_list,
         replay_slots(settings, agent),
-        action_size=task.spec.action_size,
+        action=task.spec.action,
         row_dtype=np.dtype(settings.row_dtype),
     )
     environment = None
-    observation = jax.ShapeDtypeStruct((count, task.spec.observation_size), jnp.float32)
+    observation = jax.ShapeDtypeStruct(
+        (count, *task.spec.observation.shape), task.spec.observation.dtype
+    )
     if isinstance(task, envs.JaxEnv):
         keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), count))
         environment, observation = jax.eval_shape(jax.vmap(task.reset), keys)

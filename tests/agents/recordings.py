@@ -75,7 +75,7 @@ def mrq_agent(recorded, **changes):
         **changes,
     )
     built, agent = (
-        make(config, Sizes(observation, action), 100_000) for make in (build_mrq, make_mrq)
+        make(config, Sizes.vector(observation, action), 100_000) for make in (build_mrq, make_mrq)
     )
     state = jax.jit(agent.init)(jax.random.key(0))
     online = {m: mrq_params(recorded, f"params/{g}", m) for m, g in MRQ_GROUPS.items()}

@@ -36,18 +36,18 @@ def learning_rates(run):
 
 def test_a_run_of_a_sweep_starts_as_it_would_alone():
     configs = [small_config(critic__sparsity=s) for s in (0.4, 0.7)]
-    agent, numbers = sweep("mrq", configs, Sizes(4, 2), 2000)
+    agent, numbers = sweep("mrq", configs, Sizes.vector(4, 2), 2000)
     key = jax.random.key(5)
     among = jax.vmap(agent.init, (None, 0))(key, numbers)
-    alone = jax.jit(make_agent("mrq", configs[1], Sizes(4, 2), 2000).init)(key)
+    alone = jax.jit(make_agent("mrq", configs[1], Sizes.vector(4, 2), 2000).init)(key)
     for a, b in zip(jax.tree.leaves(alone.params), jax.tree.leaves(among.params), strict=True):
         np.testing.assert_array_equal(a, b[1])
 
 
 def test_structural_differences_are_refused_by_name():
     with pytest.raises(ValueError, match=r"these differ in critic\.hidden"):
-        sweep("mrq", [small_config(), small_config(critic__hidden=24)], Sizes(4, 2), 2000)
+        sweep("mrq", [small_config(), small_config(critic__hidden=24)], Sizes.vector(4, 2), 2000)
     with pytest.raises(ValueError, match=r"these differ in batch_size"):
-        sweep("mrq", [small_config(), small_config(batch_size=8)], Sizes(4, 2), 2000)
+        sweep("mrq", [small_config(), small_config(batch_size=8)], Sizes.vector(4, 2), 2000)
     with pytest.raises(ValueError, match="at least one"):
-        sweep("mrq", [], Sizes(4, 2), 2000)
+        sweep("mrq", [], Sizes.vector(4, 2), 2000)

@@ -218,7 +218,7 @@ def test_published_variants_train(name, recipe):
 
 @EVERY_AGENT
 def test_seeds_differ_in_every_leaf_that_should(name):
-    agent = make_agent(name, small_config("all_rigl", name), Sizes(4, 2), 1000)
+    agent = make_agent(name, small_config("all_rigl", name), Sizes.vector(4, 2), 1000)
     states = jax.jit(jax.vmap(agent.init))(jax.random.split(jax.random.key(0), 3))
     for path, leaf in jax.tree_util.tree_flatten_with_path(agent.parameters(states))[0]:
         if path[-1].key == "kernel":

@@ -8,6 +8,7 @@ from small_runs import advance, conditionals_of_a_step, run_shapes, small_config
 
 from mst_jax import envs
 from mst_jax.agents import MRQConfig, Sizes, make_agent
+from mst_jax.envs import Continuous
 from mst_jax.envs.suites import probe
 from mst_jax.program.arrays import loop_from_arrays, loop_to_arrays
 from mst_jax.program.state import keys_for
@@ -35,7 +36,7 @@ from mst_jax.program.step import make_advance, make_step
 )
 def test_impossible_settings_are_refused_in_one_line(changes, words):
     with pytest.raises(ValueError, match=r".") as caught:
-        make_agent("mrq", small_config(**changes), Sizes(4, 2), 1000)
+        make_agent("mrq", small_config(**changes), Sizes.vector(4, 2), 1000)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -62,7 +63,7 @@ def test_impossible_settings_are_refused_in_one_line(changes, words):
 )
 def test_every_regime_works_on_any_module(regime, first, last):
     config = small_config("dense", actor__regime=regime, actor__sparsity=0.6, actor__interval=50)
-    plan = make_agent("mrq", config, Sizes(4, 2), 2000).plans["actor"]
+    plan = make_agent("mrq", config, Sizes.vector(4, 2), 2000).plans["actor"]
     (table,) = plan.tables
     total = 16 * 16 * 2 + 16 * 2  # the actor's kernels
     counts = np.asarray(table.target).sum(axis=1)
@@ -88,7 +89,7 @@ def test_defaults_are_the_published_ones():
 
 
 def test_twin_heads_get_independent_masks():
-    agent = make_agent("mrq", small_config(), Sizes(4, 2), 1000)
+    agent = make_agent("mrq", small_config(), Sizes.vector(4, 2), 1000)
     critic = agent.masks(agent.init(jax.random.key(0)))["critic"]
     for layer in ("layer_1", "layer_2", "layer_3"):
         q1, q2 = (critic[q]["trunk"][layer]["kernel"] for q in ("q1", "q2"))
@@ -105,7 +106,9 @@ def test_conditionals_of_a_restored_run_are_those_of_a_fresh_one():
 
 def test_conditionals_survive_compilation():
     agent, run = run_shapes(envs.make("probe:point"), small_config(), 2)
-    advance_chunk = make_advance(make_step(agent, 2, True), envs.make("probe:point"), 2)
+    advance_chunk = make_advance(
+        make_step(agent, Continuous(2), 2, True), envs.make("probe:point"), 2
+    )
     text = jax.jit(advance_chunk).lower(run, jnp.int32(1)).compile().as_text()
     assert text.count(" conditional(") == 2
 

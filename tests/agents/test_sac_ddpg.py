@@ -18,7 +18,7 @@ from mst_jax.agents.actor_critic.core import Batch
 from mst_jax.agents.actor_critic.sac import build_sac
 from mst_jax.agents.parts import losses as losses
 
-SIZES = Sizes(1, 1, 500)
+SIZES = Sizes.vector(1, 1, 500)
 RNG = np.random.default_rng(0)
 BATCH = Batch(
     observation=RNG.normal(size=(4, 1)).astype(np.float32),
@@ -130,7 +130,7 @@ def test_published_defaults():
         assert (config.batch_size, config.updates_per_step, config.tau) == (256, 2, 0.005)
         assert (config.learning_starts, config.twin, config.buffer_size) == (5000, False, 10**6)
     for action_size, target in ((21, -10.5), (38, -19.0)):
-        sac = build_sac(default_config("sac"), Sizes(67, action_size, 500), 500_000)
+        sac = build_sac(default_config("sac"), Sizes.vector(67, action_size, 500), 500_000)
         assert sac.target_entropy == target
     assert default_config("sac").temperature.initial == 0.01
     assert default_config("ddpg").exploration_noise == 0.1
@@ -144,7 +144,7 @@ def test_about_990_thousand_updates_a_run():
 
 def test_twin_critics_have_masks_of_their_own():
     config = small_config("mst", "sac", twin=True)
-    agent = make_agent("sac", config, Sizes(4, 2), 10_000)
+    agent = make_agent("sac", config, Sizes.vector(4, 2), 10_000)
     masks = agent.masks(jax.jit(agent.init)(jax.random.key(0)))["critic"]
     for layer in ("expand", "project"):
         q1, q2 = (masks[q]["trunk"]["block_1"][layer]["kernel"] for q in ("q1", "q2"))
@@ -155,7 +155,9 @@ def test_twin_critics_have_masks_of_their_own():
 def test_actor_and_critic_sparsity_are_independent():
     for module, other in (("actor", "critic"), ("critic", "actor")):
         changes = {f"{module}__regime": "network_sparsity", f"{module}__sparsity": 0.7}
-        agent = make_agent("sac", small_config("dense", "sac", **changes), Sizes(4, 2), 10_000)
+        agent = make_agent(
+            "sac", small_config("dense", "sac", **changes), Sizes.vector(4, 2), 10_000
+        )
         masks = agent.masks(jax.jit(agent.init)(jax.random.key(0)))
         assert jax.tree.leaves(masks[module])
         assert not jax.tree.leaves(masks[other])
@@ -185,7 +187,7 @@ def test_targets_keep_the_critics_mask_through_rewiring():
 def test_moments_of_kept_weights_equal_those_of_a_masked_forward_pass():
     """The authors multiply by the mask; here pruned weights are zero. Kept weights must agree."""
     config = small_config("network_sparsity_parity", "sac", critic__sparsity=0.5)
-    agent = build_sac(config, Sizes(3, 2), 10_000)
+    agent = build_sac(config, Sizes.vector(3, 2), 10_000)
     state = jax.jit(agent.core.init)(jax.random.key(0))
     masks = topology.masks(state.opt_state["critic"])
     params, opt_state = state.params["critic"], state.opt_state["critic"]
@@ -228,7 +230,7 @@ def test_observations_are_stored_raw_and_normalised_when_read():
         np.testing.assert_allclose(statistics.mean[0], counted.mean(0), rtol=1e-4, atol=1e-5)
     evaluated = agent.act(jax.tree.map(lambda x: x[0], run.agent), run.observation[0], None)
     off = small_config("dense", "sac", normalize_observations=False)
-    raw = make_agent("sac", off, Sizes(4, 2), 10_000)
+    raw = make_agent("sac", off, Sizes.vector(4, 2), 10_000)
     other = raw.act(jax.tree.map(lambda x: x[0], run.agent), run.observation[0], None)
     assert (evaluated != other).any()
 
@@ -246,6 +248,6 @@ def test_observations_are_stored_raw_and_normalised_when_read():
 )
 def test_impossible_settings_are_refused_in_one_line(changes, words):
     with pytest.raises(ValueError, match=r".") as caught:
-        make_agent("sac", small_config("mst", "sac", **changes), Sizes(4, 2), 10_000)
+        make_agent("sac", small_config("mst", "sac", **changes), Sizes.vector(4, 2), 10_000)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -97,7 +97,7 @@ def agent_and_state(case, updates):
         updates_per_step=updates,
         normalize_observations=False,
     )
-    agent = make_agent(name, config, Sizes(sizes["observation"], sizes["action"]), 100_000)
+    agent = make_agent(name, config, Sizes.vector(sizes["observation"], sizes["action"]), 100_000)
     state = jax.jit(agent.init)(jax.random.key(0))
     params = {module: network(case, "params", module) for module in modules}
     assert jax.tree.map(jnp.shape, {m: state.params[m] for m in modules}) == jax.tree.map(

@@ -61,7 +61,7 @@ def test_mrq_update():
         zsa_size=16,
         batch_size=B,
     )
-    mrq = build_mrq(config, Sizes(OBS, ACT), 1000)
+    mrq = build_mrq(config, Sizes.vector(OBS, ACT), 1000)
     other = mrq.core.init(jax.random.key(1)).params
     state = mrq.core.init(jax.random.key(0)).replace(
         target_params=other, reward_scale=jnp.array(0.7), target_reward_scale=jnp.array(0.4)
@@ -106,7 +106,7 @@ def test_sac_update():
     from benchmarks.peers.torch_sac import TorchSAC
 
     config = SACConfig(critic=simba(16, 2), actor=simba(8, 1), batch_size=B)
-    sac = build_sac(config, Sizes(OBS, ACT, 500), 10_000)
+    sac = build_sac(config, Sizes.vector(OBS, ACT, 500), 10_000)
     state = sac.core.init(jax.random.key(0))
     target = sac.core.init(jax.random.key(1)).params["critic"]
     state = state.replace(target_critic=target)

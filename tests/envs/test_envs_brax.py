@@ -102,7 +102,7 @@ def rows(timesteps):
 
 def test_shapes_types_and_the_final_observation(played):
     timesteps = played.timesteps
-    kinds = [np.float32, np.float32, np.bool_, np.bool_, np.float32, np.bool_]
+    kinds = [np.float32, np.float32, np.bool_, np.bool_, np.float32, np.bool_, np.bool_]
     assert [field.dtype for field in timesteps] == kinds
     assert timesteps.observation.shape == (5, STEPS, 4)
     fallen = timesteps.next_observation[timesteps.terminated]
@@ -162,7 +162,7 @@ def test_unknown_names_say_what_exists(task, message):
 def test_names_and_sizes():
     assert len(brax.tasks()) == 11 + 10 * 4 + 1
     spec = envs.make("brax:ant", action_repeat=4).spec
-    assert spec == envs.Spec("brax:ant", 27, 8, 250, 4)
+    assert spec == envs.vector_spec("brax:ant", 27, 8, 250, 4)
     with pytest.raises(ValueError, match="action_repeat must divide the time limit 1000; got 3"):
         envs.make("brax:ant", action_repeat=3)
     assert brax.load("ant").backend == "spring"
@@ -224,9 +224,9 @@ def stop_at_look(number):
 @pytest.mark.parametrize("name", brax.tasks()[:11])
 def test_every_environment_with_its_own_backend(name):
     env = brax.make(name)
-    chosen = jax.random.uniform(jax.random.key(1), (200, env.spec.action_size), minval=-1)
+    chosen = jax.random.uniform(jax.random.key(1), (200, env.spec.action.size), minval=-1)
     first, timesteps = jax.jit(lambda key: rollout(env, key, chosen))(jax.random.key(0))
-    assert first.shape == (env.spec.observation_size,)
+    assert first.shape == (env.spec.observation.size,)
     assert all(np.isfinite(field).all() for field in timesteps)
     assert (np.diff(timesteps.observation, axis=0) != 0).any(axis=1).all()
 

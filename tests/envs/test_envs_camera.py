@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mst_jax import envs
-from mst_jax.envs.base import Spec, episode_seed
+from mst_jax.envs.base import episode_seed, vector_spec
 from mst_jax.envs.device.episodic import Simulation, episodic
 from mst_jax.envs.film.camera import Camera
 from mst_jax.envs.film.stage import HostStage, JaxStage, open_stage
@@ -120,7 +120,7 @@ def test_a_jax_stage_shows_the_worlds_pose(ball):
         observe=lambda world: world[None],
         advance=lambda world, action: (world + action[0], world, world > 3),
     )
-    env = episodic(Spec("fake:slide", 1, 1, 3, 1), simulation)
+    env = episodic(vector_spec("fake:slide", 1, 1, 3, 1), simulation)
     stage = JaxStage(env, ball[0], 0.1, lambda world: {"qpos": world})
     key = jax.random.key(0)
     first = stage.reset(key)

@@ -26,7 +26,7 @@ def flatten(observation):
 
 def actions_for(environment, steps, seed=0):
     generator = np.random.default_rng(seed)
-    return generator.uniform(-1, 1, (steps, environment.spec.action_size)).astype(np.float32)
+    return generator.uniform(-1, 1, (steps, environment.spec.action.size)).astype(np.float32)
 
 
 def rollout(environment, actions, triple=TRIPLE):
@@ -89,7 +89,7 @@ def check_against_dm_control(name, repeat, steps):
 )
 def test_sizes(name, observation_size, action_size):
     spec = envs.make(f"dmc:{name}").spec
-    assert spec == envs.Spec(f"dmc:{name}", observation_size, action_size, 500, 2)
+    assert spec == envs.vector_spec(f"dmc:{name}", observation_size, action_size, 500, 2)
 
 
 def test_episode_length_follows_the_repeat():

@@ -102,7 +102,7 @@ def check_physics(name, put, source=None, steps=25, tolerance=1e-5):
         environments.reset()
         mine = environments.restore({**environments.snapshot(), "episode": np.array([1])})
         close(mine[0], theirs.task.get_observation(theirs.physics), tolerance)
-        for action in random_actions(steps, 1, task.spec.action_size):
+        for action in random_actions(steps, 1, task.spec.action.size):
             own = [theirs.step(np.float64(action[0])) for _ in range(2)]
             timestep = environments.step(action)
             close(timestep.next_observation[0], own[-1].observation, tolerance)
@@ -158,12 +158,12 @@ def pendulum():
 
 def test_episodes_end_by_truncation_and_restart_afresh(pendulum):
     task, _, first, steps = pendulum
-    assert task.spec == envs.Spec("envpool:pendulum-swingup", 3, 1, 500, 2)
+    assert task.spec == envs.vector_spec("envpool:pendulum-swingup", 3, 1, 500, 2)
     truncated = np.array([step.truncated for step in steps])
     np.testing.assert_array_equal(np.flatnonzero(truncated[:, 0]), [499, 999])
     np.testing.assert_array_equal(truncated[:, 0], truncated[:, 1])
     assert not any(step.terminated.any() for step in steps)
-    kinds = [np.float32, np.float32, np.bool_, np.bool_, np.float32, np.bool_]
+    kinds = [np.float32, np.float32, np.bool_, np.bool_, np.float32, np.bool_, np.bool_]
     assert [field.dtype for field in steps[0]] == kinds
     starts = np.concatenate([first, steps[499].observation, steps[999].observation])
     assert len(np.unique(starts[:, 0])) == 6
@@ -251,7 +251,7 @@ def test_start_states_follow_the_seed_the_index_and_the_episode_asked_for(pendul
 def check_resume(name):
     """In mid-episode and in the episode after, where a reset may write the model."""
     task = envs.make(f"envpool:{name}", action_repeat=10)
-    actions = random_actions(115, 2, task.spec.action_size)
+    actions = random_actions(115, 2, task.spec.action.size)
     vectors = functools.partial(task.vector, PAIRS)
     with vectors() as environments:
         environments.reset(episode=3)

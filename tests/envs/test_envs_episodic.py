@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from faulty_simulation import EPISODE, FAULTS, LENGTH, STEP, key_of, make
 
+from mst_jax.envs import vector_spec
+
 NUMBER = (EPISODE * LENGTH) + STEP - 1  # of the step that is lost; before it nothing terminates
 HEALTHY = len(FAULTS)  # the lane that meets nothing
 
@@ -69,12 +71,11 @@ def test_nothing_that_is_handed_out_is_non_finite_and_others_do_not_notice(rollo
 
 def test_a_run_may_begin_with_a_start_that_fails():
     """Zeros stand for an observation before there was any."""
-    from mst_jax.envs.base import Spec
     from mst_jax.envs.device.episodic import Simulation, episodic
 
     start = lambda key: jnp.full(2, jnp.nan)  # noqa: E731
     advance = lambda world, action: (world, jnp.ones(()), jnp.zeros((), bool))  # noqa: E731
-    env = episodic(Spec("fake:nan", 2, 1, None, 1), Simulation(start, lambda w: w, advance))
+    env = episodic(vector_spec("fake:nan", 2, 1, None, 1), Simulation(start, lambda w: w, advance))
     state, observation = env.reset(jax.random.key(0))
     np.testing.assert_array_equal(observation, [0, 0])
     for number in range(1, 4):

@@ -11,7 +11,7 @@ import pytest
 from fake_host_envs import Counter, Faulty, Mortal
 
 from mst_jax import envs
-from mst_jax.envs.base import EnvironmentFailedError, Spec
+from mst_jax.envs.base import EnvironmentFailedError, vector_spec
 from mst_jax.envs.host import processes
 from mst_jax.envs.host.vector import WorkerVectorEnv
 
@@ -90,8 +90,8 @@ def test_a_failure_costs_one_step_and_its_episode(healthy, when, capfd):
             continue
         ends = episode_starts(theirs)
         number = ends[0] + max(when, 1)  # of the step that is lost
-        _, reward, terminated, truncated, final, lost = mine[number]
-        assert (reward, terminated, truncated, lost) == (0, False, True, True)
+        _, reward, *ends_here, final, lost, over = mine[number]
+        assert (reward, *ends_here, lost, over) == (0, False, True, True, True)
         assert not any(row[5] for n, row in enumerate(mine) if n != number)
         before = mine[number - 1][0]  # what was acted on
         np.testing.assert_array_equal(final, before)
@@ -282,7 +282,7 @@ Local.__module__ = "__main__"  # as if this file were the script that runs
         (functools.partial(lambda: None), Counter.spec, "cannot be sent to worker processes ("),
         (
             Counter,
-            Spec("fake:counter", 4, 2, 8, 1),
+            vector_spec("fake:counter", 4, 2, 8, 1),
             "worker 0 of fake:counter (environments 0-2) failed: WrongShapeError: an observation "
             "has shape (3,), the task's spec says (4,)",
         ),

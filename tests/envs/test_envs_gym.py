@@ -20,7 +20,7 @@ FAST = ["InvertedPendulum-v5", "HalfCheetah-v5", "Pendulum-v1", "MountainCarCont
 
 def actions_for(environment, steps):
     generator = np.random.default_rng(0)
-    return generator.uniform(-1, 1, (steps, environment.spec.action_size)).astype(np.float32)
+    return generator.uniform(-1, 1, (steps, environment.spec.action.size)).astype(np.float32)
 
 
 @pytest.mark.parametrize("repeat", [1, 3])
@@ -64,7 +64,7 @@ def test_equal_to_gymnasiums_own_stepping_to_the_last_bit(name, repeat):
 )
 def test_sizes(name, observation_size, action_size, length):
     spec = envs.make(f"gym:{name}").spec
-    assert spec == envs.Spec(f"gym:{name}", observation_size, action_size, length, 1)
+    assert spec == envs.vector_spec(f"gym:{name}", observation_size, action_size, length, 1)
 
 
 def test_an_action_of_one_is_the_upper_bound():
@@ -235,7 +235,7 @@ def test_tasks_that_users_register_are_trained_in_workers(own_module, name, size
     """Fault D11: by the ecosystem's `module:ID`, and by `ID` once it is registered."""
     for task_name in (f"gym:my_module:{name}-v0", f"gym:{name}-v0"):
         task = envs.make(task_name)
-        assert task.spec == envs.Spec(task_name, size, 2, 7, 1)
+        assert task.spec == envs.vector_spec(task_name, size, 2, 7, 1)
         with task.vector([(0, 0)]) as environments:
             assert environments.reset().shape == (1, size)
             steps = [environments.step(np.full((1, 2), a, "f4")) for a in np.linspace(-1, 1, 7)]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import struct
 
-from mst_jax.envs.base import Spec
+from mst_jax.envs.base import vector_spec
 from mst_jax.envs.device.episodic import episodic
 from mst_jax.envs.device.physics import simulation_of
 from mst_jax.envs.suites import probe
@@ -87,7 +87,7 @@ def rollout(env, keys, steps):
 
 @pytest.mark.parametrize("seeds", [1, 4])
 def test_lazy_restarts_change_nothing(seeds):
-    simulation, spec = simulation_of(Counter(), 1), Spec("fake:counter", 1, 1, 7, 1)
+    simulation, spec = simulation_of(Counter(), 1), vector_spec("fake:counter", 1, 1, 7, 1)
     keys = jax.random.split(jax.random.key(3), seeds)
     eager, lazy = (rollout(episodic(spec, simulation, lazy=z), keys, 80) for z in (False, True))
     timesteps = lazy[1][1]
@@ -109,7 +109,7 @@ def test_a_lazy_start_is_drawn_only_in_steps_where_an_episode_ends():
             jax.debug.callback(lambda: drawn.append(1))
             return super().reset(key)
 
-    env = episodic(Spec("fake:counter", 1, 1, 7, 1), simulation_of(Watched(), 1), lazy=True)
+    env = episodic(vector_spec("fake:counter", 1, 1, 7, 1), simulation_of(Watched(), 1), lazy=True)
     states, _ = jax.vmap(env.reset)(jax.random.split(jax.random.key(0), 3))
     step = jax.jit(jax.vmap(env.step))
     ends = 0

@@ -20,7 +20,9 @@ STEPS, LIMIT = 24, 8
 
 
 def test_sizes_and_names():
-    assert envs.make(f"playground:{NAME}").spec == envs.Spec(f"playground:{NAME}", 5, 1, 1000, 1)
+    assert envs.make(f"playground:{NAME}").spec == envs.vector_spec(
+        f"playground:{NAME}", 5, 1, 1000, 1
+    )
     assert playground.load(NAME).mjx_model.impl.value == "jax"
     assert len(playground.tasks()) == 23
     with pytest.raises(ValueError, match="did you mean CartpoleBalance"):
@@ -65,10 +67,10 @@ def test_every_step_is_playgrounds_own_and_episode_n_starts_from_its_reset():
 @pytest.mark.parametrize("name", playground.tasks())
 def test_every_task_steps(name):
     env = playground.make(name, episode_length=4)
-    chosen = jax.random.uniform(jax.random.key(1), (9, env.spec.action_size), minval=-1)
+    chosen = jax.random.uniform(jax.random.key(1), (9, env.spec.action.size), minval=-1)
     state, first = jax.jit(env.reset)(jax.random.key(0))
     _, steps = jax.jit(lambda state: jax.lax.scan(env.step, state, chosen))(state)
-    assert first.shape == (env.spec.observation_size,)
+    assert first.shape == (env.spec.observation.size,)
     assert np.flatnonzero(steps.truncated).tolist() == [3, 7]
     assert all(np.isfinite(field).all() for field in steps)
     action_range = playground.load(name).mj_model.actuator_ctrlrange

@@ -28,7 +28,7 @@ def rollout(name, steps=50, action=None):
         def step(carry, _):
             state, observation = carry
             chosen = best_action(name, observation) if action is None else jnp.array([action])
-            chosen = jnp.broadcast_to(chosen, (environment.spec.action_size,))
+            chosen = jnp.broadcast_to(chosen, (environment.spec.action.size,))
             state, timestep = environment.step(state, chosen)
             return (state, timestep.observation), (observation, timestep)
 
@@ -106,9 +106,9 @@ def test_episodes_end_on_time_by_the_right_flag(name, length, flag):
 def test_shapes_types_and_what_is_observed_at_an_end(name):
     spec = envs.make(f"probe:{name}").spec
     observation, step = rollout(name)
-    assert observation.shape == step.observation.shape == (4, 50, spec.observation_size)
+    assert observation.shape == step.observation.shape == (4, 50, spec.observation.size)
     assert step.next_observation.shape == observation.shape
-    kinds = [np.float32, np.float32, np.bool_, np.bool_, np.float32, np.bool_]
+    kinds = [np.float32, np.float32, np.bool_, np.bool_, np.float32, np.bool_, np.bool_]
     assert [field.dtype for field in step] == kinds
     ended = (step.terminated | step.truncated)[..., None]
     same = step.observation == step.next_observation

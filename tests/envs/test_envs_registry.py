@@ -47,8 +47,8 @@ def test_make_returns_one_of_the_two_protocols():
     host, device = envs.make("dmc:cartpole-swingup"), envs.make("probe:point")
     assert isinstance(host, envs.HostTask)
     assert isinstance(device, envs.JaxEnv)
-    assert host.spec == envs.Spec("dmc:cartpole-swingup", 5, 1, 500, 2)
-    assert device.spec == envs.Spec("probe:point", 4, 2, 100, 1)
+    assert host.spec == envs.vector_spec("dmc:cartpole-swingup", 5, 1, 500, 2)
+    assert device.spec == envs.vector_spec("probe:point", 4, 2, 100, 1)
 
 
 def test_action_repeat():
@@ -76,7 +76,7 @@ def test_a_missing_package_is_named_with_its_remedy(monkeypatch):
 )
 def test_an_optional_package_is_named_with_its_extra(task, package, monkeypatch):
     suite = task.partition(":")[0]
-    monkeypatch.delitem(sys.modules, f"mst_jax.envs.{suite}", raising=False)
+    monkeypatch.delitem(sys.modules, f"mst_jax.envs.suites.{suite}", raising=False)
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ValueError, match=rf"'{package}': pip install 'mst_jax\[{suite}\]'"):
         envs.make(task)

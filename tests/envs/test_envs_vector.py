@@ -62,7 +62,8 @@ def oracle(actions, seeds=SEEDS):
             if terminated or truncated:
                 episode += 1
                 following = environment.reset(episode_seed(seed, number, episode))
-            rows.append((following, np.float32(reward), terminated, truncated, final, False))
+            over = terminated or truncated
+            rows.append((following, np.float32(reward), terminated, truncated, final, False, over))
         everything.append((first, rows))
     return everything
 
@@ -83,9 +84,9 @@ def test_steps_restarts_and_flags_do_not_depend_on_the_number_of_workers(workers
             ends["terminated"] += row[2]
             ends["truncated"] += row[3]
     assert min(ends.values()) > 0  # both kinds of end were seen
-    kinds = [np.float32, np.float32, np.bool_, np.bool_, np.float32, np.bool_]
+    kinds = [np.float32, np.float32, np.bool_, np.bool_, np.float32, np.bool_, np.bool_]
     assert [field.dtype for field in steps[0]] == kinds
-    assert [field.shape for field in steps[0]] == [(3, 3), (3,), (3,), (3,), (3, 3), (3,)]
+    assert [field.shape for field in steps[0]] == [(3, 3), (3,), (3,), (3,), (3, 3), (3,), (3,)]
 
 
 def test_an_episode_depends_on_seed_index_and_number_alone():
@@ -353,7 +354,7 @@ def test_a_dm_control_episode_lasts_500_agent_steps_and_restarts():
 )
 def test_dm_control_restores_bit_for_bit_even_where_a_reset_writes_the_model(name):
     task = envs.make(f"dmc:{name}")
-    actions = random_actions(40, 2, task.spec.action_size)
+    actions = random_actions(40, 2, task.spec.action.size)
     vectors = functools.partial(task.vector, [(1, 0), (1, 1)])
     with vectors(workers=1) as environments:
         environments.reset(episode=3)

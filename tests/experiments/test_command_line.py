@@ -49,7 +49,7 @@ REGIMES = {  # of encoder, critic and actor
 @pytest.mark.parametrize(("agent", "recipe"), [(a, r) for a in RECIPES for r in RECIPES[a]])
 def test_every_recipe_builds_its_agent(agent, recipe):
     config = make_config(agent, recipe)
-    plans = make_agent(agent, config, Sizes(223, 38), 500_000).plans
+    plans = make_agent(agent, config, Sizes.vector(223, 38), 500_000).plans
     expected = dict(zip(("encoder", "critic", "actor"), REGIMES[recipe], strict=True))
     for module, plan in plans.items():
         assert getattr(config, module).regime == expected[module]
@@ -75,7 +75,7 @@ def test_the_six_architectures_replace_simba_layer_for_layer(name):
         assert module.norm == ("ln" in name)
         assert module.residual == ("pre" if "res" in name else "none")
         assert module.depth == depth
-    agent = make_agent("sac", config, Sizes(5, 1), 500_000)
+    agent = make_agent("sac", config, Sizes.vector(5, 1), 500_000)
     layers = jax.eval_shape(agent.init, jax.random.key(0)).params["critic"]["q1"]["trunk"]
     assert sorted(layers) == [f"layer_{i}" for i in range(1, 6)]
 

@@ -100,7 +100,7 @@ def test_the_film_shows_the_first_episode_of_the_evaluation(pinhole, num_seeds, 
         evaluator.close()
     start = video.first_start(task, seeds, 1, episodes, 7)
     stage = video.open_stage("dmc:pendulum-swingup")
-    film = video.Film(stage, Policy(agent, gains[1], 3), start)
+    film = video.Film(stage, Policy(agent, gains[1], task.spec), start)
     assert film._observation[2] == 0  # at rest
     assert len(list(film.pictures())) == film.steps == 500
     assert film.total == pytest.approx(returns[1, 0], rel=1e-3, abs=1e-3)

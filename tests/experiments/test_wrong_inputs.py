@@ -22,6 +22,7 @@ from experiments.cli import command, explain, fresh_process
 from experiments.launch.study_folder import StudyFolder
 from experiments.studies import STUDIES
 from mst_jax.agents import Sizes, make_agent
+from mst_jax.envs import vector_spec
 from mst_jax.runs import read_settings
 from mst_jax.runs.settings import LAST_SEED, write_settings
 from mst_jax.training import Policy
@@ -341,8 +342,8 @@ def test_the_home_folder_is_found_in_every_path(world, monkeypatch):
 
 def test_a_policy_takes_observations_of_its_own_size():
     """Fault D8: SAC's statistics broadcast a single number to an action."""
-    agent = make_agent("sac", small_config("dense", "sac"), Sizes(3, 1, 500), 1_000)
-    policy = Policy(agent, agent.init(jax.random.key(0), None), 3)
+    agent = make_agent("sac", small_config("dense", "sac"), Sizes.vector(3, 1, 500), 1_000)
+    policy = Policy(agent, agent.init(jax.random.key(0), None), vector_spec("fake:three", 3, 1, 8))
     assert policy.act(np.ones(3)).shape == (1,)
     for shape in ((1,), (), (3, 1), (4, 2)):
         with pytest.raises(ValueError, match=rf"3 numbers.*{re.escape(str(shape))}"):

@@ -9,7 +9,7 @@ from mst_jax import networks, topology
 from mst_jax.agents import Sizes, default_config, make_agent, scaled
 from mst_jax.networks import Architecture
 
-HUMANOID, DOG = Sizes(67, 21, 500), Sizes(223, 38, 500)
+HUMANOID, DOG = Sizes.vector(67, 21, 500), Sizes.vector(223, 38, 500)
 
 
 def counts(agent, width, depth, sizes):

@@ -278,7 +278,7 @@ def test_evaluation_on_the_host_equals_a_plain_loop():
     from mst_jax.program.evaluation import HostEvaluator
 
     task = envs.make("dmc:cartpole-swingup")
-    agent = make_agent("mrq", small_config("dense"), Sizes(5, 1), 1000)
+    agent = make_agent("mrq", small_config("dense"), Sizes.vector(5, 1), 1000)
     state = jax.jit(agent.init)(jax.random.key(0))
     evaluate = HostEvaluator(agent, task, seeds=[3], episodes=2)
     returns, biases = evaluate(jax.tree.map(lambda leaf: leaf[None], state), 4)

@@ -23,6 +23,7 @@ from mst_jax.agents.parts.running_statistics import (
     observed,
 )
 from mst_jax.agents.parts.trained import Trained, active_norm, copied, make_trained, replaced
+from mst_jax.agents.parts.vectors import vector_sizes
 
 
 @struct.dataclass
@@ -78,7 +79,7 @@ class ActorCritic:
     def init(self, key: jax.Array, numbers: Numbers | None = None) -> ActorCriticState:
         """Random parameters, masks drawn and applied; the target equals the critic."""
         params, opt_state = self.trained.init(key, numbers)
-        statistics = empty_statistics(self.sizes.observation_size)
+        statistics = empty_statistics(vector_sizes(self.sizes)[0])
         return ActorCriticState(params, copied(params["critic"]), opt_state, statistics)
 
     def reset(self, state: ActorCriticState, key: jax.Array) -> ActorCriticState:
@@ -226,7 +227,7 @@ def make_actor_critic(
     """
     config.validate()
     critic = networks.make_critic(
-        sizes.observation_size + sizes.action_size,
+        sum(vector_sizes(sizes)),
         config.critic.architecture(),
         heads=2 if config.twin else 1,
     )

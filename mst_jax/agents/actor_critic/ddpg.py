@@ -25,6 +25,7 @@ from mst_jax.agents.base import Agent, Metrics, Probe, Sizes
 from mst_jax.agents.parts import draws
 from mst_jax.agents.parts import losses as losses
 from mst_jax.agents.parts.trained import active_norm, replaced
+from mst_jax.agents.parts.vectors import vector_sizes
 
 
 @dataclass(frozen=True)
@@ -110,9 +111,7 @@ def build_ddpg(
     plans: Mapping[str, topology.Plan] | None = None,
 ) -> DDPG:
     """DDPG's functions; see `make_ddpg`."""
-    actor = networks.make_actor(
-        sizes.observation_size, sizes.action_size, config.actor.architecture()
-    )
+    actor = networks.make_actor(*vector_sizes(sizes), config.actor.architecture())
     return DDPG(make_actor_critic(config, sizes, total_steps, actor.init, plans), actor)
 
 

@@ -22,6 +22,7 @@ from mst_jax.agents.actor_critic.core import (
 )
 from mst_jax.agents.base import Agent, Metrics, Probe, Sizes
 from mst_jax.agents.parts import draws, soft_policy, tanh_gaussian
+from mst_jax.agents.parts.vectors import vector_sizes
 
 
 @dataclass(frozen=True)
@@ -95,11 +96,9 @@ def build_sac(
     plans: Mapping[str, topology.Plan] | None = None,
 ) -> SAC:
     """SAC's functions; see `make_sac`."""
-    actor = networks.make_gaussian_actor(
-        sizes.observation_size, sizes.action_size, config.actor.architecture()
-    )
+    actor = networks.make_gaussian_actor(*vector_sizes(sizes), config.actor.architecture())
     core = make_actor_critic(config, sizes, total_steps, actor.init, plans, config.temperature)
-    return SAC(core, actor, config.temperature.target_entropy(sizes.action_size))
+    return SAC(core, actor, config.temperature.target_entropy(vector_sizes(sizes)[1]))
 
 
 def make_sac(

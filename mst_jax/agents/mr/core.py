@@ -19,6 +19,7 @@ from mst_jax.agents.base import Agent, Clock, Feedback, Metrics, Numbers, Probe,
 from mst_jax.agents.mr import losses as losses
 from mst_jax.agents.mr.config import MODULES, MRConfig
 from mst_jax.agents.parts.trained import Trained, active_norm, copied, make_trained, replaced
+from mst_jax.agents.parts.vectors import vector_sizes
 
 
 @struct.dataclass
@@ -252,9 +253,7 @@ def make_core(
     latents = networks.EncoderSizes(
         config.zs_size, config.za_size, config.zsa_size, config.reward_bins
     )
-    encoder = networks.make_encoder(
-        sizes.observation_size, sizes.action_size, latents, config.encoder.architecture()
-    )
+    encoder = networks.make_encoder(*vector_sizes(sizes), latents, config.encoder.architecture())
     critic = networks.make_critic(config.zsa_size, config.critic.architecture())
     inits = {"encoder": encoder.init, "critic": critic.init, "actor": actor_init}
     total_updates = max(1, total_steps - config.learning_starts)

@@ -15,6 +15,7 @@ from mst_jax.agents.mr.config import MRQConfig
 from mst_jax.agents.mr.core import MRCore, MRState, agent_of, make_core
 from mst_jax.agents.parts import draws
 from mst_jax.agents.parts.trained import active_norm, replaced
+from mst_jax.agents.parts.vectors import vector_sizes
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def build_mrq(
     plans: Mapping[str, topology.Plan] | None = None,
 ) -> MRQ:
     """MR.Q's functions; see `make_mrq`."""
-    actor = networks.make_actor(config.zs_size, sizes.action_size, config.actor.architecture())
+    actor = networks.make_actor(config.zs_size, vector_sizes(sizes)[1], config.actor.architecture())
     return MRQ(make_core(config, sizes, total_steps, actor.init, plans), actor)
 
 

@@ -20,6 +20,7 @@ from mst_jax.agents.mr import losses as losses
 from mst_jax.agents.mr.config import MRSACConfig
 from mst_jax.agents.mr.core import MRCore, MRState, agent_of, make_core
 from mst_jax.agents.parts import draws, soft_policy, tanh_gaussian
+from mst_jax.agents.parts.vectors import vector_sizes
 
 
 @dataclass(frozen=True)
@@ -109,11 +110,10 @@ def build_mrsac(
     plans: Mapping[str, topology.Plan] | None = None,
 ) -> MRSAC:
     """MR.SAC's functions; see `make_mrsac`."""
-    actor = networks.make_gaussian_actor(
-        config.zs_size, sizes.action_size, config.actor.architecture()
-    )
+    _, action_size = vector_sizes(sizes)
+    actor = networks.make_gaussian_actor(config.zs_size, action_size, config.actor.architecture())
     core = make_core(config, sizes, total_steps, actor.init, plans, config.temperature)
-    return MRSAC(core, actor, config.temperature.target_entropy(sizes.action_size))
+    return MRSAC(core, actor, config.temperature.target_entropy(action_size))
 
 
 def make_mrsac(

@@ -103,7 +103,8 @@ def episodic(spec: Spec, simulation: Simulation, *, lazy: bool = False) -> JaxEn
             errors=state.errors + lost,
         )
         reward = jnp.where(lost, 0.0, reward)
-        return following, Timestep(observation, reward, terminated, truncated, reached, lost)
+        timestep = Timestep(observation, reward, terminated, truncated, reached, lost, ended)
+        return following, timestep
 
     return JaxEnv(spec, reset, step)
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 
-from mst_jax.envs.base import JaxEnv, Spec
+from mst_jax.envs.base import JaxEnv, vector_spec
 from mst_jax.envs.device.episodic import Simulation, episodic
 from mst_jax.envs.quiet import quiet
 
@@ -49,7 +49,7 @@ def make_episodic(
         raise ValueError(f"action_repeat must divide the time limit {episode_length}; got {repeat}")
     simulation = simulation_of(physics, repeat)
     (size,) = jax.eval_shape(simulation.start, jax.random.key(0)).obs.shape
-    spec = Spec(task, size, physics.action_size, episode_length // repeat, repeat)
+    spec = vector_spec(task, size, physics.action_size, episode_length // repeat, repeat)
     return episodic(spec, simulation, lazy=True)
 
 

@@ -38,7 +38,7 @@ class WorkerVectorEnv:
     dies is started again: its environments lose the step and go on with their next episodes.
 
     Attributes:
-      spec: sizes of the task.
+      spec: of the task.
       seeds: [E, 2] int64, the (seed, environment index) of each environment.
     """
 
@@ -53,7 +53,7 @@ class WorkerVectorEnv:
         """Starts the workers; they load their environments while the caller goes on.
 
         Args:
-          spec: sizes of the task.
+          spec: of the task.
           factory: makes one environment; a module-level function or a partial of one, since it
             is pickled.
           seeds: a (seed, environment index) pair for each environment.
@@ -74,7 +74,7 @@ class WorkerVectorEnv:
         workers = worker_count(workers, count)
         bounds = np.linspace(0, count, workers + 1).astype(int)
         self._blocks = [slice(a, b) for a, b in itertools.pairwise(bounds)]
-        self._record = record_dtype(spec.observation_size)
+        self._record = record_dtype(spec.observation)
         self._workers: list[WorkerProcess] = []
         self._shutdown = weakref.finalize(self, shut_down, self._workers)
         try:
@@ -98,7 +98,7 @@ class WorkerVectorEnv:
         """Starts episode number `episode` in every environment.
 
         Returns:
-          The first observations, [E, O] float32; zeros where the episode could not be started.
+          The first observations, [E, *O]; zeros where the episode could not be started.
 
         Raises:
           ValueError: if `episode` is not in [0, 2**32).
@@ -106,7 +106,7 @@ class WorkerVectorEnv:
           RuntimeError: if the environments are closed.
         """
         check_episode(episode)
-        nothing = np.zeros((0, self.spec.action_size), np.float32)
+        nothing = self.spec.action.zeros(0)
         timestep, idle = self._begin([(episode, nothing)] * len(self.seeds))
         return self._log.begin(episode, timestep.observation, idle)
 
@@ -114,7 +114,7 @@ class WorkerVectorEnv:
         """Takes one agent step in every environment.
 
         Args:
-          actions: [E, A] float32 in [-1, 1], finite (the caller's duty).
+          actions: [E, A] float32 in [-1, 1], finite (the caller's duty), or int32 [E].
 
         Returns:
           A `Timestep` of fresh arrays.
@@ -145,7 +145,7 @@ class WorkerVectorEnv:
         """Continues from a snapshot: restarts its episodes and replays their actions.
 
         Returns:
-          The current observations, [E, O] float32, equal bit for bit. An environment that fails on
+          The current observations, [E, *O], equal bit for bit. An environment that fails on
           the way there loses its next step.
 
         Raises:
@@ -184,11 +184,11 @@ class WorkerVectorEnv:
 
     def _after_death(self, worker: int, reason: Exception) -> np.ndarray:
         """The records of a step during which a worker died: it begins the next episodes."""
-        nothing = np.zeros((0, self.spec.action_size), np.float32)
+        nothing = self.spec.action.zeros(0)
         following = (self._log.episode[self._blocks[worker]] + 1).tolist()
         starts = [(number, nothing) for number in following]
         records = self._start_again(worker, starts, f"{reason}, its episodes are lost").copy()
-        records["lost"] = records["truncated"] = True
+        records["lost"] = records["truncated"] = records["over"] = True
         return records
 
     def _exchange(
@@ -251,7 +251,7 @@ class WorkerVectorEnv:
         block = self._blocks[worker]
         name = f"worker {worker} of {self.spec.task} (environments {block.start}-{block.stop - 1})"
         process = WorkerProcess(name, self._timeout)
-        process.introduce(self._factory, self.seeds[block], self.spec.observation_size)
+        process.introduce(self._factory, self.seeds[block], self.spec)
         return process
 
 

@@ -2,9 +2,9 @@
 
 `vector` starts it; it serves the pipe at a file descriptor until that closes, which also happens
 when the parent is killed. Messages, after the first, which is a pickled
-`(factory, seeds [e, 2], observation size)`:
+`(factory, seeds [e, 2], spec)`:
 
-* a non-empty request is the actions of one step, float32 [e, A]; an empty one announces a pickled
+* a non-empty request is the actions of one step, [e, A] or [e]; an empty one announces a pickled
   `(episodes, actions)`: start these episodes and replay these actions;
 * a non-empty reply is the records of e environments (`record_dtype`) and then text, a line for each
   environment that failed; an empty one announces the text of an error that concerns all, after
@@ -25,18 +25,19 @@ from pathlib import Path
 import numpy as np
 
 from mst_jax.envs.base import HostEnv, Timestep, episode_seed
+from mst_jax.envs.spaces import Observation
 
 LARGEST = float(np.finfo(np.float32).max)
 
 
-def record_dtype(observation_size: int) -> np.dtype:
+def record_dtype(observation: Observation) -> np.dtype:
     """One environment's step as a packed record: the fields of `Timestep` in their order, `idle`.
 
     `idle` says that the environment has no episode to go on with, so that its observation means
     nothing and its next step will be lost.
     """
-    observation = (np.float32, (observation_size,))
-    kinds = (observation, np.float32, np.bool_, np.bool_, observation, np.bool_, np.bool_)
+    shown, flag = (observation.dtype, observation.shape), np.bool_
+    kinds = (shown, np.float32, flag, flag, shown, flag, flag, flag)
     names = (*Timestep._fields, "idle")
     return np.dtype(list(zip(names, map(np.dtype, kinds), strict=True)))
 
@@ -56,29 +57,30 @@ class Block:
     """
 
     def __init__(
-        self, factory: Callable[[], HostEnv], seeds: np.ndarray, observation_size: int
+        self, factory: Callable[[], HostEnv], seeds: np.ndarray, observation: Observation
     ) -> None:
         """Makes the environments.
 
         Args:
           factory: makes one.
           seeds: [e, 2], the (seed, environment index) of each.
-          observation_size: O.
+          observation: what the task's spec says of it.
         """
         self.failures: list[str] = []
         self._factory, self._seeds = factory, seeds.tolist()
         self._environments: list[HostEnv | None] = [factory() for _ in self._seeds]
         self._episodes = [0] * len(self._seeds)
         self._idle = [True] * len(self._seeds)
-        self._records = np.zeros(len(self._seeds), record_dtype(observation_size))
-        self._nothing = np.zeros(observation_size, np.float32)
+        self._records = np.zeros(len(self._seeds), record_dtype(observation))
+        self._observation = observation
+        self._nothing = np.zeros(observation.shape, observation.dtype)
 
     def start(self, episodes: Sequence[int], actions: Sequence[np.ndarray | None]) -> np.ndarray:
         """Starts an episode everywhere and replays actions in it.
 
         Args:
           episodes: the episode number of each environment.
-          actions: float32 [t, A] for each environment, t >= 0; None leaves it idle.
+          actions: [t, ...] for each environment, t >= 0; None leaves it idle.
 
         Returns:
           Records of which only the observations and `idle` mean anything.
@@ -86,19 +88,22 @@ class Block:
         for i, (episode, log) in enumerate(zip(episodes, actions, strict=True)):
             self._episodes[i] = episode
             observation = None if log is None else self._begin(i, log)
-            self._write(i, observation, 0.0, False, False, self._nothing, False)
+            self._write(i, observation, 0.0, False, False, self._nothing, False, False)
         return self._records
 
     def step(self, actions: np.ndarray) -> np.ndarray:
-        """Takes one agent step everywhere: actions [e, A] to records [e], reused by later calls."""
+        """Takes one agent step everywhere; the records [e] are those of the next call as well."""
         for i, action in enumerate(actions):
             taken = None if self._idle[i] else self._take(i, action)
-            final, reward, terminated, truncated = taken or (self._nothing, 0.0, False, True)
+            final, *rest, over = taken or (self._nothing, 0.0, False, True, True)
+            _, terminated, truncated = rest
             observation: np.ndarray | None = final
-            if terminated or truncated:
+            if over:
                 self._episodes[i] += 1
                 observation = self._begin(i)
-            self._write(i, observation, reward, terminated, truncated, final, taken is None)
+            elif terminated or truncated:  # a lost life: the game goes on
+                observation = self._observation.fresh(final)
+            self._write(i, observation, *rest, final, taken is None, over)
         return self._records
 
     def _write(self, i: int, observation: np.ndarray | None, *others: object) -> None:
@@ -120,21 +125,24 @@ class Block:
             taken = self._take(i, action)
             if taken is None:
                 return None
-            observation, _, terminated, truncated = taken
-            if terminated or truncated:
+            observation, *_, over = taken
+            if over:
                 return self._fail(
                     i, RuntimeError("the episode ends early when it is replayed: not deterministic")
                 )
         return observation
 
-    def _take(self, i: int, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool] | None:
-        """One step of one environment; None if it fails."""
+    def _take(
+        self, i: int, action: np.ndarray
+    ) -> tuple[np.ndarray, float, bool, bool, bool] | None:
+        """One step of one environment, with whether its episode is over; None if it fails."""
         try:
-            observation, reward, terminated, truncated = self._environments[i].step(action)
+            observation, reward, *ends = self._environments[i].step(action)
             reward = float(reward)
             if not abs(reward) <= LARGEST:
                 raise FloatingPointError(f"the reward is {reward}")
-            return self._checked(observation), reward, terminated, truncated
+            terminated, truncated, over = ends if len(ends) > 2 else (*ends, any(ends))
+            return self._checked(observation), reward, terminated, truncated, over
         except WrongShapeError:
             raise
         except Exception as error:
@@ -154,7 +162,14 @@ class Block:
                 f"an observation has shape {observation.shape}, the task's spec says "
                 f"{self._nothing.shape}"
             )
-        observation = observation.astype(np.float32, copy=False)
+        if self._nothing.dtype.kind == "u":
+            if observation.dtype != self._nothing.dtype:
+                raise WrongShapeError(
+                    f"an observation is {observation.dtype}, the task's spec says "
+                    f"{self._nothing.dtype}"
+                )
+            return observation
+        observation = observation.astype(self._nothing.dtype, copy=False)
         if not np.isfinite(observation).all():
             raise FloatingPointError("an observation is not finite")
         return observation
@@ -171,13 +186,14 @@ def describe(error: Exception) -> str:
 def serve(connection: Connection) -> None:
     """Answers requests until the pipe closes (EOFError or another OSError)."""
     try:
-        factory, seeds, observation_size = connection.recv()
-        block = Block(factory, seeds, observation_size)
+        factory, seeds, spec = connection.recv()
+        block = Block(factory, seeds, spec.observation)
         while True:
             block.failures.clear()
             request = connection.recv_bytes()
             if request:
-                actions = np.frombuffer(request, np.float32).reshape(len(seeds), -1)
+                actions = np.frombuffer(request, spec.action.dtype)
+                actions = actions.reshape(len(seeds), *spec.action.shape)
                 records = block.step(actions)
             else:
                 records = block.start(*connection.recv())

@@ -23,7 +23,7 @@ import mujoco
 from dm_control import _render, suite
 from dm_control.rl.control import Environment
 
-from mst_jax.envs.base import HostTask, Spec
+from mst_jax.envs.base import HostTask, vector_spec
 from mst_jax.envs.host.actions import affine
 from mst_jax.envs.host.vector import WorkerVectorEnv
 
@@ -88,7 +88,7 @@ class DmcEnv:
         self.fields, size = slots(environment.reset().observation)
         steps = None if math.isinf(self._limit) else math.ceil(self._limit)
         length = steps and math.ceil(steps / action_repeat)
-        self.spec = Spec(task, size, action.shape[0], length, action_repeat)
+        self.spec = vector_spec(task, size, action.shape[0], length, action_repeat)
 
     def reset(self, seed: np.random.SeedSequence) -> np.ndarray:
         """Starts the episode of `seed`; returns the first observation, [O] float32."""
@@ -129,7 +129,7 @@ class DmcEnv:
 
     def _flatten(self, observation: Mapping[str, np.ndarray | float]) -> np.ndarray:
         """Concatenates all fields; dm_control's float64 is rounded to float32 here, once."""
-        flat = np.zeros(self.spec.observation_size, np.float32)
+        flat = np.zeros(self.spec.observation.size, np.float32)
         for name, slot in self.fields:
             flat[slot] = np.ravel(observation[name])
         return flat

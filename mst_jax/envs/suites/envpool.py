@@ -147,10 +147,10 @@ class EnvpoolVectorEnv:
             timestep, cause = self._attempt(actions)
             if timestep.lost.any():
                 return self._begin_anew(actions, timestep, cause)
-            observation, ended = timestep.observation, timestep.terminated | timestep.truncated
-            if ended.any():
+            observation, over = timestep.observation, timestep.over
+            if over.any():
                 observation = observation.copy()
-                observation[ended] = self._observe(self._pool.reset(np.flatnonzero(ended)))
+                observation[over] = self._observe(self._pool.reset(np.flatnonzero(over)))
         except BaseException:
             self.close()  # an interrupt may have left some environments a control step ahead
             raise
@@ -210,7 +210,9 @@ class EnvpoolVectorEnv:
             cause = "an observation or reward is not finite"
             lost = self._log.idle | ~_finite(final) | ~np.isfinite(reward)
         reward = np.where(lost, np.float32(0), reward)
-        return Timestep(final, reward, terminated & ~lost, truncated | lost, final, lost), cause
+        terminated, truncated = terminated & ~lost, truncated | lost
+        over = terminated | truncated
+        return Timestep(final, reward, terminated, truncated, final, lost, over), cause
 
     def _begin_anew(self, actions: np.ndarray, timestep: Timestep, cause: str) -> Timestep:
         """Notes a step that some environments have lost, and makes the pool again behind it."""
@@ -260,7 +262,7 @@ class EnvpoolVectorEnv:
           observation [e, O] float32, reward [e] float32, terminated [e], truncated [e].
         """
         control = self._offset + self._scale * actions
-        observation = np.empty((len(ids), self.spec.observation_size), np.float32)
+        observation = np.empty((len(ids), self.spec.observation.size), np.float32)
         total, discount = np.zeros(len(ids)), np.ones(len(ids))
         ended, running = np.zeros(len(ids), bool), np.arange(len(ids))
         for _ in range(self.spec.action_repeat):

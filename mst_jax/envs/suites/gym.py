@@ -12,7 +12,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 
-from mst_jax.envs.base import HostTask, Spec
+from mst_jax.envs.base import HostTask, vector_spec
 from mst_jax.envs.host.actions import affine
 from mst_jax.envs.host.vector import WorkerVectorEnv
 from mst_jax.envs.quiet import quiet
@@ -97,7 +97,7 @@ class GymEnv:
                 "max_episode_steps"
             )
         length = math.ceil(steps / action_repeat)
-        self.spec = Spec(task, size, space.shape[0], length, action_repeat)
+        self.spec = vector_spec(task, size, space.shape[0], length, action_repeat)
 
     def reset(self, seed: np.random.SeedSequence) -> np.ndarray:
         """Starts the episode of `seed`; returns the first observation, [O] float32."""

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mst_jax.envs.base import JaxEnv, Spec
+from mst_jax.envs.base import JaxEnv, vector_spec
 from mst_jax.envs.device.episodic import Simulation, episodic
 
 BEST_ACTION = 0.5  # optimal in `action_reward`
@@ -42,7 +42,7 @@ def constant_reward(length: int = 10) -> Probe:
         advance=lambda left, action: (left - 1, jnp.ones(()), left <= 1),
     )
     return Probe(
-        episodic(Spec("probe:constant_reward", 1, 1, length, 1), simulation),
+        episodic(vector_spec("probe:constant_reward", 1, 1, length, 1), simulation),
         lambda observation, g: (1 - g ** (observation[..., 0] * length)) / (1 - g),
     )
 
@@ -58,7 +58,7 @@ def constant_reward_truncated(length: int = 20) -> Probe:
         advance=lambda world, action: (world, jnp.ones(()), jnp.zeros((), bool)),
     )
     return Probe(
-        episodic(Spec("probe:constant_reward_truncated", 1, 1, length, 1), simulation),
+        episodic(vector_spec("probe:constant_reward_truncated", 1, 1, length, 1), simulation),
         lambda observation, g: observation[..., 0] / (1 - g),
     )
 
@@ -86,7 +86,8 @@ def delayed_reward(delay: int = 2) -> Probe:
 
     return Probe(
         episodic(
-            Spec("probe:delayed_reward", 2, 1, delay + 1, 1), Simulation(start, observe, advance)
+            vector_spec("probe:delayed_reward", 2, 1, delay + 1, 1),
+            Simulation(start, observe, advance),
         ),
         lambda observation, g: observation[..., 0] * g ** (observation[..., 1] * delay),
     )
@@ -107,7 +108,7 @@ def action_reward(length: int = 20) -> Probe:
         ),
     )
     return Probe(
-        episodic(Spec("probe:action_reward", 1, 1, length, 1), simulation),
+        episodic(vector_spec("probe:action_reward", 1, 1, length, 1), simulation),
         lambda observation, g: observation[..., 0] / (1 - g),
     )
 
@@ -123,7 +124,7 @@ def observation_reward(length: int = 20) -> Probe:
         advance=lambda sign, action: (-sign, sign, jnp.zeros((), bool)),
     )
     return Probe(
-        episodic(Spec("probe:observation_reward", 1, 1, length, 1), simulation),
+        episodic(vector_spec("probe:observation_reward", 1, 1, length, 1), simulation),
         lambda observation, g: observation[..., 0] / (1 + g),
     )
 
@@ -143,7 +144,7 @@ def matching_reward(length: int = 20) -> Probe:
         ),
     )
     return Probe(
-        episodic(Spec("probe:matching_reward", 1, 1, length, 1), simulation),
+        episodic(vector_spec("probe:matching_reward", 1, 1, length, 1), simulation),
         lambda observation, g: observation[..., 0] ** 2 / (1 - g),
     )
 
@@ -169,7 +170,7 @@ def point(length: int = 100) -> Probe:
         return (position, velocity), reward, jnp.any(jnp.abs(position) > half_width)
 
     simulation = Simulation(start, jnp.concatenate, advance)
-    return Probe(episodic(Spec("probe:point", 4, 2, length, 1), simulation), None)
+    return Probe(episodic(vector_spec("probe:point", 4, 2, length, 1), simulation), None)
 
 
 PROBES: dict[str, Callable[..., Probe]] = {

@@ -1,0 +1,23 @@
+"""For agents whose networks take flat observations and give continuous actions."""
+
+from mst_jax.agents.base import Sizes
+from mst_jax.envs.spaces import Continuous
+
+
+def vector_sizes(sizes: Sizes) -> tuple[int, int]:
+    """How many numbers an observation and an action have, (O, A).
+
+    Raises:
+        ValueError: the task shows pictures or takes discrete actions.
+    """
+    if not sizes.observation.is_vector:
+        raise ValueError(
+            "this agent takes flat observations of float32, and the task shows "
+            f"{sizes.observation.dtype}{list(sizes.observation.shape)}: choose another of the two"
+        )
+    if not isinstance(sizes.action, Continuous):
+        raise ValueError(
+            f"this agent's actions are continuous, and the task takes one of {sizes.action.count} "
+            "choices: choose another of the two"
+        )
+    return sizes.observation.size, sizes.action.size
