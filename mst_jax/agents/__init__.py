@@ -3,14 +3,13 @@
 from mst_jax.agents.actor_critic.config import DDPGConfig, SACConfig
 from mst_jax.agents.base import Agent, AgentState, Clock, Feedback, Metrics, Numbers, Probe, Sizes
 from mst_jax.agents.mr.config import MRQConfig, MRSACConfig
-from mst_jax.agents.parts.modules import REGIMES, ModuleConfig
+from mst_jax.agents.parts.modules import ModuleConfig
 from mst_jax.agents.registry import AGENTS, default_config, make_agent
 from mst_jax.agents.scaling import SIMBA_SIZES, scaled, size_factors
 from mst_jax.agents.sweeps import SWEPT, shared_settings, sweep
 
 __all__ = [
     "AGENTS",
-    "REGIMES",
     "SIMBA_SIZES",
     "SWEPT",
     "Agent",
