@@ -17,6 +17,7 @@ from experiments.inputs import define_path, require_writable
 from experiments.video import EPISODES_PLAYED, START_STATES, film, first_start, writer
 from mst_jax import envs
 from mst_jax.analysis import read_diverged
+from mst_jax.runs.files import replace_text
 from mst_jax.training import Snapshot, checkpoints, load_snapshot
 from mst_jax.training.evaluation import make_evaluator
 from mst_jax.training.health import healthy_at, mean_of_known
@@ -82,7 +83,7 @@ def main(argv: list[str]) -> None:
             for seed, values in zip(settings.seed_list, returns, strict=True)
         },
     }
-    path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    replace_text(path, json.dumps(result, indent=2) + "\n")
     print(f"written to {path}")
 
 

@@ -20,7 +20,8 @@ class Evaluation(NamedTuple):
     """Whole episodes of every seed's policy, float64; NaN for an episode that has no return.
 
     Attributes:
-        returns: (S, episodes), sums of rewards; NaN where the environment failed.
+        returns: (S, episodes), sums of rewards; NaN where the environment failed, or an action was
+            not finite: numbers that are may overflow on the way to it.
         value_bias: (S, episodes), the critic's value of the first state and action less the
             discounted return that followed (Monte Carlo); NaN likewise. The value of a
             maximum-entropy critic contains its entropy bonus, and the return of a truncated episode
@@ -88,7 +89,8 @@ class HostEvaluator:
         together = episodes_together(len(seeds), episodes)
         pairs = [(seed + SEED_OFFSET, index) for seed in seeds for index in range(together)]
         self.failure: str | None = None
-        self._env = task.vector(pairs, timeout=worker_timeout)
+        label = f"{task.spec.task} in evaluation, seeds + {SEED_OFFSET}"
+        self._env = task.vector(pairs, timeout=worker_timeout, label=label)
         self._shape = (len(seeds), together)
         self._rounds = episodes // together
         self._discount = agent.discount
@@ -122,8 +124,10 @@ class HostEvaluator:
             action = self._act(agent_states, batch)
             if values is None:
                 values = np.asarray(self._value(agent_states, batch, action), np.float64)
-            timestep = self._env.step(np.nan_to_num(np.asarray(action).reshape(count, -1)))
-            reward = np.where(running, np.where(timestep.lost, np.nan, timestep.reward), 0.0)
+            action = np.asarray(action).reshape(count, -1)
+            timestep = self._env.step(np.nan_to_num(action))
+            lost = timestep.lost | ~np.isfinite(action).all(axis=1)
+            reward = np.where(running, np.where(lost, np.nan, timestep.reward), 0.0)
             returns += reward
             discounted += weight * reward
             weight *= self._discount
@@ -181,8 +185,8 @@ def _episode(agent: Agent, env: JaxEnv) -> Callable[[Any, jax.Array], tuple[jax.
 
     def play(agent_state: Any, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         def step(carry: _Carry) -> _Carry:
-            action = jnp.nan_to_num(agent.act(agent_state, carry.observation, None))
-            state, timestep = env.step(carry.state, action)
+            action = agent.act(agent_state, carry.observation, None)
+            state, timestep = env.step(carry.state, jnp.nan_to_num(action))
             return _Carry(
                 state,
                 timestep.observation,
@@ -190,7 +194,7 @@ def _episode(agent: Agent, env: JaxEnv) -> Callable[[Any, jax.Array], tuple[jax.
                 carry.discounted + carry.weight * timestep.reward,
                 carry.weight * agent.discount,
                 timestep.terminated | timestep.truncated,
-                timestep.lost,
+                carry.lost | timestep.lost | ~jnp.isfinite(action).all(),
             )
 
         state, observation = env.reset(key)

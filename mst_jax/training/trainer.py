@@ -159,7 +159,7 @@ def train_together(program: Program) -> list[Outcome]:
                 topology.save_masks(folder / INITIAL_TOPOLOGY, masks)
                 sync(folder / INITIAL_TOPOLOGY)
             run, _ = evaluate(session, run, 0)
-        run, step = _loop(session, run, since or 0, open_files)
+        run, step = _loop(session, run, since, open_files)
         final = settings.final_eval_episodes
         if step < settings.steps or (final and stop()):
             return [Outcome(folder, step, None) for folder in folders]
@@ -236,9 +236,14 @@ def _session(
     )
 
 
-def _loop(session: Session, run: Run, step: int, open_files: Callable[[], None]) -> tuple[Run, int]:
-    """Trains to the last step or a signal; returns the run and the step it is at."""
-    settings, total = session.settings, session.settings.steps
+def _loop(
+    session: Session, run: Run, since: int | None, open_files: Callable[[], None]
+) -> tuple[Run, int]:
+    """Trains to the last step or a signal; returns the run and the step it is at.
+
+    `since` is the step of the checkpoint that the run goes on from; None if it begins.
+    """
+    settings, total, step = session.settings, session.settings.steps, since or 0
     bar = tqdm(
         total=total,
         initial=step,
@@ -256,6 +261,8 @@ def _loop(session: Session, run: Run, step: int, open_files: Callable[[], None])
             learning = step >= session.agent.learning_starts
             run = session.driver.advance(run, target - step, learning, stop, bar.update)
             step = int(run.clock.step)
+            if step == since:  # the environments failed at once, and the folder keeps what it has
+                break
             open_files()
             if step == target and _due(step, settings.log_every, settings):
                 run = log(session, run, step)
