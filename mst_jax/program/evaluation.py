@@ -20,7 +20,8 @@ class Evaluation(NamedTuple):
     """Whole episodes of every seed's policy, float64; NaN for an episode that has no return.
 
     Attributes:
-        returns: (S, episodes), sums of rewards; NaN where the environment failed.
+        returns: (S, episodes), sums of rewards; NaN where the environment failed, or an action was
+            not finite: numbers that are may overflow on the way to it.
         value_bias: (S, episodes), the critic's value of the first state and action less the
             discounted return that followed (Monte Carlo); NaN likewise. The value of a
             maximum-entropy critic contains its entropy bonus, and the return of a truncated episode
@@ -88,7 +89,8 @@ class HostEvaluator:
         together = episodes_together(len(seeds), episodes)
         pairs = [(seed + SEED_OFFSET, index) for seed in seeds for index in range(together)]
         self.failure: str | None = None
-        self._env = task.vector(pairs, timeout=worker_timeout)
+        label = f"{task.spec.task} in evaluation, seeds + {SEED_OFFSET}"
+        self._env = task.vector(pairs, timeout=worker_timeout, label=label)
         self._shape = (len(seeds), together)
         self._rounds = episodes // together
         self._discount = agent.discount
@@ -114,7 +116,7 @@ class HostEvaluator:
     def _play(self, agent_states: Any, episode: int) -> Evaluation:
         """One whole episode in every environment."""
         observation = self._env.reset(episode=episode)
-        count = observation.shape[0]
+        count, space = observation.shape[0], self._env.spec.action
         returns, discounted, values = np.zeros(count), np.zeros(count), None
         running, weight = np.ones(count, bool), np.ones(count)
         while running.any():
@@ -122,20 +124,17 @@ class HostEvaluator:
             action = self._act(agent_states, batch)
             if values is None:
                 values = np.asarray(self._value(agent_states, batch, action), np.float64)
-            timestep = self._env.step(self._carried_out(action))
-            reward = np.where(running, np.where(timestep.lost, np.nan, timestep.reward), 0.0)
+            drawn = np.asarray(action).reshape(count, *space.shape)
+            safe = space.safe(drawn)
+            timestep = self._env.step(space.bounded(safe))
+            lost = timestep.lost | (safe != drawn).reshape(count, -1).any(axis=1)
+            reward = np.where(running, np.where(lost, np.nan, timestep.reward), 0.0)
             returns += reward
             discounted += weight * reward
             weight *= np.where(timestep.terminated | timestep.truncated, 0.0, self._discount)
             running &= ~timestep.over
             observation = timestep.observation
         return Evaluation(returns.reshape(self._shape), values - discounted.reshape(self._shape))
-
-    def _carried_out(self, action: jax.Array) -> np.ndarray:
-        """Actions (S, episodes, ...) as the environments take them."""
-        space = self._env.spec.action
-        flat = np.asarray(action).reshape(-1, *space.shape)
-        return space.bounded(space.safe(flat))
 
     def close(self) -> None:
         """Stops the worker processes."""
@@ -188,8 +187,9 @@ def _episode(agent: Agent, env: JaxEnv) -> Callable[[Any, jax.Array], tuple[jax.
 
     def play(agent_state: Any, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         def step(carry: _Carry) -> _Carry:
-            action = space.safe(agent.act(agent_state, carry.observation, None))
-            state, timestep = env.step(carry.state, space.bounded(action))
+            action = agent.act(agent_state, carry.observation, None)
+            safe = space.safe(action)
+            state, timestep = env.step(carry.state, space.bounded(safe))
             ended = timestep.terminated | timestep.truncated
             return _Carry(
                 state,
@@ -198,7 +198,7 @@ def _episode(agent: Agent, env: JaxEnv) -> Callable[[Any, jax.Array], tuple[jax.
                 carry.discounted + carry.weight * timestep.reward,
                 jnp.where(ended, 0.0, carry.weight * agent.discount),
                 timestep.over,
-                timestep.lost,
+                carry.lost | timestep.lost | (safe != action).any(),
             )
 
         state, observation = env.reset(key)

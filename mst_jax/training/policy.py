@@ -61,7 +61,8 @@ class Snapshot(NamedTuple):
         if not self.healthy[index]:
             raise ValueError(
                 f"seed {self.settings.seed_list[index]} has diverged: its policy at step "
-                f"{self.step:,} is not finite; best=True loads its best, if it has one"
+                f"{self.step:,} is not finite; best=True loads its best and evaluate "
+                "--best plays or films it, if it has one"
             )
         state = jax.tree.map(lambda leaf: leaf[index], self.states)
         return Policy(self.agent, state, envs.make(self.settings.task).spec)

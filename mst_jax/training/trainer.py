@@ -136,7 +136,7 @@ def train_together(program: Program) -> list[Outcome]:
                 topology.save_masks(folder / INITIAL_TOPOLOGY, masks)
                 sync(folder / INITIAL_TOPOLOGY)
             loop, _ = evaluate(session, loop, 0)
-        loop, step = _loop(session, loop, since or 0, open_files)
+        loop, step = _loop(session, loop, since, open_files)
         final = settings.final_eval_episodes
         if step < settings.steps or (final and stop()):
             return [Outcome(folder, step, None) for folder in folders]
@@ -214,10 +214,13 @@ def _session(
 
 
 def _loop(
-    session: Session, loop: LoopState, step: int, open_files: Callable[[], None]
+    session: Session, loop: LoopState, since: int | None, open_files: Callable[[], None]
 ) -> tuple[LoopState, int]:
-    """Trains to the last step or a signal; returns the loop and the step it is at."""
-    settings, total = session.settings, session.settings.steps
+    """Trains to the last step or a signal; returns the loop and the step it is at.
+
+    `since` is the step of the checkpoint that the run goes on from; None if it begins.
+    """
+    settings, total, step = session.settings, session.settings.steps, since or 0
     bar = tqdm(
         total=total,
         initial=step,
@@ -235,6 +238,8 @@ def _loop(
             learning = step >= session.agent.learning_starts
             loop = session.driver.advance(loop, target - step, learning, stop, bar.update)
             step = int(loop.clock.step)
+            if step == since:  # the environments failed at once, and the folder keeps what it has
+                break
             open_files()
             if step == target and _due(step, settings.log_every, settings):
                 loop = log(session, loop, step)

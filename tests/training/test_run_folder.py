@@ -9,6 +9,8 @@ import socket
 import pytest
 from small_runs import content, small_config, small_settings
 
+from mst_jax.envs import EnvironmentFailedError
+from mst_jax.program.drivers import JaxDriver
 from mst_jax.runs import checkpoints, is_finished, read_metrics, read_settings
 from mst_jax.runs.folder import METRICS, is_blank
 from mst_jax.runs.lock import HeldError, held
@@ -172,6 +174,28 @@ def test_a_checkpoint_that_cannot_be_restored_changes_nothing(unfinished):
     del job.checkpoint.arrays["best/returns"]
     with pytest.raises(ValueError, match="holds no best policies"):
         train(job)
+    assert content(unfinished) == before
+
+
+@pytest.mark.filterwarnings("ignore:.*does not say of which settings it is:UserWarning")
+def test_environments_that_fail_at_once_after_a_resume_change_nothing(unfinished, monkeypatch):
+    """Fault A2: nothing is cut off before a step shows that training can go on."""
+
+    def one_step_is_left(raw):
+        raw["steps"] = STEP + 1
+        raw["config"]["buffer_size"] = 2 * STEP + 2  # as many slots as there were
+
+    def fails(driver, run, *_):
+        driver.failure = "it is broken"
+        return run
+
+    monkeypatch.setattr(JaxDriver, "advance", fails)
+    forget_config(unfinished)
+    change_config(unfinished, one_step_is_left)
+    change_line(unfinished, 99, '{"step": 121, "kind": "eval", "healthy": true}')
+    before = content(unfinished)
+    with pytest.raises(EnvironmentFailedError, match=rf"^it is broken; saved at step {STEP},"):
+        train(plan_resume(unfinished))
     assert content(unfinished) == before
 
 

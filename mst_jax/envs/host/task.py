@@ -24,8 +24,9 @@ def _in_workers(
     seeds: Sequence[tuple[int, int]],
     workers: int | None = None,
     timeout: float = WORKER_TIMEOUT,
+    label: str | None = None,
 ) -> HostVectorEnv:
     # Not above: a worker process imports this package too, and `vector` imports the worker.
     from mst_jax.envs.host.vector import WorkerVectorEnv
 
-    return WorkerVectorEnv(spec, factory, seeds, workers, timeout)
+    return WorkerVectorEnv(spec, factory, seeds, workers, timeout, label)
