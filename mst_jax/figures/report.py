@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from mst_jax.analysis.curves import read_curve, read_diverged, read_rows
 from mst_jax.analysis.history import read_history
@@ -17,6 +18,7 @@ from mst_jax.figures.curves import draw_curves
 from mst_jax.figures.degrees import draw_degrees, layers_of
 from mst_jax.figures.page import Picture, make_page
 from mst_jax.figures.panels import draw_panels
+from mst_jax.figures.style import save_figure
 from mst_jax.figures.topology_figure import Layer, draw_topology, read_layers, title_of
 from mst_jax.runs import Settings, read_settings
 from mst_jax.runs.covariances import read_covariances
@@ -74,11 +76,11 @@ class Sources:
 
 
 class Family(NamedTuple):
-    """One picture: heading, explanation, and how to draw it into a file."""
+    """One picture: heading, explanation, and how to draw it."""
 
     title: str
     text: str
-    draw: Callable[[Sources, Path], None]
+    draw: Callable[[Sources], Figure]
 
 
 def write_report(folder: Path, output: Path | None = None, seed: int | None = None) -> Report:
@@ -105,10 +107,11 @@ def write_report(folder: Path, output: Path | None = None, seed: int | None = No
     for name, family in FAMILIES.items():
         path = output / PICTURES / f"{name}.png"
         try:
-            family.draw(sources, path)
+            figure = family.draw(sources)
         except ValueError as error:
             absent[family.title] = str(error)
             continue
+        save_figure(figure, path)
         pictures.append(Picture(family.title, family.text, path))
     page = output / PAGE
     page.write_text(make_page(sources.title, _tables(sources), pictures, absent), encoding="utf-8")
@@ -154,33 +157,33 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _returns(sources: Sources, path: Path) -> None:
-    draw_curves([read_curve(sources.folder)], path)
+def _returns(sources: Sources) -> Figure:
+    return draw_curves([read_curve(sources.folder)])
 
 
-def _masks(sources: Sources, path: Path) -> None:
+def _masks(sources: Sources) -> Figure:
     layers, snapshot = sources.masks
     if not layers:
         raise ValueError("every module is dense: there are no masks")
-    draw_topology(layers, path, title_of(layers, snapshot, sources.seed))
+    return draw_topology(layers, title_of(layers, snapshot, sources.seed))
 
 
-def _degrees(sources: Sources, path: Path) -> None:
+def _degrees(sources: Sources) -> Figure:
     _, snapshot = sources.masks
-    draw_degrees(layers_of(snapshot.masks), path, f"{sources.title}, step {snapshot.step:,}")
+    return draw_degrees(layers_of(snapshot.masks), f"{sources.title}, step {snapshot.step:,}")
 
 
-def _moves(name: str, ylabel: str, xlabel: str = "agent steps") -> Callable[[Sources, Path], None]:
-    return lambda sources, path: draw_panels(
-        sources.moves[name], path, title=sources.title, ylabel=ylabel, xlabel=xlabel
+def _moves(name: str, ylabel: str, xlabel: str = "agent steps") -> Callable[[Sources], Figure]:
+    return lambda sources: draw_panels(
+        sources.moves[name], title=sources.title, ylabel=ylabel, xlabel=xlabel
     )
 
 
-def _plasticity(sources: Sources, path: Path) -> None:
+def _plasticity(sources: Sources) -> Figure:
     panels = plasticity([_until_diverged(rows) for rows in read_rows(sources.folder)])
     if not panels:
         raise ValueError("the metric rows hold no diagnostics")
-    draw_panels(panels, path, title=sources.title, shared=False)
+    return draw_panels(panels, title=sources.title, shared=False)
 
 
 def _until_diverged(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -189,10 +192,10 @@ def _until_diverged(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [row for row in rows if healthy_at(row["step"], diverged)]
 
 
-def _covariances(sources: Sources, path: Path) -> None:
+def _covariances(sources: Sources) -> Figure:
     index = 0 if sources.seed is None else sources.settings.seed_list.index(sources.seed)
     title = f"{sources.title}; seed {sources.settings.seed_list[index]}"
-    draw_covariances(read_covariances(sources.folder, index), path, title)
+    return draw_covariances(read_covariances(sources.folder, index), title)
 
 
 SNAPSHOTS = "Read from the snapshots of the topology history; what happens between two is not seen."

@@ -60,7 +60,7 @@ def title_of(layers: list[Layer], snapshot: Snapshot, seed: int | None = None) -
     return title + (f"\ndense: {', '.join(dense)}" if dense else "")
 
 
-def draw_topology(layers: list[Layer], path: Path, title: str) -> None:
+def draw_topology(layers: list[Layer], title: str) -> Figure:
     """Draws each sparse layer at the start (left) and now (right), two layers a row.
 
     Kept weights are dark, grown ones blue, removed ones orange. Layers whose mask is full, as
@@ -86,7 +86,7 @@ def draw_topology(layers: list[Layer], path: Path, title: str) -> None:
         right.set_title(f"now {layer.after.mean():.1%}\n{grown:.0%} of it grown", fontsize=7)
     if not sparse:
         axes[0, 0].text(0, 0.5, "Every module is dense: there are no masks to show.")
-    figure.savefig(path, dpi=150)
+    return figure
 
 
 def _show(axis: Axes, before: np.ndarray, after: np.ndarray) -> None:
