@@ -12,11 +12,10 @@ from absl import flags
 
 from experiments.cli import command, launch, one_line_errors
 from experiments.inputs import define_path, require_writable
-from mst_jax.analysis import Curve, read_curve
+from mst_jax.analysis import Curve, read_curve, read_layers
 from mst_jax.figures import (
     draw_curves,
     draw_topology,
-    read_layers,
     save_figure,
     title_of,
     write_report,
@@ -88,9 +87,8 @@ def _report(folders: list[Path], logdir: Path) -> None:
     for folder, curve in zip(folders, curves, strict=True):
         _print_curve(folder, curve)
     save_figure(draw_curves(curves), logdir / "learning_curve.png")
-    layers, snapshot = read_layers(folders[0])
-    figure = draw_topology(layers, title_of(layers, snapshot))
-    save_figure(figure, logdir / "topology.png")
+    found = read_layers(folders[0])
+    save_figure(draw_topology(found.layers, title_of(found)), logdir / "topology.png")
     print(f"\n{logdir / 'learning_curve.png'}\n{logdir / 'topology.png'}")
     for folder in folders:
         print(f"\n{folder}")

@@ -10,10 +10,10 @@ ROOT = Path(__file__).parents[1] / "mst_jax"
 # A room may import those before it.
 FLOORS = (
     *("names", "topology", "networks", "replay", "envs", "agents", "recipes", "diagnostics"),
-    *("runs", "analysis", "program", "training", "figures"),
+    *("runs", "analysis", "figures", "program", "training"),
 )
 ALONE = {"topology": set(), "networks": set(), "replay": set(), "envs": {"names"}}
-APART = {("program", "analysis"), ("training", "analysis")}
+APART = {(room, other) for room in ("program", "training") for other in ("analysis", "figures")}
 
 
 def imports(path):

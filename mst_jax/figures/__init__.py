@@ -6,11 +6,10 @@ from mst_jax.figures.degrees import draw_degrees, erdos_renyi_degrees
 from mst_jax.figures.panels import draw_panels
 from mst_jax.figures.report import Report, layer_table, write_report
 from mst_jax.figures.style import PALETTE, save_figure
-from mst_jax.figures.topology_figure import Layer, draw_topology, read_layers, title_of
+from mst_jax.figures.topology_figure import draw_topology, title_of
 
 __all__ = [
     "PALETTE",
-    "Layer",
     "Report",
     "draw_covariances",
     "draw_curves",
@@ -19,7 +18,6 @@ __all__ = [
     "draw_topology",
     "erdos_renyi_degrees",
     "layer_table",
-    "read_layers",
     "save_figure",
     "title_of",
     "write_report",

@@ -5,8 +5,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mst_jax import topology
-from mst_jax.analysis.history import as_matrix
+from mst_jax.analysis.layers import short_name
 from mst_jax.figures.style import PALETTE, plain
+from mst_jax.topology.mask_tree import as_matrix
 
 BARS = 30  # at most; more are not told apart in a small panel
 
@@ -81,7 +82,7 @@ def draw_degrees(layers: dict[str, np.ndarray], title: str) -> Figure:
 def layers_of(masks: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """{path: bool (S, ...)} as {name: (S, inputs, outputs)}; vectors have no degrees."""
     return {
-        path.removesuffix("/kernel"): np.stack([as_matrix(seed) for seed in stacked])
+        short_name(path): np.stack([as_matrix(seed) for seed in stacked])
         for path, stacked in sorted(masks.items())
         if stacked.ndim > 2
     }

@@ -9,23 +9,24 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mst_jax.analysis.curves import read_curve, read_diverged, read_rows
-from mst_jax.analysis.history import read_history
+from mst_jax.analysis.layers import Layer, Layers, read_layers
 from mst_jax.analysis.lines import Panels
-from mst_jax.analysis.movement import movement
-from mst_jax.analysis.plasticity import plasticity
+from mst_jax.analysis.moving import movement
+from mst_jax.analysis.signs import plasticity
 from mst_jax.figures.covariance import draw_covariances
 from mst_jax.figures.curves import draw_curves
 from mst_jax.figures.degrees import draw_degrees, layers_of
 from mst_jax.figures.page import Picture, make_page
 from mst_jax.figures.panels import draw_panels
 from mst_jax.figures.style import save_figure
-from mst_jax.figures.topology_figure import Layer, draw_topology, read_layers, title_of
+from mst_jax.figures.topology_figure import draw_topology, title_of
+from mst_jax.names import dotted
 from mst_jax.runs import Settings, read_settings
 from mst_jax.runs.covariances import read_covariances
 from mst_jax.runs.health import describe_diverged, diverged_by, healthy_at
+from mst_jax.runs.history import read_history
 from mst_jax.runs.json_file import read_json
 from mst_jax.topology import TextTable
-from mst_jax.training import Snapshot
 
 PAGE, PICTURES = "inspect.html", "pictures"
 
@@ -52,8 +53,8 @@ class Sources:
         self.settings: Settings = read_settings(folder)
 
     @cached_property
-    def masks(self) -> tuple[list[Layer], Snapshot]:
-        """Masks of one seed before training and now, and the checkpoint they are from."""
+    def layers(self) -> Layers:
+        """Masks of one seed before training and now."""
         return read_layers(self.folder, self.seed)
 
     @cached_property
@@ -99,8 +100,7 @@ def write_report(folder: Path, output: Path | None = None, seed: int | None = No
         ValueError: when the folder is not a run or does not hold the seed.
     """
     sources = Sources(folder, seed)
-    if seed is not None and seed not in sources.settings.seed_list:
-        raise ValueError(f"this run holds the seeds {sources.settings.seed_list}, not {seed}")
+    sources.settings.index_of(seed)  # or it is refused
     output = folder if output is None else output
     (output / PICTURES).mkdir(parents=True, exist_ok=True)
     pictures, absent = [], {}
@@ -137,24 +137,16 @@ def _tables(sources: Sources) -> dict[str, TextTable]:
     tables = {}
     for heading, name in (("Settings", "config.json"), ("Versions and machine", "versions.json")):
         try:
-            values = _flat(read_json(sources.folder / name))
+            values = dotted(read_json(sources.folder / name))
         except (ValueError, OSError) as error:
             values = {"not readable": error}
         tables[heading] = TextTable(("name", "value"), [(k, str(v)) for k, v in values.items()])
     try:
-        layers, snapshot = sources.masks
+        found = sources.layers
     except ValueError:  # the pictures that need a checkpoint say that there is none
         return tables
-    seed = sources.settings.seed_list[snapshot.index_of(sources.seed)]
-    return {f"Layers of seed {seed} at step {snapshot.step:,}": layer_table(layers), **tables}
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        inner = isinstance(value, dict)
-        flat |= _flat(value, f"{prefix}{name}.") if inner else {f"{prefix}{name}": value}
-    return flat
+    heading = f"Layers of seed {found.seed} at step {found.step:,}"
+    return {heading: layer_table(found.layers), **tables}
 
 
 def _returns(sources: Sources) -> Figure:
@@ -162,15 +154,15 @@ def _returns(sources: Sources) -> Figure:
 
 
 def _masks(sources: Sources) -> Figure:
-    layers, snapshot = sources.masks
-    if not layers:
+    found = sources.layers
+    if not found.layers:
         raise ValueError("every module is dense: there are no masks")
-    return draw_topology(layers, title_of(layers, snapshot, sources.seed))
+    return draw_topology(found.layers, title_of(found))
 
 
 def _degrees(sources: Sources) -> Figure:
-    _, snapshot = sources.masks
-    return draw_degrees(layers_of(snapshot.masks), f"{sources.title}, step {snapshot.step:,}")
+    found = sources.layers
+    return draw_degrees(layers_of(found.masks), f"{sources.title}, step {found.step:,}")
 
 
 def _moves(name: str, ylabel: str, xlabel: str = "agent steps") -> Callable[[Sources], Figure]:
@@ -193,7 +185,7 @@ def _until_diverged(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _covariances(sources: Sources) -> Figure:
-    index = 0 if sources.seed is None else sources.settings.seed_list.index(sources.seed)
+    index = sources.settings.index_of(sources.seed)
     title = f"{sources.title}; seed {sources.settings.seed_list[index]}"
     return draw_covariances(read_covariances(sources.folder, index), title)
 

@@ -5,9 +5,17 @@ import numpy as np
 import pytest
 from small_runs import small_settings
 
-from mst_jax.analysis import estimate, mean, read_curve, read_diverged, read_published
+from mst_jax.analysis import (
+    Layer,
+    estimate,
+    mean,
+    read_curve,
+    read_diverged,
+    read_layers,
+    read_published,
+)
 from mst_jax.analysis.curves import interval_over_seeds
-from mst_jax.figures import Layer, draw_curves, draw_topology, read_layers, save_figure
+from mst_jax.figures import draw_curves, draw_topology, save_figure
 from mst_jax.figures.topology_figure import WIDEST, _shrink
 from mst_jax.runs.settings import write_settings
 
@@ -105,7 +113,8 @@ def test_topology_pictures_of_any_number_of_layers(tmp_path, count):
 
 
 def test_layers_of_a_run_are_those_masked(finished_run):
-    layers, snapshot = read_layers(finished_run, seed=1)
+    found = read_layers(finished_run, seed=1)
+    layers = found.layers
     names = [layer.name for layer in layers]
     assert len(names) == 11
     assert names[0] == "actor/layer_1"
@@ -115,7 +124,7 @@ def test_layers_of_a_run_are_those_masked(finished_run):
     critic = by_name["critic/q1/trunk/layer_2"]
     assert critic.before.sum() == critic.after.sum()
     assert (critic.before != critic.after).any()
-    assert snapshot.step == 120
+    assert (found.step, found.seed, found.healthy, found.dense) == (120, 1, True, ["encoder"])
 
 
 def test_intervals_of_curves_are_those_of_the_statistics():

@@ -10,10 +10,9 @@ from matplotlib.image import imread
 from small_runs import small_settings
 
 from mst_jax import topology
-from mst_jax.analysis import Curve, edges, movement, plasticity, read_history
+from mst_jax.analysis import Curve, Layer, edges, movement, plasticity, read_history
 from mst_jax.analysis.lines import Lines
 from mst_jax.figures import (
-    Layer,
     draw_covariances,
     draw_curves,
     draw_degrees,
