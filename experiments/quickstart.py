@@ -12,8 +12,14 @@ from absl import flags
 
 from experiments.cli import command, launch, one_line_errors
 from experiments.inputs import define_path, require_writable
-from mst_jax.analysis import Curve, read_curve
-from mst_jax.figures import draw_curves, draw_topology, read_layers, title_of, write_report
+from mst_jax.analysis import Curve, read_curve, read_layers
+from mst_jax.figures import (
+    draw_curves,
+    draw_topology,
+    save_figure,
+    title_of,
+    write_report,
+)
 from mst_jax.recipes import make_config, override
 from mst_jax.runs import Settings, read_metrics
 from mst_jax.runs.health import mean_of_known
@@ -80,9 +86,9 @@ def _report(folders: list[Path], logdir: Path) -> None:
     print(f"\nReturn on {TASK.value} after {STEPS.value:,} agent steps, each seed from -> to:")
     for folder, curve in zip(folders, curves, strict=True):
         _print_curve(folder, curve)
-    draw_curves(curves, logdir / "learning_curve.png")
-    layers, snapshot = read_layers(folders[0])
-    draw_topology(layers, logdir / "topology.png", title_of(layers, snapshot))
+    save_figure(draw_curves(curves), logdir / "learning_curve.png")
+    found = read_layers(folders[0])
+    save_figure(draw_topology(found.layers, title_of(found)), logdir / "topology.png")
     print(f"\n{logdir / 'learning_curve.png'}\n{logdir / 'topology.png'}")
     for folder in folders:
         print(f"\n{folder}")

@@ -8,6 +8,7 @@ from experiments.launch.study_folder import StudyFolder
 from experiments.studies import STUDIES
 from experiments.studies.figures import learning_curves
 from mst_jax.analysis import write_csv
+from mst_jax.figures import save_figure
 
 OUTPUT = define_path("output", None, "Folder for the report; by default FOLDER/report.")
 
@@ -26,14 +27,15 @@ def main(argv: list[str]) -> None:
     pictures = {}
     if results.rows:
         write_csv(output / "results.csv", results.rows)
-        study.figure(results, output / f"{study.name}.png")
+        save_figure(study.figure(results), output / f"{study.name}.png")
         pictures[study.question] = f"{study.name}.png"
         for column, label in (
             ("step", "agent steps"),
             ("flops", "theoretical sparse operations of training"),
             ("wall_seconds", "seconds of the run, all its seeds together"),
         ):
-            learning_curves(results, output / f"against_{column}.png", column, label)
+            figure = learning_curves(results, column, label)
+            save_figure(figure, output / f"against_{column}.png")
             pictures[f"Return against {label}"] = f"against_{column}.png"
     (output / "report.md").write_text(
         write_report(study, folder, manifest, cells, results, pictures), encoding="utf-8"

@@ -1,7 +1,6 @@
 """The figures of studies: every panel is one task and agent, and says which variants it lacks."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,17 +13,17 @@ from mst_jax.figures.curves import draw_ends, draw_mean
 from mst_jax.figures.style import PALETTE, plain
 
 Draw = Callable[[Axes, Sequence[Group]], None]
-StudyFigure = Callable[[Results, Path], None]
+StudyFigure = Callable[[Results], Figure]
 
 
-def against_size(results: Results, path: Path) -> None:
+def against_size(results: Results) -> Figure:
     """Return against the parameters, dense and sparse; a sparse network has its active ones too."""
-    _panels(results, path, _draw_size, "parameters (hollow: active ones)")
+    return _panels(results, _draw_size, "parameters (hollow: active ones)")
 
 
-def against_sparsity(results: Results, path: Path) -> None:
+def against_sparsity(results: Results) -> Figure:
     """Return against sparsity, one line for each network."""
-    _panels(results, path, _draw_sparsity, "sparsity of both networks")
+    return _panels(results, _draw_sparsity, "sparsity of both networks")
 
 
 def bars(x: str, colour: str | None, panel: str | None = None) -> StudyFigure:
@@ -36,11 +35,10 @@ def bars(x: str, colour: str | None, panel: str | None = None) -> StudyFigure:
         panel: label with a panel for each of its values.
     """
 
-    def draw(results: Results, path: Path) -> None:
+    def draw(results: Results) -> Figure:
         values = [group.labels[panel] for group in results.groups] if panel else [None]
-        _panels(
+        return _panels(
             results,
-            path,
             lambda axis, groups: _draw_bars(axis, groups, x, colour),
             x,
             [(panel, value) for value in dict.fromkeys(values)],
@@ -49,14 +47,13 @@ def bars(x: str, colour: str | None, panel: str | None = None) -> StudyFigure:
     return draw
 
 
-def learning_curves(results: Results, path: Path, x: str = "step", label: str = "") -> None:
+def learning_curves(results: Results, x: str = "step", label: str = "") -> Figure:
     """Return against steps, operations or seconds: means over seeds with 95 % intervals.
 
     A line is dotted where it is not of all seeds; a cross is the last return of a diverged one.
     """
-    _panels(
+    return _panels(
         results,
-        path,
         lambda axis, groups: _draw_curves(axis, groups, x),
         label or "agent steps",
         can_draw=lambda group: group.rows,
@@ -70,12 +67,11 @@ def interval(values: np.ndarray) -> Estimate:
 
 def _panels(
     results: Results,
-    path: Path,
     draw: Draw,
     xlabel: str,
     splits: Sequence[tuple[str | None, object]] = ((None, None),),
     can_draw: Callable[[Group], object] = lambda group: group.final,
-) -> None:
+) -> Figure:
     """A row for each task and agent, a column for each value of the label that splits it."""
     pairs = results.panels
     figure = Figure(figsize=(5.6 * len(splits), 3.8 * len(pairs)), layout="constrained")
@@ -96,7 +92,7 @@ def _panels(
             if axis.get_legend_handles_labels()[0]:
                 axis.legend(fontsize=7, framealpha=0.7, edgecolor="none")
             _name_missing(axis, groups)
-    figure.savefig(path, dpi=130)
+    return figure
 
 
 def _name_missing(axis: Axes, groups: Sequence[Group]) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from mst_jax.envs.base import EnvironmentFailedError, HostTask, JaxEnv, Spec, Timestep
 from mst_jax.envs.registry import make
 from mst_jax.envs.spaces import FILLS, Continuous, Discrete, Observation
-from mst_jax.names import one_line
+from mst_jax.user_code import one_line
 
 if TYPE_CHECKING:
     import jax

@@ -14,7 +14,8 @@ from types import ModuleType
 from typing import NamedTuple
 
 from mst_jax.envs.base import HostTask, JaxEnv
-from mst_jax.names import is_dotted, nearest, one_line, resolve
+from mst_jax.names import nearest
+from mst_jax.user_code import is_dotted, one_line, resolve
 
 
 class Suite(NamedTuple):

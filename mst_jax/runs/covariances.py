@@ -35,7 +35,7 @@ def read_covariances(folder: Path, index: int = 0) -> dict[str, tuple[np.ndarray
         for path in (folder / COVARIANCES).glob("covariance_*.npz")
     }
     if not files:
-        raise ValueError(f"{folder} holds no gradient covariances (--gradient_covariance)")
+        raise ValueError(f"{folder} holds no gradient covariances (gradient_covariance was off)")
     first, last = min(files), max(files)
     with np.load(files[first]) as before, np.load(files[last]) as after:
         return {

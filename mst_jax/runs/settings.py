@@ -138,6 +138,14 @@ class Settings:
         """The seeds, consecutive from `seed`."""
         return list(range(self.seed, self.seed + self.seeds))
 
+    def index_of(self, seed: int | None) -> int:
+        """Position of a seed in `seed_list`, the first by default; ValueError if not held."""
+        if seed is None:
+            return 0
+        if seed not in self.seed_list:
+            raise ValueError(f"this run holds the seeds {self.seed_list}, not {seed}")
+        return seed - self.seed
+
     @property
     def reset_period(self) -> int:
         """Agent steps between resets, and from the last one to the end."""

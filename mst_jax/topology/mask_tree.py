@@ -13,6 +13,7 @@ it already means "absent" in parameter trees.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -58,6 +59,17 @@ def named_leaves(tree: PyTree, is_leaf: Callable[[PyTree], bool] | None = None) 
             raise ValueError(f"Two leaves of this tree are called {path!r}: rename one of them.")
         named[path] = leaf
     return named
+
+
+def natural(path: str) -> list[int | str]:
+    """Sort key in which ``layer_2`` comes before ``layer_10``."""
+    parts = re.split(r"(\d+)", path)  # text and digits alternate
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)]
+
+
+def as_matrix(mask: np.ndarray) -> np.ndarray:
+    """A mask as (inputs, outputs): kernel and ensemble axes join the inputs; a vector is a row."""
+    return mask.reshape(-1, mask.shape[-1])
 
 
 def require_same_leaves(what: str, tree: PyTree, params: PyTree) -> None:

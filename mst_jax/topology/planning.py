@@ -19,7 +19,7 @@ import jax
 import numpy as np
 
 from mst_jax.topology import allocation as allocations
-from mst_jax.topology.mask_tree import PyTree, named_leaves
+from mst_jax.topology.mask_tree import PyTree, named_leaves, natural
 from mst_jax.topology.regime import Regime, Sharing, Timing
 from mst_jax.topology.structures import Structure
 from mst_jax.topology.tables import TextTable
@@ -238,15 +238,9 @@ def _eligible(
 ) -> list[str]:
     axes = 2 if regime.leaves == "kernels" else 1
     chosen = [path for path in paths if len(shapes[path]) >= axes and math.prod(shapes[path])]
-    natural = sorted(chosen, key=_natural)
-    skipped = natural[: int(regime.dense_first)] + natural[-1:] * int(regime.dense_last)
+    in_order = sorted(chosen, key=natural)
+    skipped = in_order[: int(regime.dense_first)] + in_order[-1:] * int(regime.dense_last)
     return [path for path in chosen if path not in skipped]
-
-
-def _natural(path: str) -> list[int | str]:
-    """Sort key in which ``layer_2`` comes before ``layer_10``."""
-    parts = re.split(r"(\d+)", path)  # text and digits alternate
-    return [int(part) if i % 2 else part for i, part in enumerate(parts)]
 
 
 def _fitted(

@@ -20,6 +20,7 @@ from mst_jax import envs
 from mst_jax.agents import Agent, Numbers, make_agent, sweep
 from mst_jax.runs import checkpoints
 from mst_jax.runs.arrays import Arrays, join
+from mst_jax.runs.changed import refuse_changed
 from mst_jax.runs.checkpoints import Checkpoint
 from mst_jax.runs.files import replace_text
 from mst_jax.runs.folder import CHECKPOINTS, PROGRAM, fingerprint_of, is_blank, seed_folder
@@ -29,7 +30,7 @@ from mst_jax.runs.settings import Settings, read_settings
 from mst_jax.runs.sinks import kept_rows
 from mst_jax.runs.wandb_sink import check_wandb
 from mst_jax.training.memory import replay_slots
-from mst_jax.training.resuming import refuse_changed, refuse_loss, refuse_misfit, shapes_of_run
+from mst_jax.training.resuming import refuse_loss, refuse_misfit, shapes_of_run
 
 
 class Job(NamedTuple):

@@ -13,11 +13,9 @@ from mst_jax.agents import Agent
 from mst_jax.program.health import finite
 from mst_jax.program.state import Purpose, keys_for, seed_keys
 from mst_jax.runs import checkpoints
-from mst_jax.runs.folder import CHECKPOINTS
-from mst_jax.runs.light import from_light, masks_in
-from mst_jax.runs.settings import Settings, read_settings
+from mst_jax.runs.light import from_light, masks_in, read_light
+from mst_jax.runs.settings import Settings
 from mst_jax.training.jobs import prepare
-from mst_jax.training.resuming import refuse_changed
 
 
 class Snapshot(NamedTuple):
@@ -42,22 +40,13 @@ class Snapshot(NamedTuple):
         """Whether all that acting reads is finite, (S,) bool."""
         return np.asarray(jax.jit(partial(finite, self.agent))(self.states))
 
-    def index_of(self, seed: int | None) -> int:
-        """Position of a seed on the leading axis, the first by default; ValueError if not held."""
-        seeds = self.settings.seed_list
-        if seed is None:
-            return 0
-        if seed not in seeds:
-            raise ValueError(f"this run holds the seeds {seeds}, not {seed}")
-        return seeds.index(seed)
-
     def policy(self, seed: int | None = None) -> "Policy":
         """The policy of a seed, the first by default.
 
         Raises:
             ValueError: when the run does not hold the seed, or it has diverged.
         """
-        index = self.index_of(seed)
+        index = self.settings.index_of(seed)
         if not self.healthy[index]:
             raise ValueError(
                 f"seed {self.settings.seed_list[index]} has diverged: its policy at step "
@@ -118,16 +107,8 @@ def load_snapshot(folder: Path, tier: str = checkpoints.LIGHT) -> Snapshot:
         ValueError: when the folder is not a run, there is no checkpoint of that tier yet, or its
             config.json was changed since the run began.
     """
-    settings = read_settings(folder)
+    settings, loaded = read_light(folder, tier)
     _, agent = prepare(settings)
-    loaded = checkpoints.load_newest(folder / CHECKPOINTS, tier)
-    if loaded is None:
-        first = "evaluation" if tier == checkpoints.LIGHT else "full checkpoint"
-        raise ValueError(
-            f"{folder} has no {tier} checkpoint yet; let it train to its first {first}"
-        )
-    if loaded.config is not None:
-        refuse_changed(loaded, folder)
     keys = keys_for(seed_keys(settings.seed_list), Purpose.AGENT)
     blank = jax.tree.map(_zeros, jax.eval_shape(jax.vmap(agent.init), keys))
     states = from_light(agent, loaded.arrays, blank)

@@ -12,7 +12,8 @@ from experiments.studies.published import published_points
 from mst_jax import envs
 from mst_jax.agents import AGENTS, sweep
 from mst_jax.analysis import cost_of
-from mst_jax.recipes import ARCHITECTURES, make_config, settings_of
+from mst_jax.names import dotted
+from mst_jax.recipes import ARCHITECTURES, make_config
 
 VARIANTS = {  # at the paper's size
     "modules": 3 * 6 * 5,
@@ -47,9 +48,7 @@ def test_cells_are_tasks_by_agents_by_variants_by_blocks(name, size):
     assert any(cell.labels == study.baseline for cell in cells)
     # Variants of one name are one configuration; of two names, two.
     first = [c for c in cells if c.settings.task == scale.tasks[0] and c.settings.seed == 0]
-    made = [
-        (c.settings.agent, str(settings_of(c.settings.config)), c.settings.resets) for c in first
-    ]
+    made = [(c.settings.agent, str(dotted(c.settings.config)), c.settings.resets) for c in first]
     assert len(set(made)) == len(made) or name in ("modules", "mst_vs_uniform")
 
 
@@ -61,7 +60,7 @@ def test_a_modules_cell_changes_one_module_only():
         == {"module": "actor", "architecture": "relu_ln", "regime": "sparse_to_dense"}
         and cell.settings.task == "dmc:dog-run"
     )
-    stock, ours = settings_of(make_config("mrq", "mrq_stock")), settings_of(cell.settings.config)
+    stock, ours = dotted(make_config("mrq", "mrq_stock")), dotted(cell.settings.config)
     changed = {name: value for name, value in ours.items() if value != stock[name]}
     assert changed == {"actor.regime": "gradual_growth", "actor.sparsity": 0.6}
     assert len(REGIMES) == 5

@@ -6,7 +6,8 @@ from typing import Any
 import optax
 
 from mst_jax import networks, topology
-from mst_jax.names import is_dotted, nearest, one_line, resolve
+from mst_jax.names import nearest
+from mst_jax.user_code import is_dotted, one_line, resolve
 
 
 @dataclass
