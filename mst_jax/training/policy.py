@@ -69,13 +69,13 @@ class Policy:
         Raises:
             ValueError: when the last axis is not O long; it would be broadcast silently.
         """
-        observation = jnp.asarray(observation, jnp.float32)
-        if observation.shape[-1:] != (self._observation_size,):
+        seen = jnp.asarray(observation, jnp.float32)
+        if seen.shape[-1:] != (self._observation_size,):
             raise ValueError(
                 f"this policy takes observations of {self._observation_size} numbers, "
-                f"(..., {self._observation_size}), not of shape {observation.shape}"
+                f"(..., {self._observation_size}), not of shape {seen.shape}"
             )
-        return np.asarray(self._act(observation))
+        return np.asarray(self._act(seen))
 
 
 def load_policy(folder: str | Path, seed: int | None = None, *, best: bool = False) -> Policy:
