@@ -40,6 +40,7 @@ test-matrix:
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/ty check --python $(BIN)/python
 
 # The handbook with the API reference, in site/; a warning is an error.
 docs: $(VENV)/.installed

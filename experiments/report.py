@@ -3,8 +3,8 @@
 from experiments.cli import launch, one_line_errors, run_folders
 from experiments.inputs import define_path, known_name, require_writable
 from experiments.launch.collect import collect
-from experiments.launch.report_text import write_report
 from experiments.launch.study_folder import StudyFolder
+from experiments.launch.study_report import study_report
 from experiments.studies import STUDIES
 from experiments.studies.figures import learning_curves
 from mst_jax.analysis import write_csv
@@ -38,7 +38,7 @@ def main(argv: list[str]) -> None:
             save_figure(figure, output / f"against_{column}.png")
             pictures[f"Return against {label}"] = f"against_{column}.png"
     (output / "report.md").write_text(
-        write_report(study, folder, manifest, cells, results, pictures), encoding="utf-8"
+        study_report(study, folder, manifest, cells, results, pictures), encoding="utf-8"
     )
     print(output / "report.md")
     for line in [*results.missing, *(f"{k}: {v}" for k, v in results.problems.items())]:

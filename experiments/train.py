@@ -17,8 +17,8 @@ from experiments.cli import command, launch, one_line_errors
 from experiments.inputs import define_path, finite_number, require_writable
 from mst_jax import envs
 from mst_jax.agents import AGENTS, SIMBA_SIZES, SWEPT
-from mst_jax.names import nearest
-from mst_jax.recipes import ARCHITECTURES, RECIPES, label, make_config, override, settings_of
+from mst_jax.names import dotted, nearest
+from mst_jax.recipes import ARCHITECTURES, RECIPES, label, make_config, override
 from mst_jax.runs import WANDB_MODES, DamagedCheckpointError, Settings, is_finished
 from mst_jax.runs.lock import HeldError
 from mst_jax.training import (
@@ -142,7 +142,7 @@ def parse(argv: list[str]) -> list[str]:
     first = [arg for arg in argv if not arg.lstrip("-").startswith(("help", "config"))]
     flags.FLAGS(first, known_only=True)
     config = make_config(AGENT.value, RECIPE.value, SIZE.value, ARCHITECTURE.value)
-    known = settings_of(config)
+    known = dotted(config)
     _check_names(argv, list(known))
     lines = [f"    --config.{name}={value}" for name, value in known.items()]
     title = f"Settings of {AGENT.value} under recipe {RECIPE.value}:"
@@ -236,7 +236,8 @@ def _settings() -> Settings:
         wandb=WANDB.value,
         history_every=HISTORY_EVERY.value,
         environments=ENVIRONMENTS.value,
-        **{flag.name: flag.value for flag in LIMITS},
+        max_environment_errors=MAX_ENVIRONMENT_ERRORS.value,
+        worker_timeout=WORKER_TIMEOUT.value,
     )
 
 

@@ -27,7 +27,7 @@ APART = {(room, other) for room in ("program", "training") for other in ("analys
 
 
 def imports(path):
-    """The modules that a file imports anywhere: in functions too, and by a name in quotes."""
+    """The modules that a file imports anywhere: in functions, for types, and by name in quotes."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Constant) and str(node.value).startswith("mst_jax."):
             yield node.value  # of `import_module`

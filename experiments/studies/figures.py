@@ -7,12 +7,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.studies.published import STEPS, published_points
-from experiments.studies.results import Group, Results
+from experiments.studies.results import Results, VariantRuns
 from mst_jax.analysis import Estimate, estimate, mean
 from mst_jax.figures.curves import draw_ends, draw_mean
 from mst_jax.figures.style import PALETTE, plain
 
-Draw = Callable[[Axes, Sequence[Group]], None]
+Draw = Callable[[Axes, Sequence[VariantRuns]], None]
 StudyFigure = Callable[[Results], Figure]
 
 
@@ -70,7 +70,7 @@ def _panels(
     draw: Draw,
     xlabel: str,
     splits: Sequence[tuple[str | None, object]] = ((None, None),),
-    can_draw: Callable[[Group], object] = lambda group: group.final,
+    can_draw: Callable[[VariantRuns], object] = lambda group: group.final,
 ) -> Figure:
     """A row for each task and agent, a column for each value of the label that splits it."""
     pairs = results.panels
@@ -95,7 +95,7 @@ def _panels(
     return figure
 
 
-def _name_missing(axis: Axes, groups: Sequence[Group]) -> None:
+def _name_missing(axis: Axes, groups: Sequence[VariantRuns]) -> None:
     """Writes which variants have no, or not all, of their seeds."""
     lines = [f"{group.variant}: {group.count}" for group in groups if group.missing]
     if lines:
@@ -106,7 +106,7 @@ def _name_missing(axis: Axes, groups: Sequence[Group]) -> None:
         axis.text(0.98, 0.02, plain(text), fontsize=6, color="0.25", **place)
 
 
-def _draw_size(axis: Axes, groups: Sequence[Group]) -> None:
+def _draw_size(axis: Axes, groups: Sequence[VariantRuns]) -> None:
     for index, kind in enumerate(dict.fromkeys(group.labels["kind"] for group in groups)):
         own = sorted(
             (g for g in groups if g.labels["kind"] == kind), key=lambda g: g.column("parameters")
@@ -124,7 +124,7 @@ def _draw_size(axis: Axes, groups: Sequence[Group]) -> None:
     axis.set_xscale("log")
 
 
-def _draw_sparsity(axis: Axes, groups: Sequence[Group]) -> None:
+def _draw_sparsity(axis: Axes, groups: Sequence[VariantRuns]) -> None:
     for index, network in enumerate(dict.fromkeys(group.labels["network"] for group in groups)):
         own = [group for group in groups if group.labels["network"] == network]
         xs = [float(group.labels["sparsity"]) for group in own]
@@ -136,7 +136,7 @@ def _draw_sparsity(axis: Axes, groups: Sequence[Group]) -> None:
 
 
 def _draw_published(
-    axis: Axes, groups: Sequence[Group], x: Callable[[Group], float], colour: str
+    axis: Axes, groups: Sequence[VariantRuns], x: Callable[[VariantRuns], float], colour: str
 ) -> None:
     """Crosses where the paper has a number for the same task, agent, variant and steps."""
     points = [
@@ -149,7 +149,7 @@ def _draw_published(
         axis.plot(*zip(*known, strict=True), "x", color=colour, label="published mean")
 
 
-def _draw_bars(axis: Axes, groups: Sequence[Group], x: str, colour: str | None) -> None:
+def _draw_bars(axis: Axes, groups: Sequence[VariantRuns], x: str, colour: str | None) -> None:
     places = list(dict.fromkeys(group.labels[x] for group in groups))
     colours = list(dict.fromkeys(group.labels[colour] if colour else None for group in groups))
     width = 0.8 / len(colours)
@@ -167,7 +167,7 @@ def _draw_bars(axis: Axes, groups: Sequence[Group], x: str, colour: str | None) 
     axis.set_xticks(range(len(places)), [plain(place) for place in places], rotation=20)
 
 
-def _draw_curves(axis: Axes, groups: Sequence[Group], x: str) -> None:
+def _draw_curves(axis: Axes, groups: Sequence[VariantRuns], x: str) -> None:
     crossed = [group for group in groups if group.diverged][:1]  # one of them is explained
     for index, group in enumerate(groups):
         xs, returns = group.curve(x)
@@ -183,7 +183,7 @@ def _draw_curves(axis: Axes, groups: Sequence[Group], x: str) -> None:
 
 
 def _mark_diverged(
-    axis: Axes, xs: Sequence[float], found: Sequence[Estimate], groups: Sequence[Group]
+    axis: Axes, xs: Sequence[float], found: Sequence[Estimate], groups: Sequence[VariantRuns]
 ) -> None:
     """Writes beside a mean how many seeds are not in it because they diverged."""
     for x, mean_of_rest, group in zip(xs, found, groups, strict=True):

@@ -171,9 +171,13 @@ def _shapes(
         "reward": (lead, "float32"),
         **dict.fromkeys(("terminated", "truncated", "lost", "over"), (lead, "bool")),
     }
-    found = [("the first observation", first, shown)]
-    found += [(name, getattr(rows[0], name), want) for name, want in wanted.items()]
-    for name, array, (shape, dtype) in found:
+    found = {name: getattr(rows[0], name) for name in wanted}
+    found, wanted = (
+        {"the first observation": first, **found},
+        {"the first observation": shown, **wanted},
+    )
+    for name, array in found.items():
+        shape, dtype = wanted[name]
         if tuple(array.shape) != shape or array.dtype != np.dtype(dtype):
             yield f"{name} is {array.dtype}{list(array.shape)}, expected {dtype}{list(shape)}"
     if lead:

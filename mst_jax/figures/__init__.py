@@ -4,7 +4,7 @@ from mst_jax.figures.covariance import draw_covariances
 from mst_jax.figures.curves import draw_curves
 from mst_jax.figures.degrees import draw_degrees, erdos_renyi_degrees
 from mst_jax.figures.panels import draw_panels
-from mst_jax.figures.report import Report, layer_table, write_report
+from mst_jax.figures.run_report import Report, layer_table, write_report
 from mst_jax.figures.style import PALETTE, save_figure
 from mst_jax.figures.topology_figure import draw_topology, title_of
 

@@ -73,7 +73,7 @@ def draw_mean(
     mean = mean_of_known(returns, axis=0)
     low, high = interval_over_seeds(returns)
     axis.fill_between(xs, low, high, color=style["color"], alpha=0.15, linewidth=0)
-    whole = np.isfinite(returns).all(axis=0)
+    whole = np.asarray(np.isfinite(returns).all(axis=0))
     axis.plot(xs, np.where(whole, mean, np.nan), linestyle, **style)
     part = ~whole  # and the points beside, which the dots begin and end at
     part[:-1] |= ~whole[1:]

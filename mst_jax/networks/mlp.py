@@ -8,7 +8,7 @@ from mst_jax.networks.architecture import Activated, Architecture
 xavier_uniform_relu = nn.initializers.variance_scaling(2.0, "fan_avg", "uniform")
 
 
-def dense(features: int, name: str) -> nn.Dense:
+def dense(features: int, name: str | None) -> nn.Dense:
     """A linear layer as MR.Q initialises it: Xavier-uniform with gain sqrt(2), zero bias."""
     return nn.Dense(features, kernel_init=xavier_uniform_relu, name=name)
 

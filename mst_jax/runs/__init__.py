@@ -2,7 +2,7 @@
 
 from mst_jax.runs.arrays import fingerprint
 from mst_jax.runs.checkpoints import DamagedCheckpointError
-from mst_jax.runs.folder import is_blank, is_finished
+from mst_jax.runs.folder import RunExistsError, is_blank, is_finished
 from mst_jax.runs.settings import (
     WANDB_MODES,
     Settings,
@@ -15,6 +15,7 @@ from mst_jax.runs.sinks import read_metrics
 __all__ = [
     "WANDB_MODES",
     "DamagedCheckpointError",
+    "RunExistsError",
     "Settings",
     "describe_machine",
     "fingerprint",

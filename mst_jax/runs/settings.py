@@ -234,7 +234,7 @@ def _rebuild(default: Any, values: dict[str, Any]) -> Any:
     return type(default)(**nested)
 
 
-def _require_type(name: str, value: Any, kind: type) -> None:
+def _require_type(name: str, value: Any, kind: Any) -> None:
     """Raises TypeError unless a value has a setting's type; a whole number will do for a float."""
     if type(value) is not kind and not (kind is float and type(value) is int):
         raise TypeError(f"{name} is {value!r}, not a {kind.__name__}")

@@ -10,8 +10,6 @@ so that the sentinel reaches the function as an object instead of vanishing. ``N
 it already means "absent" in parameter trees.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable
@@ -56,7 +54,7 @@ def named_leaves(tree: PyTree, is_leaf: Callable[[PyTree], bool] | None = None) 
     for key_path, leaf in jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_leaf)[0]:
         path = path_of(key_path)
         if path in named:
-            raise ValueError(f"Two leaves of this tree are called {path!r}: rename one of them.")
+            raise ValueError(f"two leaves of this tree are called {path!r}: rename one of them")
         named[path] = leaf
     return named
 
@@ -88,8 +86,8 @@ def require_same_leaves(what: str, tree: PyTree, params: PyTree) -> None:
         return
     path = next(path for path in [*wanted, *given] if given.get(path) != wanted.get(path))
     raise ValueError(
-        f"The {what} are not those of these parameters: {path!r} has shape "
-        f"{given.get(path, 'none')} there and {wanted.get(path, 'none')} in the parameters."
+        f"the {what} are not those of these parameters: {path!r} has shape "
+        f"{given.get(path, 'none')} there and {wanted.get(path, 'none')} in the parameters"
     )
 
 
@@ -200,13 +198,13 @@ def expand(masks: PyTree, params: PyTree) -> PyTree:
         if not is_sentinel(mask) and mask.shape != np.shape(param):
             raise ValueError(
                 f"{name!r} has shape {np.shape(param)} and its mask {mask.shape}: not the same "
-                f"network, or not the same seeds."
+                f"network, or not the same seeds"
             )
         return mask
 
     full = jax.tree_util.tree_map_with_path(pick, params)
     if named:
-        raise ValueError(f"No parameter for the masks of {sorted(named)}: not the same network.")
+        raise ValueError(f"no parameter for the masks of {sorted(named)}: not the same network")
     return full
 
 
@@ -229,7 +227,7 @@ def merge(masks: PyTree, others: PyTree) -> PyTree:
         return masks
     children, structure = jax.tree.flatten(masks, is_leaf=lambda node: node is not masks)
     if jax.tree_util.treedef_is_leaf(structure):
-        raise ValueError("Two sparse() wrappers mask the same parameter: remove one.")
+        raise ValueError("two sparse() wrappers mask the same parameter: remove one")
     return structure.unflatten(map(merge, children, structure.flatten_up_to(others)))
 
 

@@ -8,7 +8,6 @@ trained alone; `program.json` in it says which runs shared its program.
 import dataclasses
 import json
 import os
-import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -23,7 +22,14 @@ from mst_jax.runs.arrays import Arrays, join
 from mst_jax.runs.changed import refuse_changed
 from mst_jax.runs.checkpoints import Checkpoint
 from mst_jax.runs.files import replace_text
-from mst_jax.runs.folder import CHECKPOINTS, PROGRAM, fingerprint_of, is_blank, seed_folder
+from mst_jax.runs.folder import (
+    CHECKPOINTS,
+    PROGRAM,
+    RunExistsError,
+    fingerprint_of,
+    is_blank,
+    seed_folder,
+)
 from mst_jax.runs.json_file import read_json
 from mst_jax.runs.lock import HeldError, refuse_if_held
 from mst_jax.runs.settings import Settings, read_settings
@@ -119,10 +125,7 @@ def plan_run(settings: Settings, logdir: Path) -> Job:
     check_wandb(settings.wandb)
     folder = logdir / settings.folder_name
     if not is_blank(folder):
-        raise ValueError(
-            f"{folder} exists; continue it with --resume={shlex.quote(str(folder))} "
-            "or choose another logdir"
-        )
+        raise RunExistsError(folder)
     return Job(settings, folder, *prepare(settings), checkpoint=None, seen=_contents(folder))
 
 

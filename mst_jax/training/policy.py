@@ -71,14 +71,14 @@ class Policy:
             ValueError: when the last axes are not O; they would be broadcast silently.
         """
         wanted = self._spec.observation
-        observation = jnp.asarray(observation, wanted.dtype)
-        if observation.shape[max(0, observation.ndim - len(wanted.shape)) :] != wanted.shape:
+        seen = jnp.asarray(observation, wanted.dtype)
+        if seen.shape[max(0, seen.ndim - len(wanted.shape)) :] != wanted.shape:
             shape = ", ".join(str(size) for size in wanted.shape)
             raise ValueError(
                 f"this policy takes observations of {wanted.size} numbers, (..., {shape}), not of "
-                f"shape {observation.shape}"
+                f"shape {seen.shape}"
             )
-        return self._spec.action.bounded(np.asarray(self._act(observation)))
+        return self._spec.action.bounded(np.asarray(self._act(seen)))
 
 
 def load_policy(folder: str | Path, seed: int | None = None, *, best: bool = False) -> Policy:

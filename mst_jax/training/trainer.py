@@ -155,7 +155,7 @@ def train_together(program: Program) -> list[Outcome]:
             for folder, part in zip(folders, parts, strict=True)
         ]
         for outcome in outcomes:
-            finish(outcome.folder, outcome.fingerprint)
+            finish(outcome.folder, outcome.fingerprint)  # ty: ignore[invalid-argument-type] - set above
         return outcomes
 
 
@@ -259,7 +259,7 @@ def _loop(
     if problem:
         folder = session.members[0].folder
         raise EnvironmentFailedError(
-            f"{problem}; saved at step {step:,}, go on with --resume={folder}"
+            f"{problem}; saved at step {step:,}, resume the run in {folder}"
         )
     return loop, step
 

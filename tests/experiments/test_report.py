@@ -8,8 +8,8 @@ import pytest
 
 from experiments.launch.collect import collect
 from experiments.launch.comparisons import compare_all
-from experiments.launch.report_text import _table, write_report
 from experiments.launch.study_folder import StudyFolder
+from experiments.launch.study_report import _table, study_report
 from experiments.studies import STUDIES, figures
 from mst_jax.figures import save_figure
 from mst_jax.runs.settings import write_settings
@@ -44,7 +44,7 @@ def make_study(tmp_path, name, **changes):
 
 def report_of(study, folder, cells):
     results = collect(folder, cells)
-    return write_report(study, folder, folder.manifest(), cells, results, {}), results
+    return study_report(study, folder, folder.manifest(), cells, results, {}), results
 
 
 def line_with(text, *parts):

@@ -5,7 +5,7 @@ import itertools
 
 import pytest
 
-from experiments.launch.programs import programs
+from experiments.launch.grouping import group_cells
 from experiments.studies import STUDIES, check_distinct
 from experiments.studies.modules import REGIMES
 from experiments.studies.published import published_points
@@ -130,21 +130,21 @@ def test_published_numbers_are_those_of_the_tables():
 
 
 def test_cells_that_differ_in_numbers_share_programs():
-    groups = programs(STUDIES["sparsity_sweep"].cells("small"), most=36)
+    groups = group_cells(STUDIES["sparsity_sweep"].cells("small"), most=36)
     names = [{cell.labels["network"] for cell in group} for group in groups]
     assert all(len(own) == 1 for own in names)
     # Sparsity 0 is dense, another structure; the other sparsities of a network share one.
     assert sorted(len(group) for group in groups) == [1, 1, 9, 9]
-    narrow = programs(STUDIES["sparsity_sweep"].cells("small"), most=10)
+    narrow = group_cells(STUDIES["sparsity_sweep"].cells("small"), most=10)
     assert max(sum(cell.settings.seeds for cell in group) for group in narrow) == 8
-    assert [c.id for g in programs(STUDIES["reset"].cells("smoke"), 32) for c in g] == [
+    assert [c.id for g in group_cells(STUDIES["reset"].cells("smoke"), 32) for c in g] == [
         cell.id for cell in STUDIES["reset"].cells("smoke")
     ]
 
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_programs_can_train_their_cells(name):
-    groups = programs(STUDIES[name].cells("smoke"), most=32)
+    groups = group_cells(STUDIES[name].cells("smoke"), most=32)
     assert sorted(cell.id for group in groups for cell in group) == sorted(
         cell.id for cell in STUDIES[name].cells("smoke")
     )

@@ -22,7 +22,7 @@ from mst_jax.figures import (
     write_report,
 )
 from mst_jax.figures.degrees import layers_of
-from mst_jax.figures.report import _until_diverged
+from mst_jax.figures.run_report import _until_diverged
 from mst_jax.figures.style import plain
 from mst_jax.runs.covariances import read_covariances
 from mst_jax.runs.folder import INITIAL_TOPOLOGY, TOPOLOGY

@@ -236,7 +236,7 @@ def test_a_run_can_begin_where_one_was_killed_before_it_had_settings(tmp_path):
         assert plan_run(settings, tmp_path).checkpoint is None
     write_settings(folder, settings)
     assert not is_blank(folder)
-    with pytest.raises(ValueError, match="--resume="):
+    with pytest.raises(ValueError, match="exists: resume that run"):
         plan_run(settings, tmp_path)
     (folder / "config.json").unlink()
     (folder / "notes.txt").touch()

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from experiments.launch.collect import collect
-from experiments.launch.report_text import write_report
 from experiments.launch.study_folder import StudyFolder
+from experiments.launch.study_report import study_report
 from experiments.studies import STUDIES, Cell
 from experiments.studies.figures import bars
 from mst_jax.analysis import read_diverged, read_layers, read_results
 from mst_jax.figures import title_of
-from mst_jax.figures.report import Sources
+from mst_jax.figures.run_report import Sources
 from mst_jax.runs import checkpoints, read_metrics, read_settings
 from mst_jax.runs.arrays import join, split
 from mst_jax.training import (
@@ -173,7 +173,7 @@ def test_a_study_lists_its_diverged_cell_as_missing(together):
     assert results.missing == [
         "probe:point ddpg diverged: seed 0 diverged by step 70, seed 1 diverged by step 70"
     ]
-    report = write_report(study, folder, folder.manifest(), cells, results, {})
+    report = study_report(study, folder, folder.manifest(), cells, results, {})
     assert "- probe:point ddpg diverged: seed 0 diverged by step 70" in report
     assert "| probe:point | ddpg | diverged | 0/2 (few seeds) | - | - |" in report
     assert "- ddpg diverged on probe:point: no pair is left: 2 of 2 runs diverged" in report

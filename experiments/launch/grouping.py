@@ -8,10 +8,10 @@ from experiments.studies import Cell
 from mst_jax.agents import shared_settings
 from mst_jax.runs import Settings
 
-Group = tuple[Cell, ...]  # cells that one process trains in one program
+Cells = tuple[Cell, ...]  # cells that one process trains in one program
 
 
-def programs(cells: Sequence[Cell], most: int) -> list[Group]:
+def group_cells(cells: Sequence[Cell], most: int) -> list[Cells]:
     """Groups cells that differ in a module's sparsity, drop fraction or learning rate only.
 
     Args:
@@ -33,7 +33,7 @@ def programs(cells: Sequence[Cell], most: int) -> list[Group]:
     return [tuple(group) for group in groups]
 
 
-def title(group: Group) -> str:
+def title(group: Cells) -> str:
     """What to call a group in one line."""
     more = f" and {len(group) - 1} more" if len(group) > 1 else ""
     return f"{group[0].id}{more}"
