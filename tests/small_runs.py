@@ -81,7 +81,7 @@ def run_shapes(env, config, num_seeds, agent="mrq"):
     environment, observation = jax.eval_shape(
         jax.vmap(env.reset), jax.random.split(jax.random.key(0), num_seeds)
     )
-    start = partial(init_loop, agent, list(range(num_seeds)), 500, action=spec.action)
+    start = partial(init_loop, agent, list(range(num_seeds)), 500, sizes=spec)
     return agent, jax.eval_shape(start, observation=observation, environment=environment)
 
 

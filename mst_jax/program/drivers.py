@@ -145,7 +145,7 @@ def make_driver(
             agent,
             seeds,
             capacity,
-            action=task.spec.action,
+            sizes=task.spec,
             row_dtype=row_dtype,
             numbers=numbers,
         ),

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from flax import struct
 
 from mst_jax import replay
-from mst_jax.agents import Agent, Clock, Metrics, Numbers
-from mst_jax.envs import Action
+from mst_jax.agents import Agent, Clock, Metrics, Numbers, Sizes
+from mst_jax.envs import Spec
 
 
 class Purpose(IntEnum):
@@ -121,12 +121,41 @@ def empty_totals(metrics: Metrics, num_seeds: int) -> Totals:
     )
 
 
+def replay_layout(
+    agent: Agent,
+    sizes: Sizes | Spec,
+    capacity: int,
+    seeds: int,
+    environments: int = 1,
+    row_dtype: Any = jnp.float32,
+) -> replay.Layout:
+    """What the replay buffer of a run holds: what its task shows and takes, as its agent asks.
+
+    Args:
+        agent: its span.
+        sizes: what the environments show and take.
+        capacity: slots per seed.
+        seeds: S.
+        environments: E, of each seed.
+        row_dtype: dtype of stored float observations and actions.
+    """
+    return replay.Layout(
+        observation=sizes.observation,
+        action=sizes.action,
+        span=agent.span,
+        capacity=capacity,
+        seeds=seeds,
+        environments=environments,
+        row_dtype=jnp.dtype(row_dtype).name,
+    )
+
+
 def init_loop(
     agent: Agent,
     seeds: list[int],
     capacity: int,
     observation: jax.Array,
-    action: Action,
+    sizes: Sizes | Spec,
     environment: Any = None,
     row_dtype: Any = jnp.float32,
     numbers: Numbers | None = None,
@@ -138,7 +167,7 @@ def init_loop(
         seeds: one integer per seed.
         capacity: replay slots per seed.
         observation: first observations (S*E, *O).
-        action: the space of actions.
+        sizes: what the environments show and take.
         environment: pure-JAX environment states (S*E, ...), if any.
         row_dtype: dtype of stored observations and actions.
         numbers: arrays (S, ...) in place of the configuration's, if runs differ in them.
@@ -151,15 +180,8 @@ def init_loop(
     keys = seed_keys(seeds)
     own = (keys_for(keys, Purpose.AGENT),) + (() if numbers is None else (numbers,))
     states = over_seeds(agent.init, num_seeds)(*own)
-    buffer = replay.create(
-        num_seeds=num_seeds,
-        capacity=capacity,
-        observation_size=observation.shape[1],
-        action_size=action.size,
-        span=agent.span,
-        row_dtype=row_dtype,
-        environments=environments,
-    )
+    layout = replay_layout(agent, sizes, capacity, num_seeds, environments, row_dtype)
+    buffer = replay.create(layout)
     act_keys = environment_keys(keys_for(keys, Purpose.ACT), environments)
     clock = Clock(step=jnp.zeros((), jnp.int32), update=jnp.zeros((), jnp.int32))
     metrics = jax.eval_shape(
@@ -170,7 +192,7 @@ def init_loop(
         buffer=buffer,
         environment=environment,
         observation=jnp.asarray(observation, jnp.float32),
-        action=jax.vmap(action.sample)(act_keys),
+        action=jax.vmap(sizes.action.sample)(act_keys),
         episode_return=jnp.zeros(len(observation)),
         keys=keys,
         healthy=jnp.ones(num_seeds, bool),

@@ -259,7 +259,7 @@ def prepare(settings: Settings) -> tuple[envs.JaxEnv | envs.HostTask, Agent]:
     """Task and agent of a run; raises ValueError for unknown names and impossible settings."""
     task = envs.make(settings.task)
     agent = make_agent(settings.agent, settings.config, task.spec, settings.steps)
-    replay_slots(settings, agent)  # refuses a capacity that is too small
+    replay_slots(settings, agent, task.spec)  # refuses a capacity that is too small
     return task, agent
 
 

@@ -3,17 +3,16 @@
 from typing import Any
 
 import jax
-import numpy as np
 
 from mst_jax import replay
 from mst_jax.agents import Agent
 from mst_jax.envs import Spec
-from mst_jax.program.state import Purpose, keys_for, seed_keys
+from mst_jax.program.state import Purpose, keys_for, replay_layout, seed_keys
 from mst_jax.runs import checkpoints, history
 from mst_jax.runs.settings import Settings
 
 
-def replay_slots(settings: Settings, agent: Agent) -> int:
+def replay_slots(settings: Settings, agent: Agent, spec: Spec) -> int:
     """Slots per seed: the agent's capacity, or what the run can fill if that is less.
 
     An episode of one step takes two slots, and the last observation one more. Every environment has
@@ -23,7 +22,7 @@ def replay_slots(settings: Settings, agent: Agent) -> int:
         ValueError: when an environment's share is too short to sample from.
     """
     count = settings.environments
-    fewest = agent.span + 2
+    fewest = replay.fewest_slots(agent.span, spec.observation.history)
     slots = min(agent.buffer_size // count, max(2 * settings.steps + 2, fewest))
     if slots < fewest:
         raise ValueError(
@@ -35,22 +34,21 @@ def replay_slots(settings: Settings, agent: Agent) -> int:
 
 def memory_bytes(agent: Agent, spec: Spec, settings: Settings) -> tuple[int, int]:
     """Bytes of the agent states and of the replay buffer, for all seeds of a run."""
-    buffer_bytes = replay.nbytes(
-        num_seeds=settings.seeds,
-        capacity=replay_slots(settings, agent),
-        observation_size=spec.observation.size,
-        action_size=spec.action.size,
-        span=agent.span,
-        row_dtype=np.dtype(settings.row_dtype),
-        environments=settings.environments,
+    layout = replay_layout(
+        agent,
+        spec,
+        replay_slots(settings, agent, spec),
+        settings.seeds,
+        settings.environments,
+        settings.row_dtype,
     )
-    return _nbytes(_states(agent, settings)), buffer_bytes
+    return _nbytes(_states(agent, settings)), replay.nbytes(layout)
 
 
 def describe_memory(agent: Agent, spec: Spec, settings: Settings) -> str:
     """One line: bytes of agent states and replay buffer, and the most that goes to disk."""
     agents, buffer = memory_bytes(agent, spec, settings)
-    slots = replay_slots(settings, agent)
+    slots = replay_slots(settings, agent, spec)
     rings = f" for {settings.environments} environments" if settings.environments > 1 else ""
     return (
         f"memory: agents {human(agents)}, replay {human(buffer)} "

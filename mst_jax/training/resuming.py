@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 
 import jax
-import numpy as np
 
 from mst_jax import envs
 from mst_jax.agents import Agent
@@ -67,9 +66,9 @@ def shapes_of_run(task: envs.JaxEnv | envs.HostTask, agent: Agent, settings: Set
         init_loop,
         agent,
         settings.seed_list,
-        replay_slots(settings, agent),
-        action=task.spec.action,
-        row_dtype=np.dtype(settings.row_dtype),
+        replay_slots(settings, agent, task.spec),
+        sizes=task.spec,
+        row_dtype=settings.row_dtype,
     )
     environment = None
     observation = jax.ShapeDtypeStruct(

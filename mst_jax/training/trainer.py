@@ -102,7 +102,7 @@ def train_together(program: Program) -> list[Outcome]:
             stack.enter_context(held(job.folder))
             job.check_unchanged()
         best = BestPolicies(settings.seeds)
-        slots = replay_slots(settings, agent)
+        slots = replay_slots(settings, agent, task.spec)
         row_dtype = np.dtype(settings.row_dtype)
         driver, loop = make_driver(
             *(agent, task, program.seeds, slots, row_dtype, program.numbers),
