@@ -49,20 +49,10 @@ def small_config(recipe="mst", agent="mrq", **changes):
 
 def small_settings(task="probe:point", recipe="mst", agent="mrq", **changes):
     """Settings of a run of a few hundred steps."""
-    defaults = {
-        "agent": agent,
-        "task": task,
-        "recipe": recipe,
-        "config": small_config(recipe, agent),
-        "steps": 240,
-        "seed": 0,
-        "seeds": 2,
-        "eval_every": 100,
-        "eval_episodes": 2,
-        "log_every": 40,
-        "checkpoint_every": 60,
-    }
-    return Settings(**{**defaults, **changes})
+    named = {"agent": agent, "task": task, "recipe": recipe, "config": small_config(recipe, agent)}
+    sizes = {"steps": 240, "seeds": 2, "eval_episodes": 2}
+    periods = {"eval_every": 100, "log_every": 40, "checkpoint_every": 60, "diagnose_every": 0}
+    return Settings(**{**named, **sizes, **periods, **changes})
 
 
 def start_run(

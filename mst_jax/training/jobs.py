@@ -21,11 +21,12 @@ from mst_jax.agents import Agent, Numbers, make_agent, sweep
 from mst_jax.runs import checkpoints
 from mst_jax.runs.arrays import Arrays, join
 from mst_jax.runs.checkpoints import Checkpoint
+from mst_jax.runs.config_file import read_settings
 from mst_jax.runs.files import replace_text
 from mst_jax.runs.folder import CHECKPOINTS, PROGRAM, fingerprint_of, is_blank, seed_folder
 from mst_jax.runs.json_file import read_json
 from mst_jax.runs.lock import HeldError, refuse_if_held
-from mst_jax.runs.settings import Settings, read_settings
+from mst_jax.runs.settings import Settings
 from mst_jax.runs.sinks import kept_rows
 from mst_jax.runs.wandb_sink import check_wandb
 from mst_jax.training.memory import replay_slots

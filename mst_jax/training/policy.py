@@ -13,9 +13,10 @@ from mst_jax.agents import Agent
 from mst_jax.program.health import finite
 from mst_jax.program.state import Purpose, keys_for, seed_keys
 from mst_jax.runs import checkpoints
+from mst_jax.runs.config_file import read_settings
 from mst_jax.runs.folder import CHECKPOINTS
 from mst_jax.runs.light import from_light, masks_in
-from mst_jax.runs.settings import Settings, read_settings
+from mst_jax.runs.settings import Settings
 from mst_jax.training.jobs import prepare
 from mst_jax.training.resuming import refuse_changed
 

@@ -21,8 +21,9 @@ from mst_jax.program.state import LoopState, init_loop
 from mst_jax.runs import checkpoints, sinks
 from mst_jax.runs.arrays import own_arrays
 from mst_jax.runs.checkpoints import Checkpoint
+from mst_jax.runs.config_file import config_values
 from mst_jax.runs.folder import CHECKPOINTS, CONFIG, seed_folder
-from mst_jax.runs.settings import Settings, config_values
+from mst_jax.runs.settings import Settings
 from mst_jax.training.memory import replay_slots
 
 

@@ -26,10 +26,11 @@ from mst_jax.program.state import LoopState
 from mst_jax.program.step import finish_chunk, make_reset, still_healthy
 from mst_jax.runs import checkpoints, history
 from mst_jax.runs.arrays import BEST, HOST, fingerprint, own_arrays, shapes_of, split, with_prefix
+from mst_jax.runs.config_file import config_values, read_settings, write_settings
 from mst_jax.runs.files import sync
 from mst_jax.runs.folder import CHECKPOINTS, INITIAL_TOPOLOGY, finish, seed_folders
 from mst_jax.runs.lock import held
-from mst_jax.runs.settings import Settings, config_values, read_settings, write_settings
+from mst_jax.runs.settings import Settings
 from mst_jax.runs.signals import on_stop_signal
 from mst_jax.runs.sinks import JsonLines, Sink, TensorBoard, cut_back
 from mst_jax.runs.wandb_sink import WandB

@@ -11,7 +11,7 @@ from experiments.launch.comparisons import compare_all
 from experiments.launch.report_text import _table, write_report
 from experiments.launch.study_folder import StudyFolder
 from experiments.studies import STUDIES, figures
-from mst_jax.runs.settings import write_settings
+from mst_jax.runs.config_file import write_settings
 
 
 def fake_run(folder, cell, returns):

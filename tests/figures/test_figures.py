@@ -9,7 +9,7 @@ from mst_jax.analysis import estimate, mean, read_curve, read_diverged, read_pub
 from mst_jax.analysis.curves import interval_over_seeds
 from mst_jax.figures import Layer, draw_curves, draw_topology, read_layers
 from mst_jax.figures.topology_figure import WIDEST, _shrink
-from mst_jax.runs.settings import write_settings
+from mst_jax.runs.config_file import write_settings
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 
