@@ -17,7 +17,8 @@ import jax
 import jax.numpy as jnp
 
 from mst_jax import envs
-from mst_jax.agents import Agent, Numbers, make_agent, sweep
+from mst_jax.agents import Agent, Numbers
+from mst_jax.program.cache import kept_agent, kept_sweep, kept_task
 from mst_jax.runs import checkpoints
 from mst_jax.runs.arrays import Arrays, join
 from mst_jax.runs.checkpoints import Checkpoint
@@ -222,7 +223,9 @@ def make_program(jobs: Sequence[Job]) -> Program:
     configs = [job.settings.config for job in jobs]
     if all(config == configs[0] for config in configs):
         return Program(tuple(jobs), first.agent, None)
-    agent, numbers = sweep(first.settings.agent, configs, first.task.spec, first.settings.steps)
+    agent, numbers = kept_sweep(
+        first.settings.agent, configs, first.task.spec, first.settings.steps
+    )
     rows = jnp.repeat(jnp.arange(len(jobs)), jnp.array([job.settings.seeds for job in jobs]))
     return Program(tuple(jobs), agent, jax.tree.map(lambda leaf: jnp.asarray(leaf)[rows], numbers))
 
@@ -254,8 +257,8 @@ def program_of(folder: Path) -> list[Path]:
 
 def prepare(settings: Settings) -> tuple[envs.JaxEnv | envs.HostTask, Agent]:
     """Task and agent of a run; raises ValueError for unknown names and impossible settings."""
-    task = envs.make(settings.task)
-    agent = make_agent(settings.agent, settings.config, task.spec, settings.steps)
+    task = kept_task(settings.task)
+    agent = kept_agent(settings.agent, settings.config, task.spec, settings.steps)
     replay_slots(settings, agent)  # refuses a capacity that is too small
     return task, agent
 
