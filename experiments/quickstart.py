@@ -13,7 +13,14 @@ from experiments.cli import command, launch, one_line_errors
 from experiments.inputs import define_path, require_writable
 from experiments.setting_flags import define_setting
 from mst_jax.analysis import Curve, read_curve
-from mst_jax.figures import draw_curves, draw_topology, read_layers, title_of, write_report
+from mst_jax.figures import (
+    draw_curves,
+    draw_topology,
+    read_layers,
+    save_figure,
+    title_of,
+    write_report,
+)
 from mst_jax.recipes import make_config, override
 from mst_jax.runs import Settings, read_metrics
 from mst_jax.runs.health import mean_of_known
@@ -78,7 +85,7 @@ def _report(folders: list[Path], logdir: Path) -> None:
     print(f"\nReturn on {TASK.value} after {STEPS.value:,} agent steps, each seed from -> to:")
     for folder, curve in zip(folders, curves, strict=True):
         _print_curve(folder, curve)
-    draw_curves(curves, logdir / "learning_curve.png")
+    save_figure(draw_curves(curves), logdir / "learning_curve.png")
     layers, snapshot = read_layers(folders[0])
     draw_topology(layers, logdir / "topology.png", title_of(layers, snapshot))
     print(f"\n{logdir / 'learning_curve.png'}\n{logdir / 'topology.png'}")

@@ -5,9 +5,11 @@ from mst_jax.figures.curves import draw_curves
 from mst_jax.figures.degrees import draw_degrees, erdos_renyi_degrees
 from mst_jax.figures.panels import draw_panels
 from mst_jax.figures.report import Report, layer_table, write_report
+from mst_jax.figures.style import PALETTE, save_figure
 from mst_jax.figures.topology_figure import Layer, draw_topology, read_layers, title_of
 
 __all__ = [
+    "PALETTE",
     "Layer",
     "Report",
     "draw_covariances",
@@ -18,6 +20,7 @@ __all__ = [
     "erdos_renyi_degrees",
     "layer_table",
     "read_layers",
+    "save_figure",
     "title_of",
     "write_report",
 ]

@@ -19,6 +19,7 @@ from mst_jax.figures import (
     draw_degrees,
     draw_panels,
     draw_topology,
+    save_figure,
     write_report,
 )
 from mst_jax.figures.degrees import layers_of
@@ -188,7 +189,7 @@ def test_every_picture_takes_names_of_users(tmp_path, name):
     matrix = np.zeros((2, 2))
     curve = Curve(name, name, steps, values, np.array([True, False]), {1: 1}, 1.0)
     draw = {
-        "curves": lambda path: draw_curves([curve, curve], path),
+        "curves": lambda path: save_figure(draw_curves([curve, curve]), path),
         "panels": lambda path: draw_panels({name: {name: lines, "b": lines}}, path, title=name),
         "topology": lambda path: draw_topology([layer], path, name),
         "full": lambda path: draw_topology([Layer(name, *[np.ones((1, 1), bool)] * 2)], path, name),
@@ -208,7 +209,7 @@ def test_the_legend_has_every_name(tmp_path, monkeypatch):
     curve = Curve(
         "_mine", "probe:point", np.arange(3), values, np.array([True, False]), {1: 1}, 1.0
     )
-    draw_curves([curve], tmp_path / "curve.png")
+    save_figure(draw_curves([curve]), tmp_path / "curve.png")
     (axis,) = drawn[0].axes
     texts = [text.get_text() for text in axis.get_legend().get_texts()]
     assert texts == [
