@@ -27,9 +27,9 @@ from mst_jax.training import (
     Job,
     make_program,
     plan_run,
-    program_of,
     resume_together,
     train_together,
+    unfinished,
 )
 
 SETTINGS = define_settings()
@@ -111,18 +111,15 @@ def _jobs() -> list[Job]:
     if given:
         raise ValueError(f"--resume continues a run as it was set up; leave out {', '.join(given)}")
     folder = RESUME.value
-    begun = [other for other in program_of(folder) if not is_finished(other)]
+    left = unfinished(folder)
     if is_finished(folder):
-        left = "going on with the others of its program" if begun else "there is nothing to do"
-        print(f"{folder} is finished: {left}")
+        others = left != [folder]
+        told = "going on with the others of its program" if others else "there is nothing to do"
+        print(f"{folder} is finished: {told}")
     limits = {name: SETTINGS[name].value for name in CHANGEABLE if SETTINGS[name].present}
-    jobs = [
-        job._replace(settings=dataclasses.replace(job.settings, **limits))
-        for job in resume_together(begun or [folder])
-    ]
+    jobs = [job.with_limits(**limits) for job in resume_together(left)]
     for job in jobs:
         if not job.finished:
-            job.settings.validate()
             require_writable(job.folder)
     return jobs
 

@@ -17,6 +17,7 @@ from mst_jax.figures.curves import draw_curves
 from mst_jax.figures.degrees import draw_degrees, layers_of
 from mst_jax.figures.page import Picture, make_page
 from mst_jax.figures.panels import draw_panels
+from mst_jax.figures.style import save_figure
 from mst_jax.figures.topology_figure import Layer, draw_topology, read_layers, title_of
 from mst_jax.runs import Settings, read_settings
 from mst_jax.runs.covariances import read_covariances
@@ -155,7 +156,7 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _returns(sources: Sources, path: Path) -> None:
-    draw_curves([read_curve(sources.folder)], path)
+    save_figure(draw_curves([read_curve(sources.folder)]), path)
 
 
 def _masks(sources: Sources, path: Path) -> None:
