@@ -8,10 +8,10 @@ from datetime import datetime
 from pathlib import Path
 
 import numpy as np
-from absl import flags
 
 from experiments.cli import command, launch, one_line_errors
 from experiments.inputs import define_path, require_writable
+from experiments.setting_flags import define_setting
 from mst_jax.analysis import Curve, read_curve, read_layers
 from mst_jax.figures import (
     draw_curves,
@@ -25,9 +25,9 @@ from mst_jax.runs import Settings, read_metrics
 from mst_jax.runs.health import mean_of_known
 from mst_jax.training import plan_run, train
 
-TASK = flags.DEFINE_string("task", "dmc:cartpole-swingup", "Task, as suite:name.")
-SEEDS = flags.DEFINE_integer("seeds", 4, "Seeds of each recipe, in one program.", lower_bound=1)
-STEPS = flags.DEFINE_integer("steps", 14_000, "Agent steps of each seed.", lower_bound=1)
+TASK = define_setting("task")
+SEEDS = define_setting("seeds", 4, "Seeds of each recipe, in one program.")
+STEPS = define_setting("steps", 14_000)
 LOGDIR = define_path("logdir", "runs/quickstart", "Each quickstart gets a folder in it.")
 
 RECIPES = ("mst", "dense")
@@ -65,12 +65,10 @@ def settings_of_recipe(recipe: str) -> Settings:
     """What a quickstart trains under a recipe, as its flags say."""
     config = override(make_config("mrq", recipe), SMALL)
     return Settings(
-        agent="mrq",
         task=TASK.value,
         recipe=recipe,
         config=config,
         steps=STEPS.value,
-        seed=0,
         seeds=SEEDS.value,
         eval_every=max(STEPS.value // 7, 1),
         eval_episodes=3,

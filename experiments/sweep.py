@@ -23,9 +23,9 @@ from experiments.launch.grouping import Cells, group_cells, title
 from experiments.launch.pool import Summary, run_pool
 from experiments.launch.process import Silence
 from experiments.launch.study_folder import Status, StudyFolder, drop_full_checkpoints
+from experiments.setting_flags import define_setting
 from experiments.studies import STUDIES, Cell, Scale, Study
 from mst_jax.agents import AGENTS
-from mst_jax.runs.settings import MOST_SEEDS
 from mst_jax.training.memory import human
 
 STUDY = flags.DEFINE_string("study", None, f"What to run: {', '.join(sorted(STUDIES))}.")
@@ -47,10 +47,8 @@ TASKS = flags.DEFINE_list("tasks", None, "Instead of the size's tasks.")
 AGENT_NAMES = flags.DEFINE_list(
     "agents", None, f"Instead of the size's agents: {', '.join(sorted(AGENTS))}."
 )
-STEPS = flags.DEFINE_integer("steps", None, "Instead of the size's agent steps.", lower_bound=1)
-SEEDS = flags.DEFINE_integer(
-    "seeds", None, "Instead of the size's seeds.", lower_bound=1, upper_bound=MOST_SEEDS
-)
+STEPS = define_setting("steps", None, "Instead of the size's agent steps.")
+SEEDS = define_setting("seeds", None, "Instead of the size's seeds.")
 TOGETHER = flags.DEFINE_integer(
     "together",
     32,

@@ -12,6 +12,7 @@ import numpy as np
 
 from mst_jax.agents import make_agent
 from mst_jax.envs import Continuous, Timestep
+from mst_jax.program import cache
 from mst_jax.program.drivers import make_driver
 from mst_jax.program.state import init_loop
 from mst_jax.program.step import make_step
@@ -49,20 +50,10 @@ def small_config(recipe="mst", agent="mrq", **changes):
 
 def small_settings(task="probe:point", recipe="mst", agent="mrq", **changes):
     """Settings of a run of a few hundred steps."""
-    defaults = {
-        "agent": agent,
-        "task": task,
-        "recipe": recipe,
-        "config": small_config(recipe, agent),
-        "steps": 240,
-        "seed": 0,
-        "seeds": 2,
-        "eval_every": 100,
-        "eval_episodes": 2,
-        "log_every": 40,
-        "checkpoint_every": 60,
-    }
-    return Settings(**{**defaults, **changes})
+    named = {"agent": agent, "task": task, "recipe": recipe, "config": small_config(recipe, agent)}
+    sizes = {"steps": 240, "seeds": 2, "eval_episodes": 2}
+    periods = {"eval_every": 100, "log_every": 40, "checkpoint_every": 60, "diagnose_every": 0}
+    return Settings(**{**named, **sizes, **periods, **changes})
 
 
 def start_run(
@@ -147,6 +138,7 @@ def cache_misses():
 
     least = "jax_persistent_cache_min_compile_time_secs"
     before = getattr(jax.config, least)
+    cache.forget()
     jax.clear_caches()
     jax.config.update(least, 0.0)
     jax.monitoring.register_event_listener(listen)
@@ -155,6 +147,22 @@ def cache_misses():
     finally:
         jax.monitoring.unregister_event_listener(listen)
         jax.config.update(least, before)
+
+
+@contextmanager
+def compilations():
+    """A list that grows by the seconds of every program that is compiled, or found on the disk."""
+    seconds = []
+
+    def listen(event, duration, **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            seconds.append(duration)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield seconds
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
 
 
 def stop_after(steps):

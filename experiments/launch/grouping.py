@@ -1,12 +1,10 @@
 """Which cells of a study can be trained in one compiled program."""
 
-import dataclasses
-import json
 from collections.abc import Sequence
 
 from experiments.studies import Cell
-from mst_jax.agents import shared_settings
 from mst_jax.runs import Settings
+from mst_jax.training import grouped, together_key
 
 Cells = tuple[Cell, ...]  # cells that one process trains in one program
 
@@ -21,16 +19,8 @@ def group_cells(cells: Sequence[Cell], most: int) -> list[Cells]:
     Returns:
         The groups in the order of their first cells, each in the order of the cells.
     """
-    alike: dict[str, list[list[Cell]]] = {}
-    groups = []
-    for cell in cells:
-        open_groups = alike.setdefault(_shared(cell.settings), [])
-        runs = sum(other.settings.seeds for other in open_groups[-1]) if open_groups else most
-        if runs + cell.settings.seeds > most:
-            open_groups.append([])
-            groups.append(open_groups[-1])
-        open_groups[-1].append(cell)
-    return [tuple(group) for group in groups]
+    groups = grouped([cell.settings for cell in cells], most, _key)
+    return [tuple(cells[index] for index in group) for group in groups]
 
 
 def title(group: Cells) -> str:
@@ -39,8 +29,6 @@ def title(group: Cells) -> str:
     return f"{group[0].id}{more}"
 
 
-def _shared(settings: Settings) -> str:
-    """What must agree for two cells to share a program."""
-    fixed = shared_settings(settings.config)
-    rest = dataclasses.asdict(dataclasses.replace(settings, recipe="", config=None))
-    return json.dumps([fixed, rest], sort_keys=True)
+def _key(settings: Settings) -> str:
+    """Cells of one program have the same seeds too: how they are grouped rounds their results."""
+    return f"{together_key(settings)} {settings.seed} {settings.seeds}"

@@ -1,6 +1,5 @@
 """A study on disk: which cells it has, where their runs are, and how far each has come."""
 
-import dataclasses
 import json
 import shutil
 import time
@@ -11,7 +10,14 @@ from typing import Any
 
 from experiments.studies import Cell, check_distinct
 from mst_jax.names import dotted
-from mst_jax.runs import Settings, is_blank, is_finished, read_settings, rebuild_settings
+from mst_jax.runs import (
+    Settings,
+    is_blank,
+    is_finished,
+    read_settings,
+    rebuild_settings,
+    settings_values,
+)
 from mst_jax.runs.files import replace_text
 from mst_jax.runs.json_file import read_json
 from mst_jax.runs.lock import GUARD, exclusive, owner
@@ -195,5 +201,5 @@ def _plain(cell: Cell) -> dict[str, Any]:
     return {
         "id": cell.id,
         "labels": cell.labels,
-        "settings": dataclasses.asdict(cell.settings),
+        "settings": settings_values(cell.settings),
     }

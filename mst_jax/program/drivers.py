@@ -1,15 +1,16 @@
 """Moving a loop forward by a number of steps, on host environments or inside the device program."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Protocol
 
 import jax
 import numpy as np
 
-from mst_jax.agents import Agent, Numbers
-from mst_jax.envs import WORKER_TIMEOUT, EnvironmentFailedError, HostTask, JaxEnv
+from mst_jax.agents import Agent, Numbers, Sizes
+from mst_jax.envs import WORKER_TIMEOUT, Action, EnvironmentFailedError, HostTask, JaxEnv
+from mst_jax.program.cache import kept
 from mst_jax.program.sharding import (
     LOOP,
     SEEDS,
@@ -61,10 +62,13 @@ class Clocks:
 
 
 class Programs:
-    """The warm-up and the learning program, each compiled when it is first needed."""
+    """The warm-up and the learning program, each compiled when it is first needed.
 
-    def __init__(self, functions: dict[bool, Callable[..., LoopState]], clocks: Clocks) -> None:
-        self._jitted = {key: jax.jit(fn, donate_argnums=0) for key, fn in functions.items()}
+    What was compiled before for the same jitted function and shapes is not compiled again.
+    """
+
+    def __init__(self, jitted: Mapping[bool, Any], clocks: Clocks) -> None:
+        self._jitted = jitted
         self._compiled: dict[bool, Callable[..., LoopState]] = {}
         self._clocks = clocks
 
@@ -138,26 +142,66 @@ def make_driver(
     (S, ...), they differ in more than their random numbers. A worker process that does not answer
     for `worker_timeout` seconds counts as dead (0: never).
     """
-    mesh = seed_mesh(len(seeds))
-    start = jax.jit(
-        partial(
-            init_loop,
-            agent,
-            seeds,
-            capacity,
-            sizes=task.spec,
-            row_dtype=row_dtype,
-            numbers=numbers,
-        ),
-        out_shardings=None if mesh is None else shardings(mesh),
+    start = partial(
+        _start(agent, len(seeds), capacity, task.spec, row_dtype),
+        seeds=np.array(seeds, np.uint32),
+        numbers=numbers,
     )
     if isinstance(task, JaxEnv):
         keys = environment_keys(keys_for(seed_keys(seeds), Purpose.ENVIRONMENT), environments)
-        environment, observation = jax.jit(over_seeds(task.reset, len(keys)))(keys)
+        environment, observation = _start_environments(task, len(keys))(keys)
         driver = JaxDriver(agent, task, len(seeds), environments)
         return driver, start(observation=observation, environment=environment)
     driver = HostDriver(agent, task, seeds, environments, worker_timeout)
     return driver, start(observation=driver.reset())
+
+
+@kept
+def _start(
+    agent: Agent, num_seeds: int, capacity: int, sizes: Sizes, row_dtype: Any
+) -> Callable[..., LoopState]:
+    """(seeds, numbers, observation, environment) -> the loop before its first step, jitted."""
+    mesh = seed_mesh(num_seeds)
+    start = partial(init_loop, agent, capacity=capacity, sizes=sizes, row_dtype=row_dtype)
+    return jax.jit(start, out_shardings=None if mesh is None else shardings(mesh))
+
+
+@kept
+def _start_environments(env: JaxEnv, count: int) -> Callable[[jax.Array], Any]:
+    return jax.jit(over_seeds(env.reset, count))
+
+
+@kept
+def _step_programs(agent: Agent, space: Action, num_seeds: int) -> dict[bool, Any]:
+    """{whether to learn: jitted step that follows one of environments on the host}."""
+    mesh = seed_mesh(num_seeds)
+    own = seeds_per_device(num_seeds, mesh)
+    return {
+        learning: jax.jit(
+            over_devices(make_step(agent, space, own, learning), mesh, (LOOP, SEEDS), LOOP),
+            donate_argnums=0,
+        )
+        for learning in (False, True)
+    }
+
+
+@kept
+def _chunk_programs(
+    agent: Agent, env: JaxEnv, num_seeds: int, environments: int
+) -> dict[bool, Any]:
+    """{whether to learn: jitted chunk of steps, those of the environments included}."""
+    mesh = seed_mesh(num_seeds)
+    own = seeds_per_device(num_seeds, mesh)
+    chunks = {
+        learning: make_advance(
+            make_step(agent, env.spec.action, own, learning), env, own * environments
+        )
+        for learning in (False, True)
+    }
+    return {
+        learning: jax.jit(over_devices(chunk, mesh, (LOOP, SHARED), LOOP), donate_argnums=0)
+        for learning, chunk in chunks.items()
+    }
 
 
 class HostDriver:
@@ -178,14 +222,7 @@ class HostDriver:
         self._num_seeds = len(seeds)
         self._space = task.spec.action
         self._mesh = seed_mesh(len(seeds))
-        own = seeds_per_device(len(seeds), self._mesh)
-        steps = {
-            learning: over_devices(
-                make_step(agent, task.spec.action, own, learning), self._mesh, (LOOP, SEEDS), LOOP
-            )
-            for learning in (False, True)
-        }
-        self._programs = Programs(steps, self.clocks)
+        self._programs = Programs(_step_programs(agent, self._space, len(seeds)), self.clocks)
 
     def reset(self) -> np.ndarray:
         """Starts the first episode of every environment; observations (S*E, O)."""
@@ -249,19 +286,8 @@ class JaxDriver:
         self.failure: str | None = None
         self._errors = np.zeros(num_seeds, np.int64)
         self._mesh = seed_mesh(num_seeds)
-        own = seeds_per_device(num_seeds, self._mesh)
-        chunks = {
-            learning: over_devices(
-                make_advance(
-                    make_step(agent, env.spec.action, own, learning), env, own * environments
-                ),
-                self._mesh,
-                (LOOP, SHARED),
-                LOOP,
-            )
-            for learning in (False, True)
-        }
-        self._programs = Programs(chunks, self.clocks)
+        programs = _chunk_programs(agent, env, num_seeds, environments)
+        self._programs = Programs(programs, self.clocks)
 
     def advance(
         self,

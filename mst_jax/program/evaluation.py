@@ -9,6 +9,7 @@ import numpy as np
 
 from mst_jax.agents import Agent
 from mst_jax.envs import WORKER_TIMEOUT, EnvironmentFailedError, HostTask, JaxEnv
+from mst_jax.program.cache import kept
 from mst_jax.program.sharding import SEEDS, over_devices, seed_mesh, seeds_per_device
 from mst_jax.program.state import Purpose, keys_for, over_seeds, seed_keys
 
@@ -94,9 +95,7 @@ class HostEvaluator:
         self._shape = (len(seeds), together)
         self._rounds = episodes // together
         self._discount = agent.discount
-        act = lambda state, observation: agent.act(state, observation, None)  # noqa: E731
-        self._act = _jitted(jax.vmap(act, (None, 0)), len(seeds), arguments=2)
-        self._value = _jitted(jax.vmap(agent.value, (None, 0, 0)), len(seeds), arguments=3)
+        self._act, self._value = _act_and_value(agent, len(seeds))
 
     def __call__(self, agent_states: Any, index: int) -> Evaluation:
         """See `Evaluator`."""
@@ -147,8 +146,7 @@ class JaxEvaluator:
     def __init__(self, agent: Agent, env: JaxEnv, seeds: list[int], episodes: int) -> None:
         self.failure: str | None = None
         self._keys = seed_keys([seed + SEED_OFFSET for seed in seeds])
-        play = jax.vmap(_episode(agent, env), (None, 0))
-        self._play = _jitted(play, len(seeds), arguments=2)
+        self._play = _play(agent, env, len(seeds))
         self._episodes = episodes
 
     def __call__(self, agent_states: Any, index: int) -> Evaluation:
@@ -160,6 +158,20 @@ class JaxEvaluator:
 
     def close(self) -> None:
         """Nothing to stop."""
+
+
+@kept
+def _act_and_value(agent: Agent, num_seeds: int) -> tuple[Callable, Callable]:
+    """(states, observations) -> actions, and with actions -> values; several of each seed."""
+    act = jax.vmap(lambda state, observation: agent.act(state, observation, None), (None, 0))
+    value = jax.vmap(agent.value, (None, 0, 0))
+    return _jitted(act, num_seeds, arguments=2), _jitted(value, num_seeds, arguments=3)
+
+
+@kept
+def _play(agent: Agent, env: JaxEnv, num_seeds: int) -> Callable:
+    """(states, keys (S, episodes)) -> returns and value biases of whole episodes."""
+    return _jitted(jax.vmap(_episode(agent, env), (None, 0)), num_seeds, arguments=2)
 
 
 def _jitted(fn: Callable, num_seeds: int, arguments: int) -> Callable:

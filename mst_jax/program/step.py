@@ -50,7 +50,7 @@ def make_step(agent: Agent, space: Action, num_seeds: int, learning: bool) -> St
             loop = _learn(loop, learn)
         # After learning: a batch is normalised by what was seen when its step was chosen.
         loop = loop.replace(agent=observe(loop.agent, _by_seed(loop.observation, loop)))
-        environments = loop.buffer.environments
+        environments = loop.buffer.layout.environments
         seed_keys = keys_for(loop.keys, Purpose.ACT, loop.clock.step)
         keys = environment_keys(seed_keys, environments)
         if learning:
@@ -169,4 +169,4 @@ def _acted(space: Action, action: jax.Array, healthy: jax.Array) -> jax.Array:
 
 def _by_seed(array: jax.Array, loop: LoopState) -> jax.Array:
     """(S*E, ...) as (S, E, ...)."""
-    return array.reshape(-1, loop.buffer.environments, *array.shape[1:])
+    return array.reshape(-1, loop.buffer.layout.environments, *array.shape[1:])

@@ -7,8 +7,8 @@ from typing import Any
 
 from mst_jax.names import dotted
 from mst_jax.runs.checkpoints import Checkpoint
+from mst_jax.runs.config_file import config_values
 from mst_jax.runs.folder import CONFIG
-from mst_jax.runs.settings import config_values
 
 
 def refuse_changed(checkpoint: Checkpoint, folder: Path) -> None:

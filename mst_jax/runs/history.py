@@ -13,9 +13,10 @@ import numpy as np
 
 from mst_jax import topology
 from mst_jax.agents import Agent
+from mst_jax.runs.config_file import read_settings
 from mst_jax.runs.files import sync
 from mst_jax.runs.folder import INITIAL_TOPOLOGY, TOPOLOGY
-from mst_jax.runs.settings import Settings, read_settings
+from mst_jax.runs.settings import Settings
 from mst_jax.topology.mask_tree import as_matrix, named_leaves, natural
 
 

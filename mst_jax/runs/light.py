@@ -8,8 +8,9 @@ from mst_jax.runs import checkpoints
 from mst_jax.runs.arrays import Arrays, flatten, unflatten
 from mst_jax.runs.changed import refuse_changed
 from mst_jax.runs.checkpoints import Checkpoint
+from mst_jax.runs.config_file import read_settings
 from mst_jax.runs.folder import CHECKPOINTS
-from mst_jax.runs.settings import Settings, read_settings
+from mst_jax.runs.settings import Settings
 
 MASKS = "masks/"  # prefix of array names
 

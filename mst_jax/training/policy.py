@@ -1,5 +1,6 @@
 """What a run has learned, read from its light checkpoints."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,12 +11,18 @@ import numpy as np
 
 from mst_jax import envs
 from mst_jax.agents import Agent
+from mst_jax.program.cache import kept
 from mst_jax.program.health import finite
 from mst_jax.program.state import Purpose, keys_for, seed_keys
 from mst_jax.runs import checkpoints
 from mst_jax.runs.light import from_light, masks_in, read_light
 from mst_jax.runs.settings import Settings
 from mst_jax.training.jobs import prepare
+
+
+@kept
+def _finite(agent: Agent) -> Callable[[Any], jax.Array]:
+    return jax.jit(partial(finite, agent))
 
 
 class Snapshot(NamedTuple):
@@ -38,7 +45,7 @@ class Snapshot(NamedTuple):
     @property
     def healthy(self) -> np.ndarray:
         """Whether all that acting reads is finite, (S,) bool."""
-        return np.asarray(jax.jit(partial(finite, self.agent))(self.states))
+        return np.asarray(_finite(self.agent)(self.states))
 
     def policy(self, seed: int | None = None) -> "Policy":
         """The policy of a seed, the first by default.

@@ -22,8 +22,8 @@ from experiments.launch.pool import run_pool
 from experiments.launch.process import ATTEMPT, Command, Silence, explain
 from experiments.launch.study_folder import Status, StudyFolder, is_begun
 from experiments.studies import Cell
+from mst_jax.runs.config_file import write_settings
 from mst_jax.runs.lock import held
-from mst_jax.runs.settings import write_settings
 
 STAND_IN = Command((sys.executable, str(Path(__file__).with_name("stand_in_cell.py"))))
 os.environ["PYTHONPATH"] = os.pathsep.join(

@@ -12,7 +12,7 @@ from experiments.launch.study_folder import StudyFolder
 from experiments.launch.study_report import _table, study_report
 from experiments.studies import STUDIES, figures
 from mst_jax.figures import save_figure
-from mst_jax.runs.settings import write_settings
+from mst_jax.runs.config_file import write_settings
 
 
 def fake_run(folder, cell, returns):

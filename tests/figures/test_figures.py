@@ -17,7 +17,7 @@ from mst_jax.analysis import (
 from mst_jax.analysis.curves import interval_over_seeds
 from mst_jax.figures import draw_curves, draw_topology, save_figure
 from mst_jax.figures.topology_figure import WIDEST, _shrink
-from mst_jax.runs.settings import write_settings
+from mst_jax.runs.config_file import write_settings
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 

@@ -24,9 +24,9 @@ from mst_jax.figures import (
 from mst_jax.figures.degrees import layers_of
 from mst_jax.figures.run_report import _until_diverged
 from mst_jax.figures.style import plain
+from mst_jax.runs.config_file import write_settings
 from mst_jax.runs.covariances import read_covariances
 from mst_jax.runs.folder import INITIAL_TOPOLOGY, TOPOLOGY
-from mst_jax.runs.settings import write_settings
 
 RNG = np.random.default_rng(0)
 

@@ -20,7 +20,7 @@ from mst_jax.agents import make_agent
 from mst_jax.program.arrays import loop_from_arrays, loop_to_arrays
 from mst_jax.program.drivers import make_driver
 from mst_jax.runs.arrays import fingerprint
-from mst_jax.runs.settings import read_settings, write_settings
+from mst_jax.runs.config_file import read_settings, write_settings
 from mst_jax.training import plan_resume, plan_run, train, trainer
 from mst_jax.training.jobs import prepare
 from mst_jax.training.memory import describe_memory, replay_slots

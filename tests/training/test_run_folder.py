@@ -12,9 +12,9 @@ from small_runs import content, small_config, small_settings
 from mst_jax.envs import EnvironmentFailedError
 from mst_jax.program.drivers import JaxDriver
 from mst_jax.runs import checkpoints, is_finished, read_metrics, read_settings
+from mst_jax.runs.config_file import write_settings
 from mst_jax.runs.folder import METRICS, is_blank
 from mst_jax.runs.lock import HeldError, held
-from mst_jax.runs.settings import write_settings
 from mst_jax.training import (
     load_snapshot,
     make_program,
