@@ -1,7 +1,10 @@
 """Small settings and runs that several test files share."""
 
+import atexit
+import functools
 import hashlib
 import json
+import tempfile
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -9,6 +12,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental.compilation_cache import compilation_cache
 
 from mst_jax.agents import make_agent
 from mst_jax.envs import Continuous, Timestep
@@ -125,10 +129,11 @@ def content(folder: Path):
 
 @contextmanager
 def cache_misses():
-    """A list that grows by one with every program that jax's persistent cache does not have.
+    """A list that grows by one with every program that a persistent cache does not have.
 
     As in a new process: what was compiled in this one is forgotten first. Every program counts,
-    however fast it compiles.
+    however fast it compiles. The cache is one of this process and of these calls alone: the one
+    that tests share may know a program from an earlier session.
     """
     missed = []
 
@@ -136,17 +141,33 @@ def cache_misses():
         if event == "/jax/compilation_cache/cache_misses":
             missed.append(event)
 
-    least = "jax_persistent_cache_min_compile_time_secs"
-    before = getattr(jax.config, least)
+    own = {
+        "jax_compilation_cache_dir": _own_programs(),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+    }
+    before = {name: getattr(jax.config, name) for name in own}
     cache.forget()
     jax.clear_caches()
-    jax.config.update(least, 0.0)
+    _use_cache(own)
     jax.monitoring.register_event_listener(listen)
     try:
         yield missed
     finally:
         jax.monitoring.unregister_event_listener(listen)
-        jax.config.update(least, before)
+        _use_cache(before)
+
+
+@functools.cache
+def _own_programs():
+    folder = tempfile.TemporaryDirectory(prefix="mst_jax_own_programs_")
+    atexit.register(folder.cleanup)
+    return folder.name
+
+
+def _use_cache(settings):
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()  # it opens the folder it is given once
 
 
 @contextmanager
