@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1] / "mst_jax"
 # A room may import those before it.
 FLOORS = (
     *("names", "topology", "networks", "replay", "envs", "agents", "recipes", "diagnostics"),
-    *("runs", "analysis", "program", "training", "figures"),
+    *("runs", "analysis", "program", "training", "figures", "api"),
 )
 ALONE = {"topology": set(), "networks": set(), "replay": set(), "envs": {"names"}}
 APART = {("program", "analysis"), ("training", "analysis")}
