@@ -116,13 +116,14 @@ def test_a_stop_saves_and_returns_what_there_is(finished_run, home, monkeypatch)
         monkeypatch.setattr(trainer, "next_boundary", boundary)
         return found
 
-    boundary, advance = trainer.next_boundary, trainer.next_boundary
+    boundary = advance = trainer.next_boundary
+    handler = signal.getsignal(signal.SIGINT)
     monkeypatch.setattr(trainer, "next_boundary", after_a_chunk)
     run = mst_jax.train(*POINT, **SMALL, folder="mine", progress=False)
     assert not run.finished
     assert run.steps.tolist() == [0]
     assert "stopped; saved at step 20 of 120" in repr(run)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is handler
     with pytest.raises(ValueError, match="no row has 'critic/loss'"):
         run.metric("critic/loss")
     whole = mst_jax.load(finished_run)
