@@ -1,5 +1,6 @@
 """Settings from what a user gives by name, such as `seeds=4` and `**{"critic.sparsity": 0.8}`."""
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,7 +22,8 @@ def settings_from(given: Mapping[str, Any]) -> Settings:
             instead of the recipe's; and settings of the agent's configuration, modules' with a dot.
 
     Returns:
-        Settings that are possible.
+        Settings that are possible. A run too short for the published warm-up gets a shorter one,
+        with a warning, unless it says which.
 
     Raises:
         ValueError: an unknown name, with the nearest ones, or an impossible value.
@@ -40,11 +42,28 @@ def settings_from(given: Mapping[str, Any]) -> Settings:
         if name not in known:
             near = nearest(name, [*ABOUT, *CONFIG, *known])
             raise ValueError(f"there is no setting {name!r}: {near}")
-    fields |= {"recipe": label(recipe, size, architecture), "config": override(config, own)}
+    config = override(config, own)
+    steps = fields.get("steps", Settings.steps)
+    if "learning_starts" not in own and given.get("config") is None:
+        config = _begun_in_time(config, steps)
+    fields |= {"recipe": label(recipe, size, architecture), "config": config}
     settings = Settings(**fields)
     settings = rebuild_settings(settings_values(settings))  # refuses other types
     settings.validate()
     return settings
+
+
+def _begun_in_time(config: Any, steps: int) -> Any:
+    """The configuration, with a shorter warm-up for a run that would else never learn."""
+    if not isinstance(steps, int) or steps > config.learning_starts:
+        return config
+    starts = max(steps // 10, 1)
+    warnings.warn(
+        f"{steps:,} steps are no more than the published warm-up of {config.learning_starts:,}: "
+        f"learning_starts={starts} instead; give it to choose another",
+        stacklevel=5,
+    )
+    return override(config, {"learning_starts": starts})
 
 
 def own_label(settings: Settings, given: Mapping[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """A run as an object: what its folder holds, read when it is asked for."""
 
 import html
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,8 @@ class Run:
     @property
     def metrics(self) -> list[str]:
         """Names of the numbers in the rows, as `metric` takes them."""
-        return sorted({name for row in self.rows for name in row if _is_number(row[name])})
+        found = {name for row in self.rows for name in row if _is_number(row[name])}
+        return sorted(found - {"step", "seed"})
 
     def metric(self, name: str, kind: str | None = None) -> Lines:
         """One quantity of all seeds over time.
@@ -158,6 +160,7 @@ class Run:
 
     def plot(self, *others: "Run") -> Figure:
         """The learning curves, those of other runs beside."""
+        _teach_notebook()
         return draw_curves([run.curve for run in (self, *others)])
 
     def resume(self, *, verbose: bool = False, progress: bool = True, **limits: float) -> "Run":
@@ -202,8 +205,8 @@ class Run:
         """What it is and how far it has come, as text."""
         settings = self.settings
         facts = {
-            "what": f"{settings.agent} {settings.recipe} on {settings.task}, "
-            f"{settings.seeds} seeds from {settings.seed}",
+            "what": f"{settings.agent} {settings.recipe} on {settings.task}",
+            "seeds": f"seeds {', '.join(map(str, settings.seed_list))}",
             "state": self._state(),
         }
         try:
@@ -237,6 +240,17 @@ def load(folder: str | Path) -> Run:
     run = Run(Path(folder).expanduser())
     _ = run.settings
     return run
+
+
+def _teach_notebook() -> None:
+    """Makes a notebook show figures as pictures, as it does by itself once pyplot has drawn one."""
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    if shell is None or Figure in shell.display_formatter.formatters["image/png"]:
+        return
+    from IPython.core.pylabtools import select_figure_formats
+
+    select_figure_formats(shell, {"png"})
 
 
 def _is_number(value: Any) -> bool:

@@ -5,6 +5,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from functools import cache, partial
@@ -13,7 +14,6 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from tqdm.auto import tqdm
 
 from mst_jax import topology
 from mst_jax.agents import Agent
@@ -49,6 +49,10 @@ from mst_jax.training.session import (
     evaluate_finally,
     log,
 )
+
+with warnings.catch_warnings():  # in a notebook without ipywidgets the bar is text
+    warnings.simplefilter("ignore")
+    from tqdm.auto import tqdm
 
 
 class Outcome(NamedTuple):
