@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from mst_jax import topology
 from mst_jax.agents.base import Agent, Numbers, Sizes
-from mst_jax.agents.parts.modules import ModuleConfig
+from mst_jax.agents.parts.modules import roles_of
 from mst_jax.agents.registry import make_agent
 
 SWEPT = ("sparsity", "drop_fraction", "learning_rate")  # settings of a module that are arrays
@@ -48,9 +48,9 @@ def sweep(
 
 def shared_settings(config: Any) -> dict[str, Any]:
     """The settings, by dotted name, in which all configurations of one program agree."""
-    fixed = {}
+    fixed, modules = {}, roles_of(config)
     for key, value in dataclasses.asdict(config).items():
-        if isinstance(getattr(config, key), ModuleConfig):
+        if key in modules:
             own = value.items()
             fixed |= {f"{key}.{name}": setting for name, setting in own if name not in SWEPT}
         else:

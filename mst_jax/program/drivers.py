@@ -29,7 +29,7 @@ from mst_jax.program.state import (
     over_seeds,
     seed_keys,
 )
-from mst_jax.program.step import make_advance, make_step
+from mst_jax.program.step import Phase, make_advance, make_step, phase_of, phases_of
 
 STEPS_BETWEEN_STOP_CHECKS = 50  # on the device a stop request is seen after so many steps
 
@@ -61,28 +61,28 @@ class Clocks:
 
 
 class Programs:
-    """The warm-up and the learning program, each compiled when it is first needed."""
+    """The program of each phase, compiled when it is first needed."""
 
-    def __init__(self, functions: dict[bool, Callable[..., LoopState]], clocks: Clocks) -> None:
+    def __init__(self, functions: dict[Phase, Callable[..., LoopState]], clocks: Clocks) -> None:
         self._jitted = {key: jax.jit(fn, donate_argnums=0) for key, fn in functions.items()}
-        self._compiled: dict[bool, Callable[..., LoopState]] = {}
+        self._compiled: dict[Phase, Callable[..., LoopState]] = {}
         self._clocks = clocks
 
-    def __call__(self, learning: bool, *args: Any) -> LoopState:
+    def __call__(self, phase: Phase, *args: Any) -> LoopState:
         """Runs a program to its end; compiling and running are timed apart."""
         before = time.perf_counter()
-        if learning not in self._compiled:
-            self._compiled[learning] = self._jitted[learning].lower(*args).compile()
+        if phase not in self._compiled:
+            self._compiled[phase] = self._jitted[phase].lower(*args).compile()
             self._clocks.compiling += time.perf_counter() - before
             before = time.perf_counter()
-        loop = self._compiled[learning](*args)
+        loop = self._compiled[phase](*args)
         loop.action.block_until_ready()
         self._clocks.device += time.perf_counter() - before
         return loop
 
 
 class Driver(Protocol):
-    """Steps environments and device program in turn.
+    """Steps environments and device program in turn, each step followed by what its phase asks.
 
     Attributes:
         clocks: what time was spent on.
@@ -97,7 +97,6 @@ class Driver(Protocol):
         self,
         loop: LoopState,
         count: int,
-        learning: bool,
         stop: Callable[[], bool],
         report: Callable[[int], object],
     ) -> LoopState:
@@ -176,14 +175,14 @@ class HostDriver:
         pairs = [(seed, index) for seed in seeds for index in range(environments)]
         self._env = task.vector(pairs, timeout=worker_timeout)
         self._num_seeds = len(seeds)
-        self._space = task.spec.action
+        self._agent, self._space = agent, task.spec.action
         self._mesh = seed_mesh(len(seeds))
         own = seeds_per_device(len(seeds), self._mesh)
         steps = {
-            learning: over_devices(
-                make_step(agent, task.spec.action, own, learning), self._mesh, (LOOP, SEEDS), LOOP
+            phase: over_devices(
+                make_step(agent, task.spec.action, own, phase), self._mesh, (LOOP, SEEDS), LOOP
             )
-            for learning in (False, True)
+            for phase in phases_of(agent)
         }
         self._programs = Programs(steps, self.clocks)
 
@@ -195,12 +194,12 @@ class HostDriver:
         self,
         loop: LoopState,
         count: int,
-        learning: bool,
         stop: Callable[[], bool],
         report: Callable[[int], object],
     ) -> LoopState:
         """See `Driver`."""
-        for _ in range(count):
+        first = int(loop.clock.step)
+        for step in range(first, first + count):
             action = np.asarray(loop.action)
             before = time.perf_counter()
             try:
@@ -209,7 +208,7 @@ class HostDriver:
                 self.failure = str(error)
                 break
             self.clocks.environment += time.perf_counter() - before
-            loop = self._programs(learning, loop, timestep)
+            loop = self._programs(phase_of(self._agent, step), loop, timestep)
             self.clocks.steps += 1
             report(1)
             if stop():
@@ -247,19 +246,20 @@ class JaxDriver:
     def __init__(self, agent: Agent, env: JaxEnv, num_seeds: int, environments: int = 1) -> None:
         self.clocks = Clocks()
         self.failure: str | None = None
+        self._agent = agent
         self._errors = np.zeros(num_seeds, np.int64)
         self._mesh = seed_mesh(num_seeds)
         own = seeds_per_device(num_seeds, self._mesh)
+        steps = {phase: make_step(agent, env.spec.action, own, phase) for phase in phases_of(agent)}
+        between = {Phase.LEARN: steps.get(Phase.ACT)}
         chunks = {
-            learning: over_devices(
-                make_advance(
-                    make_step(agent, env.spec.action, own, learning), env, own * environments
-                ),
+            phase: over_devices(
+                make_advance(step, env, own * environments, between.get(phase), agent.learn_every),
                 self._mesh,
                 (LOOP, SHARED),
                 LOOP,
             )
-            for learning in (False, True)
+            for phase, step in steps.items()
         }
         self._programs = Programs(chunks, self.clocks)
 
@@ -267,18 +267,20 @@ class JaxDriver:
         self,
         loop: LoopState,
         count: int,
-        learning: bool,
         stop: Callable[[], bool],
         report: Callable[[int], object],
     ) -> LoopState:
         """See `Driver`."""
-        while count > 0:
-            chunk = min(count, STEPS_BETWEEN_STOP_CHECKS)
-            loop = self._programs(learning, loop, np.int32(chunk))
+        step = int(loop.clock.step)
+        last = step + count
+        while step < last:
+            phase = phase_of(self._agent, step)
+            chunk = min(last - step, STEPS_BETWEEN_STOP_CHECKS, self._until_other(phase, step))
+            loop = self._programs(phase, loop, np.int32(chunk))
             self._count_errors(loop)
             self.clocks.steps += chunk
             report(chunk)
-            count -= chunk
+            step += chunk
             if stop():
                 break
         return loop
@@ -304,6 +306,17 @@ class JaxDriver:
 
     def close(self) -> None:
         """Nothing to stop."""
+
+    def _until_other(self, phase: Phase, step: int) -> int:
+        """Steps until another program must take over; the learning one acts between learning."""
+        learning = step - self._agent.learning_starts
+        if phase is Phase.EXPLORE:
+            return -learning
+        return (
+            STEPS_BETWEEN_STOP_CHECKS
+            if phase is Phase.LEARN
+            else -learning % self._agent.learn_every
+        )
 
     def _count_errors(self, loop: LoopState) -> None:
         errors = np.asarray(loop.environment.errors, np.int64)

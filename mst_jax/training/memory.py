@@ -8,13 +8,13 @@ import numpy as np
 from mst_jax import replay
 from mst_jax.agents import Agent
 from mst_jax.envs import Spec
-from mst_jax.program.state import Purpose, keys_for, seed_keys
+from mst_jax.program.state import Purpose, keys_for, seed_keys, stored
 from mst_jax.runs import checkpoints, history
 from mst_jax.runs.settings import Settings
 
 
 def replay_slots(settings: Settings, agent: Agent) -> int:
-    """Slots per seed: the agent's capacity, or what the run can fill if that is less.
+    """Slots per seed: the agent's capacity, or what the run can fill if that is less; 0 for none.
 
     An episode of one step takes two slots, and the last observation one more. Every environment has
     as many slots as the others, so up to E - 1 of the capacity are left out.
@@ -22,12 +22,14 @@ def replay_slots(settings: Settings, agent: Agent) -> int:
     Raises:
         ValueError: when an environment's share is too short to sample from.
     """
-    count = settings.environments
-    fewest = agent.span + 2
-    slots = min(agent.buffer_size // count, max(2 * settings.steps + 2, fewest))
+    count, memory = settings.environments, stored(agent)
+    if memory is None:
+        return 0
+    fewest = memory.span + 2
+    slots = min(memory.capacity // count, max(2 * settings.steps + 2, fewest))
     if slots < fewest:
         raise ValueError(
-            f"config.buffer_size={agent.buffer_size} is too small for environments={count}, "
+            f"config.buffer_size={memory.capacity} is too small for environments={count}, "
             f"which need {fewest} slots each; raise it to {count * fewest} or more"
         )
     return count * slots
@@ -35,14 +37,19 @@ def replay_slots(settings: Settings, agent: Agent) -> int:
 
 def memory_bytes(agent: Agent, spec: Spec, settings: Settings) -> tuple[int, int]:
     """Bytes of the agent states and of the replay buffer, for all seeds of a run."""
-    buffer_bytes = replay.nbytes(
-        num_seeds=settings.seeds,
-        capacity=replay_slots(settings, agent),
-        observation_size=spec.observation.size,
-        action_size=spec.action.size,
-        span=agent.span,
-        row_dtype=np.dtype(settings.row_dtype),
-        environments=settings.environments,
+    memory = stored(agent)
+    buffer_bytes = (
+        0
+        if memory is None
+        else replay.nbytes(
+            num_seeds=settings.seeds,
+            capacity=replay_slots(settings, agent),
+            observation_size=spec.observation.size,
+            action_size=spec.action.size,
+            span=memory.span,
+            row_dtype=np.dtype(settings.row_dtype),
+            environments=settings.environments,
+        )
     )
     return _nbytes(_states(agent, settings)), buffer_bytes
 

@@ -233,7 +233,7 @@ def _loop(
         while step < total and not stopping:
             target = next_boundary(step, settings, session.agent.learning_starts)
             learning = step >= session.agent.learning_starts
-            loop = session.driver.advance(loop, target - step, learning, stop, bar.update)
+            loop = session.driver.advance(loop, target - step, stop, bar.update)
             step = int(loop.clock.step)
             open_files()
             if step == target and _due(step, settings.log_every, settings):

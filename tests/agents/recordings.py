@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mst_jax.agents import Clock, ModuleConfig, MRQConfig, Sizes
+from mst_jax.agents import Clock, Experience, ModuleConfig, MRQConfig, Sizes
 from mst_jax.agents.mr.mrq import build_mrq, make_mrq
 from mst_jax.agents.parts import draws
 
@@ -164,7 +164,7 @@ def played(agent, state, view, update):
     """`agent.learn` on a recorded view as the update of this number, all batches used up."""
     clock = Clock(step=jnp.asarray(update, jnp.int32), update=jnp.asarray(update, jnp.int32))
     with jax.disable_jit():
-        result = agent.learn(state, view, jax.random.key(0), clock)
+        result = agent.learn(state, Experience(None, view), jax.random.key(0), clock)
     assert view.used_up()
     return result
 

@@ -59,7 +59,7 @@ def learned(name, env, steps, environments=1):
     parts = build(config, env.spec, steps)
 
     def of_seed(state, observation):
-        action = agent.act(state, observation, None)
+        action = agent.act(state, observation, None, None)
         return value_of(parts, state, observation, action), action
 
     return SimpleNamespace(

@@ -33,7 +33,7 @@ def test_two_seeds_run_and_resume_exactly(name, recipe):
     config = small_config(recipe, name)
     driver, agent, run = start_run(envs.make("probe:point"), config, [0, 1], 90, agent=name)
     saved, like = loop_to_arrays(run), jax.eval_shape(lambda: run)
-    run = advance(driver, agent, run, 20)
+    run = advance(driver, run, 20)
     whole, losses = fingerprint(loop_to_arrays(run)), run.totals.metrics
     sparse = 0.0 if recipe == "dense" else 0.6
     for module in ("critic", "actor"):
@@ -41,7 +41,7 @@ def test_two_seeds_run_and_resume_exactly(name, recipe):
         density = float(topology.density(masks)) if jax.tree.leaves(masks) else 1.0
         assert density == pytest.approx(1 - sparse, abs=0.02)
         assert np.isfinite(losses[f"{module}/loss"]).all()
-    resumed = advance(driver, agent, loop_from_arrays(saved, like), 20)
+    resumed = advance(driver, loop_from_arrays(saved, like), 20)
     assert fingerprint(loop_to_arrays(resumed)) == whole
 
 
@@ -162,7 +162,7 @@ def test_a_reset_renews_networks_and_optimizers_only(name):
         np.testing.assert_array_equal(before.statistics.mean, state.statistics.mean)
         assert int(state.statistics.count[0]) == 110
     # The schedule goes on: the next rewiring comes when it would have come.
-    run = advance(driver, agent, run.replace(agent=state), 40)
+    run = advance(driver, run.replace(agent=state), 40)
     for module, params in agent.parameters(run.agent).items():
         topology.check(params, run.agent.opt_state[module])
 

@@ -1,11 +1,10 @@
 """Settings of SAC and DDPG; defaults are the published ones (docs/specs/network-sparsity.md §2)."""
 
 from dataclasses import dataclass, field
+from functools import partial
 
 from mst_jax.agents.parts.losses import discount_heuristic
-from mst_jax.agents.parts.modules import ModuleConfig, not_negative, require
-
-MODULES = ("critic", "actor")
+from mst_jax.agents.parts.modules import ModuleConfig, module, modules_of, not_negative, require
 
 
 def simba(hidden: int, depth: int) -> ModuleConfig:
@@ -37,8 +36,8 @@ class ActorCriticConfig:
         updates_per_step: updates per agent step, all in one device call.
     """
 
-    critic: ModuleConfig = field(default_factory=lambda: simba(hidden=512, depth=2))
-    actor: ModuleConfig = field(default_factory=lambda: simba(hidden=128, depth=1))
+    critic: ModuleConfig = module("value", partial(simba, hidden=512, depth=2))
+    actor: ModuleConfig = module("policy", partial(simba, hidden=128, depth=1))
     twin: bool = False
     normalize_observations: bool = True
     discount: float | None = None
@@ -50,8 +49,8 @@ class ActorCriticConfig:
 
     def validate(self) -> None:
         """Raises ValueError with one line for the first impossible setting."""
-        for name in MODULES:
-            getattr(self, name).validate(name)
+        for name, settings in modules_of(self).items():
+            settings.validate(name)
         for name in ("batch_size", "learning_starts", "updates_per_step"):
             require(getattr(self, name) >= 1, f"{name}={getattr(self, name)} must be at least 1")
         require(self.buffer_size > 2, f"buffer_size={self.buffer_size} must exceed 2")

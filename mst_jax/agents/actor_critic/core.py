@@ -14,7 +14,18 @@ from flax import struct
 
 from mst_jax import networks, topology
 from mst_jax.agents.actor_critic.config import ActorCriticConfig, TemperatureConfig
-from mst_jax.agents.base import Agent, Clock, Metrics, Numbers, Probe, Sizes
+from mst_jax.agents.base import (
+    Act,
+    Agent,
+    Clock,
+    Experience,
+    Memory,
+    Metrics,
+    Numbers,
+    Probe,
+    Sizes,
+    learn_calls,
+)
 from mst_jax.agents.parts import losses as losses
 from mst_jax.agents.parts.running_statistics import (
     RunningStatistics,
@@ -24,6 +35,7 @@ from mst_jax.agents.parts.running_statistics import (
 )
 from mst_jax.agents.parts.trained import Trained, active_norm, copied, make_trained, replaced
 from mst_jax.agents.parts.vectors import vector_sizes
+from mst_jax.replay import View
 
 
 @struct.dataclass
@@ -89,8 +101,10 @@ class ActorCritic:
             params=params, target_critic=copied(params["critic"]), opt_state=opt_state
         )
 
-    def observe(self, state: ActorCriticState, observation: jax.Array) -> ActorCriticState:
-        """Adds raw observations (E, O) to the running statistics."""
+    def observe(
+        self, state: ActorCriticState, observation: jax.Array, first: jax.Array
+    ) -> ActorCriticState:
+        """Adds raw observations (E, O), first ones like all others, to the running statistics."""
         if not self.config.normalize_observations:
             return state
         return state.replace(statistics=observed(state.statistics, observation))
@@ -102,7 +116,12 @@ class ActorCritic:
         return normalized(state.statistics, observation)
 
     def learn(
-        self, update: Update, state: ActorCriticState, view: Any, key: jax.Array, clock: Clock
+        self,
+        update: Update,
+        state: ActorCriticState,
+        view: View,
+        key: jax.Array,
+        clock: Clock,
     ) -> tuple[ActorCriticState, None, Metrics]:
         """`updates_per_step` updates, each on a batch of its own; metrics are their means."""
         count = self.config.updates_per_step
@@ -117,13 +136,13 @@ class ActorCritic:
         state, metrics = jax.lax.scan(step, state, (jnp.arange(count), batches))
         return state, None, jax.tree.map(jnp.mean, metrics)
 
-    def batches(self, state: ActorCriticState, view: Any, key: jax.Array) -> Batch:
+    def batches(self, state: ActorCriticState, view: View, key: jax.Array) -> Batch:
         """All batches of one step, leading axes (updates, B)."""
         lead = (self.config.updates_per_step, self.config.batch_size)
         batch = self.batch(state, view, key, lead[0] * lead[1])
         return jax.tree.map(lambda x: x.reshape(*lead, *x.shape[1:]), batch)
 
-    def batch(self, state: ActorCriticState, view: Any, key: jax.Array, size: int) -> Batch:
+    def batch(self, state: ActorCriticState, view: View, key: jax.Array, size: int) -> Batch:
         """Transitions drawn uniformly, observations normalised by the present statistics."""
         raw = view.transition(view.sample(key, size), 1)
         return Batch(
@@ -231,23 +250,34 @@ def make_actor_critic(
         config.critic.architecture(),
         heads=2 if config.twin else 1,
     )
-    updates = max(1, total_steps - config.learning_starts) * config.updates_per_step
+    calls = max(1, learn_calls(total_steps, config.learning_starts))
+    updates = calls * config.updates_per_step
     inits = {"critic": critic.init, "actor": actor_init}
-    trained = make_trained(config, inits, updates, plans, temperature=temperature)
+    trained = make_trained(
+        config, inits, dict.fromkeys(inits, updates), plans, temperature=temperature
+    )
     return ActorCritic(config, sizes, critic, trained)
 
 
 def agent_of(
     core: ActorCritic,
-    act: Callable[..., jax.Array],
+    act: Act,
     update: Update,
     probe: Callable[[ActorCriticState, Batch, jax.Array], dict[str, Probe]],
 ) -> Agent:
     """The agent whose algorithm is `act` and `update`, with `probe` for diagnostics."""
-    plans = core.trained.plans
+    modules = core.trained.modules
 
-    def learn(state: ActorCriticState, view: Any, key: jax.Array, clock: Clock) -> tuple:
-        return core.learn(update, state, view, key, clock)
+    def learn(
+        state: ActorCriticState, experience: Experience, key: jax.Array, clock: Clock
+    ) -> tuple[ActorCriticState, None, Metrics]:
+        return core.learn(update, state, experience.replay, key, clock)
+
+    def probes(
+        state: ActorCriticState, experience: Experience, key: jax.Array, batch_size: int
+    ) -> dict[str, Probe]:
+        own_key = jax.random.fold_in(key, 0)
+        return probe(state, core.batch(state, experience.replay, own_key, batch_size), key)
 
     return Agent(
         init=core.init,
@@ -256,15 +286,12 @@ def agent_of(
         reset=core.reset,
         learn=learn,
         value=core.value,
-        probe=lambda state, view, key, size: probe(
-            state, core.batch(state, view, jax.random.fold_in(key, 0), size), key
-        ),
-        parameters=lambda state: {name: state.params[name] for name in plans},
+        probe=probes,
+        parameters=lambda state: {name: state.params[name] for name in modules},
         acting=("params", "statistics"),
         masks=lambda state: core.trained.masks(state.opt_state),
-        plans=plans,
+        modules=modules,
         learning_starts=core.config.learning_starts,
-        buffer_size=core.config.buffer_size,
+        memory=Memory(core.config.buffer_size),
         discount=core.discount,
-        span=1,
     )

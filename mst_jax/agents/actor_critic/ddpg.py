@@ -21,7 +21,7 @@ from mst_jax.agents.actor_critic.core import (
     agent_of,
     make_actor_critic,
 )
-from mst_jax.agents.base import Agent, Metrics, Probe, Sizes
+from mst_jax.agents.base import Agent, Clock, Metrics, Probe, Sizes
 from mst_jax.agents.parts import draws
 from mst_jax.agents.parts import losses as losses
 from mst_jax.agents.parts.trained import active_norm, replaced
@@ -36,7 +36,11 @@ class DDPG:
     actor: networks.Actor
 
     def act(
-        self, state: ActorCriticState, observation: jax.Array, key: jax.Array | None
+        self,
+        state: ActorCriticState,
+        observation: jax.Array,
+        key: jax.Array | None,
+        clock: Clock | None,
     ) -> jax.Array:
         """Action (A,) for an observation (O,), with noise when there is a key."""
         features = self.core.normalize(state, observation)

@@ -20,7 +20,7 @@ from mst_jax.agents.actor_critic.core import (
     agent_of,
     make_actor_critic,
 )
-from mst_jax.agents.base import Agent, Metrics, Probe, Sizes
+from mst_jax.agents.base import Agent, Clock, Metrics, Probe, Sizes
 from mst_jax.agents.parts import draws, soft_policy, tanh_gaussian
 from mst_jax.agents.parts.vectors import vector_sizes
 
@@ -34,7 +34,11 @@ class SAC:
     target_entropy: float
 
     def act(
-        self, state: ActorCriticState, observation: jax.Array, key: jax.Array | None
+        self,
+        state: ActorCriticState,
+        observation: jax.Array,
+        key: jax.Array | None,
+        clock: Clock | None,
     ) -> jax.Array:
         """A sample of the policy (A,) for an observation (O,); without a key, its mean's tanh."""
         features = self.core.normalize(state, observation)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from mst_jax import networks, topology
-from mst_jax.agents.base import Agent, Metrics, Probe, Sizes
+from mst_jax.agents.base import Agent, Clock, Metrics, Probe, Sizes
 from mst_jax.agents.mr import losses as losses
 from mst_jax.agents.mr.config import MRQConfig
 from mst_jax.agents.mr.core import MRCore, MRState, agent_of, make_core
@@ -25,7 +25,9 @@ class MRQ:
     core: MRCore
     actor: networks.Actor
 
-    def act(self, state: MRState, observation: jax.Array, key: jax.Array | None) -> jax.Array:
+    def act(
+        self, state: MRState, observation: jax.Array, key: jax.Array | None, clock: Clock | None
+    ) -> jax.Array:
         """Action (A,) for an observation (O,), with Gaussian noise when there is a key (§6.8)."""
         zs = self.core.encoder.zs(state.params["encoder"], observation)
         action = jnp.tanh(self.actor.apply(state.params["actor"], zs))

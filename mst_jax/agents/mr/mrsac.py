@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from mst_jax import networks, topology
-from mst_jax.agents.base import Agent, Metrics, Probe, Sizes
+from mst_jax.agents.base import Agent, Clock, Metrics, Probe, Sizes
 from mst_jax.agents.mr import losses as losses
 from mst_jax.agents.mr.config import MRSACConfig
 from mst_jax.agents.mr.core import MRCore, MRState, agent_of, make_core
@@ -31,7 +31,9 @@ class MRSAC:
     actor: networks.GaussianActor
     target_entropy: float
 
-    def act(self, state: MRState, observation: jax.Array, key: jax.Array | None) -> jax.Array:
+    def act(
+        self, state: MRState, observation: jax.Array, key: jax.Array | None, clock: Clock | None
+    ) -> jax.Array:
         """A sample of the policy (A,) for an observation (O,); without a key, its mean's tanh."""
         zs = self.core.encoder.zs(state.params["encoder"], observation)
         return soft_policy.act(self.actor, state.params["actor"], zs, key)

@@ -1,13 +1,14 @@
-"""Settings of one trained module (encoder, critic or actor) and the optimizer built from them."""
+"""Settings of one trained module and the plan and optimizer built from them."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any
 
 import optax
 
 from mst_jax import networks, topology
+from mst_jax.agents.base import ROLES, Role
 from mst_jax.names import nearest
 
 REGIMES = (
@@ -112,6 +113,36 @@ class ModuleConfig:
         _unit(f"{name}.drop_fraction", self.drop_fraction)
         _unit(f"{name}.end_fraction", self.end_fraction)
         _unit(f"{name}.start_fraction", self.start_fraction)
+
+
+def module(role: Role, make: Callable[[], ModuleConfig]) -> Any:
+    """A field of an agent's configuration: a module of a role, and what makes its defaults."""
+    return field(default_factory=make, metadata={"role": role})
+
+
+def roles_of(config: Any) -> dict[str, Role]:
+    """{module: role} of a configuration, or of its class, in the order of its fields.
+
+    Raises:
+        ValueError: a field holds the settings of a module and has no role.
+    """
+    roles: dict[str, Role] = {}
+    for one in fields(config):
+        if "role" in one.metadata:
+            role = one.metadata["role"]
+            one_of(f"the role of {one.name}", role, ROLES)
+            roles[one.name] = role
+        elif isinstance(getattr(config, one.name, None), ModuleConfig):
+            raise ValueError(
+                f"{one.name} is a module without a role: make it by module(role, ...) with one of "
+                f"{', '.join(ROLES)}"
+            )
+    return roles
+
+
+def modules_of(config: Any) -> Mapping[str, ModuleConfig]:
+    """{module: its settings} of a configuration, in the order of its fields."""
+    return {name: getattr(config, name) for name in roles_of(config)}
 
 
 def plan_module(name: str, config: ModuleConfig, params: Any, total_updates: int) -> topology.Plan:

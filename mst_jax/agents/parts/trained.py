@@ -10,8 +10,8 @@ import optax
 
 from mst_jax import networks, topology
 from mst_jax.agents.actor_critic.config import TemperatureConfig
-from mst_jax.agents.base import Numbers
-from mst_jax.agents.parts.modules import make_optimizer, plan_module
+from mst_jax.agents.base import Module, Numbers
+from mst_jax.agents.parts.modules import make_optimizer, modules_of, plan_module, roles_of
 
 Tree = Any
 Inits = Mapping[str, Callable[[jax.Array], Tree]]
@@ -24,12 +24,13 @@ class Trained:
     Attributes:
         inits: module -> (key -> dense parameters).
         optimizers: module -> optimizer, with the module's topology inside.
-        plans: module -> topology plan; a module without one (a temperature) is never sparse.
+        modules: module -> its role, updates and plan; what is not among them (a temperature) is
+            never sparse.
     """
 
     inits: Inits
     optimizers: Mapping[str, optax.GradientTransformationExtraArgs]
-    plans: Mapping[str, topology.Plan]
+    modules: Mapping[str, Module]
 
     def init(self, key: jax.Array, numbers: Numbers | None = None) -> tuple[Tree, Tree]:
         """Random parameters with masks drawn and applied, and optimizer states.
@@ -39,7 +40,7 @@ class Trained:
         params, opt_state = {}, {}
         for name, network_key, mask_key in self._keys(key):
             dense, optimizer = self.inits[name](network_key), self.optimizers[name]
-            if name not in self.plans:
+            if name not in self.modules:
                 params[name], opt_state[name] = dense, optimizer.init(dense)
                 continue
             tables = numbers.tables[name] if numbers is not None else None
@@ -54,7 +55,7 @@ class Trained:
         params, fresh = {}, {}
         for name, network_key, _ in self._keys(key):
             dense = self.inits[name](network_key)
-            if name not in self.plans:
+            if name not in self.modules:
                 params[name], fresh[name] = dense, self.optimizers[name].init(dense)
                 continue
             params[name], fresh[name] = topology.restart(
@@ -78,18 +79,18 @@ class Trained:
         `activity` is the module's forward pass on the batch: called, at rewires only, by a regime
         that looks at units.
         """
-        if name not in self.plans:
+        if name not in self.modules:
             updates, opt_state = self.optimizers[name].update(grads, opt_state, params)
             return optax.apply_updates(params, updates), opt_state
         extra: dict[str, Any] = {"step": step}
-        if activity is not None and self.plans[name].reads_activity:
+        if activity is not None and self.modules[name].plan.reads_activity:
             extra["activity"] = lambda: networks.strengths(activity())
         updates, opt_state = self.optimizers[name].update(grads, opt_state, params, **extra)
         return topology.apply_updates(params, updates, topology.masks(opt_state)), opt_state
 
     def masks(self, opt_state: Tree) -> dict[str, Tree]:
         """{module: masks}; dense leaves carry topology's sentinel."""
-        return {name: topology.masks(opt_state[name]) for name in self.plans}
+        return {name: topology.masks(opt_state[name]) for name in self.modules}
 
     def _keys(self, key: jax.Array) -> list[tuple[str, jax.Array, jax.Array]]:
         """(module, key of its parameters, key of its masks)."""
@@ -101,7 +102,7 @@ class Trained:
 def make_trained(
     config: Any,
     inits: Inits,
-    total_updates: int,
+    updates: Mapping[str, int],
     plans: Mapping[str, topology.Plan] | None = None,
     max_grad_norms: Mapping[str, float] | None = None,
     temperature: TemperatureConfig | None = None,
@@ -111,7 +112,7 @@ def make_trained(
     Args:
         config: has a `ModuleConfig` for each module.
         inits: module -> (key -> dense parameters).
-        total_updates: optimizer steps of the run, from which schedules take their end.
+        updates: module -> its own optimizer steps in the run, from which schedules take their end.
         plans: topology plans to use instead of those that the settings describe.
         max_grad_norms: module -> clip of the gradient's norm, where there is one.
         temperature: of a maximum-entropy agent, which adds the module `temperature`: a
@@ -123,25 +124,23 @@ def make_trained(
     Raises:
         ValueError: the run is too short for a module's regime.
     """
+    roles, settings, clips = roles_of(config), modules_of(config), max_grad_norms or {}
     if plans is None:
         plans = {
             name: plan_module(
-                name,
-                getattr(config, name),
-                jax.eval_shape(init, jax.random.key(0)),
-                total_updates,
+                name, settings[name], jax.eval_shape(init, jax.random.key(0)), updates[name]
             )
             for name, init in inits.items()
         }
-    clips = max_grad_norms or {}
+    modules = {name: Module(roles[name], updates[name], plans[name]) for name in inits}
     optimizers = {
-        name: make_optimizer(getattr(config, name), plans[name], clips.get(name)) for name in inits
+        name: make_optimizer(settings[name], plans[name], clips.get(name)) for name in inits
     }
     if temperature is not None:
         init = lambda _: jnp.log(jnp.asarray(temperature.initial, jnp.float32))  # noqa: E731
         inits = {**inits, "temperature": init}
         optimizers["temperature"] = optax.adam(temperature.learning_rate)
-    return Trained(inits, optimizers, plans)
+    return Trained(inits, optimizers, modules)
 
 
 def replaced(state: Any, name: str, params: Tree, opt_state: Tree) -> Any:
