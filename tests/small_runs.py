@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mst_jax.agents import make_agent
+from mst_jax.agents import AGENTS, default_config, make_agent
 from mst_jax.envs import Continuous, Timestep
 from mst_jax.program.drivers import make_driver
 from mst_jax.program.state import init_loop
 from mst_jax.program.step import Phase, make_step
-from mst_jax.recipes import make_config, override
+from mst_jax.recipes import make_config, override, settings_of
 from mst_jax.runs import Settings
 
 MR_SMALL = {
@@ -37,7 +37,10 @@ SIMBA_SMALL = {
     "learning_starts": 64,
     "critic.interval": 20,
 }
-SMALL = {"mrq": MR_SMALL, "mrsac": MR_SMALL, "sac": SIMBA_SMALL, "ddpg": SIMBA_SMALL}
+SMALL = {
+    name: MR_SMALL if "zs_size" in settings_of(default_config(name)) else SIMBA_SMALL
+    for name in AGENTS
+}
 CLI = [f"--config.{name}={value}" for name, value in MR_SMALL.items()]
 
 

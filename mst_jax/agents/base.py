@@ -54,7 +54,7 @@ class Numbers(NamedTuple):
 
     Attributes:
         tables: {module: counts of its topology plan}.
-        learning_rates: {module: float32 scalar}.
+        learning_rates: {module: float32 scalar} of the modules that differ in it.
     """
 
     tables: Mapping[str, tuple[topology.Table, ...]]

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from mst_jax import topology
@@ -43,7 +44,11 @@ def sweep(
         module: jnp.array([getattr(config, module).learning_rate for config in configs])
         for module in plans
     }
-    return make_agent(name, configs[0], sizes, total_steps, plans), Numbers(tables, rates)
+    rates = {module: own for module, own in rates.items() if (own != own[0]).any()}
+    agent, numbers = make_agent(name, configs[0], sizes, total_steps, plans), Numbers(tables, rates)
+    one = jax.tree.map(lambda leaf: leaf[0], numbers)
+    jax.eval_shape(agent.init, jax.random.key(0), one)  # refuses an optimizer without that leaf
+    return agent, numbers
 
 
 def shared_settings(config: Any) -> dict[str, Any]:

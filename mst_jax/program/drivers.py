@@ -1,15 +1,16 @@
 """Moving a loop forward by a number of steps, on host environments or inside the device program."""
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import numpy as np
 
 from mst_jax.agents import Agent, Numbers
-from mst_jax.envs import WORKER_TIMEOUT, EnvironmentFailedError, HostTask, JaxEnv
+from mst_jax.envs import WORKER_TIMEOUT, Action, EnvironmentFailedError, HostTask, JaxEnv
 from mst_jax.program.sharding import (
     LOOP,
     SEEDS,
@@ -29,7 +30,15 @@ from mst_jax.program.state import (
     over_seeds,
     seed_keys,
 )
-from mst_jax.program.step import Phase, make_advance, make_step, phase_of, phases_of
+from mst_jax.program.step import (
+    Phase,
+    Step,
+    make_advance,
+    make_step,
+    phase_of,
+    phases_of,
+    steps_to_learn,
+)
 
 STEPS_BETWEEN_STOP_CHECKS = 50  # on the device a stop request is seen after so many steps
 
@@ -81,8 +90,10 @@ class Programs:
         return loop
 
 
-class Driver(Protocol):
+class Driver(ABC):
     """Steps environments and device program in turn, each step followed by what its phase asks.
+
+    What it answers here is so for environments inside the device program.
 
     Attributes:
         clocks: what time was spent on.
@@ -90,9 +101,13 @@ class Driver(Protocol):
             can. `advance` returns the loop as it was before the step that failed.
     """
 
-    clocks: Clocks
-    failure: str | None
+    def __init__(self, agent: Agent, space: Action, num_seeds: int) -> None:
+        self.clocks = Clocks()
+        self.failure: str | None = None
+        self._agent, self._space, self._num_seeds = agent, space, num_seeds
+        self._mesh = seed_mesh(num_seeds)
 
+    @abstractmethod
     def advance(
         self,
         loop: LoopState,
@@ -102,23 +117,37 @@ class Driver(Protocol):
     ) -> LoopState:
         """Takes `count` steps, or fewer once `stop()` is true; `report(n)` hears of progress."""
 
+    @abstractmethod
     def errors(self) -> np.ndarray:
         """Steps that each seed's environments have lost so far, int64 (S,)."""
 
     def restarts(self) -> int | None:
         """How often a worker process was started again; None where there are none."""
+        return None
 
     def place(self, loop: LoopState) -> LoopState:
         """Puts a loop that was read from a checkpoint on the devices that step it."""
+        return place(loop, self._mesh)
 
     def snapshot(self) -> dict[str, np.ndarray]:
         """Environment state that is not in the loop."""
+        return {}
 
     def restore(self, snapshot: dict[str, np.ndarray]) -> None:
         """Puts the environments back where a snapshot was taken."""
+        del snapshot
 
     def close(self) -> None:
-        """Stops worker processes."""
+        """Stops worker processes, if there are any."""
+        return
+
+    def _steps(self) -> dict[Phase, Step]:
+        """What follows a step of the environments of one device, by phase."""
+        own = seeds_per_device(self._num_seeds, self._mesh)
+        return {
+            phase: make_step(self._agent, self._space, own, phase)
+            for phase in phases_of(self._agent)
+        }
 
 
 def make_driver(
@@ -159,7 +188,7 @@ def make_driver(
     return driver, start(observation=driver.reset())
 
 
-class HostDriver:
+class HostDriver(Driver):
     """One message to the worker processes and one fused device call per step."""
 
     def __init__(
@@ -170,24 +199,17 @@ class HostDriver:
         environments: int = 1,
         worker_timeout: float = WORKER_TIMEOUT,
     ) -> None:
-        self.clocks = Clocks()
-        self.failure: str | None = None
+        super().__init__(agent, task.spec.action, len(seeds))
         pairs = [(seed, index) for seed in seeds for index in range(environments)]
         self._env = task.vector(pairs, timeout=worker_timeout)
-        self._num_seeds = len(seeds)
-        self._agent, self._space = agent, task.spec.action
-        self._mesh = seed_mesh(len(seeds))
-        own = seeds_per_device(len(seeds), self._mesh)
         steps = {
-            phase: over_devices(
-                make_step(agent, task.spec.action, own, phase), self._mesh, (LOOP, SEEDS), LOOP
-            )
-            for phase in phases_of(agent)
+            phase: over_devices(step, self._mesh, (LOOP, SEEDS), LOOP)
+            for phase, step in self._steps().items()
         }
         self._programs = Programs(steps, self.clocks)
 
     def reset(self) -> np.ndarray:
-        """Starts the first episode of every environment; observations (S*E, O)."""
+        """Starts the first episode of every environment; observations (S*E, *O)."""
         return self._env.reset()
 
     def advance(
@@ -223,10 +245,6 @@ class HostDriver:
         """See `Driver`."""
         return self._env.restarts
 
-    def place(self, loop: LoopState) -> LoopState:
-        """See `Driver`."""
-        return place(loop, self._mesh)
-
     def snapshot(self) -> dict[str, np.ndarray]:
         """Episode numbers and the actions of the current episodes; see `envs`."""
         return self._env.snapshot()
@@ -240,21 +258,18 @@ class HostDriver:
         self._env.close()
 
 
-class JaxDriver:
+class JaxDriver(Driver):
     """Chunks of steps in one jitted loop; environment states are part of its state."""
 
     def __init__(self, agent: Agent, env: JaxEnv, num_seeds: int, environments: int = 1) -> None:
-        self.clocks = Clocks()
-        self.failure: str | None = None
-        self._agent = agent
+        super().__init__(agent, env.spec.action, num_seeds)
         self._errors = np.zeros(num_seeds, np.int64)
-        self._mesh = seed_mesh(num_seeds)
-        own = seeds_per_device(num_seeds, self._mesh)
-        steps = {phase: make_step(agent, env.spec.action, own, phase) for phase in phases_of(agent)}
-        between = {Phase.LEARN: steps.get(Phase.ACT)}
+        count = seeds_per_device(num_seeds, self._mesh) * environments
+        steps = self._steps()
+        between = {Phase.LEARN: steps.get(Phase.ACT)}  # the learning program acts in between
         chunks = {
             phase: over_devices(
-                make_advance(step, env, own * environments, between.get(phase), agent.learn_every),
+                make_advance(step, env, count, between.get(phase), agent.learn_every),
                 self._mesh,
                 (LOOP, SHARED),
                 LOOP,
@@ -275,7 +290,9 @@ class JaxDriver:
         last = step + count
         while step < last:
             phase = phase_of(self._agent, step)
-            chunk = min(last - step, STEPS_BETWEEN_STOP_CHECKS, self._until_other(phase, step))
+            chunk = min(last - step, STEPS_BETWEEN_STOP_CHECKS)
+            if phase is not Phase.LEARN:
+                chunk = min(chunk, steps_to_learn(self._agent, step))
             loop = self._programs(phase, loop, np.int32(chunk))
             self._count_errors(loop)
             self.clocks.steps += chunk
@@ -289,34 +306,10 @@ class JaxDriver:
         """See `Driver`; as of the last chunk."""
         return self._errors
 
-    def restarts(self) -> None:
-        """There are no worker processes."""
-
     def place(self, loop: LoopState) -> LoopState:
         """See `Driver`."""
         self._count_errors(loop)
-        return place(loop, self._mesh)
-
-    def snapshot(self) -> dict[str, np.ndarray]:
-        """Nothing: the environment states are in the loop."""
-        return {}
-
-    def restore(self, snapshot: dict[str, np.ndarray]) -> None:
-        """Nothing to do."""
-
-    def close(self) -> None:
-        """Nothing to stop."""
-
-    def _until_other(self, phase: Phase, step: int) -> int:
-        """Steps until another program must take over; the learning one acts between learning."""
-        learning = step - self._agent.learning_starts
-        if phase is Phase.EXPLORE:
-            return -learning
-        return (
-            STEPS_BETWEEN_STOP_CHECKS
-            if phase is Phase.LEARN
-            else -learning % self._agent.learn_every
-        )
+        return super().place(loop)
 
     def _count_errors(self, loop: LoopState) -> None:
         errors = np.asarray(loop.environment.errors, np.int64)

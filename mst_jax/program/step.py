@@ -46,6 +46,12 @@ def phase_of(agent: Agent, step: int) -> Phase:
     return Phase.ACT if learning % agent.learn_every else Phase.LEARN
 
 
+def steps_to_learn(agent: Agent, step: int) -> int:
+    """How many more steps of each environment are not followed by learning; 0 for `Phase.LEARN`."""
+    learning = step - agent.learning_starts
+    return -learning if learning < 0 else -learning % agent.learn_every
+
+
 def phases_of(agent: Agent) -> tuple[Phase, ...]:
     """Those that a run of this agent has."""
     waits = {Phase.EXPLORE: agent.learning_starts > 0, Phase.ACT: agent.learn_every > 1}

@@ -256,6 +256,11 @@ def prepare(settings: Settings) -> tuple[envs.JaxEnv | envs.HostTask, Agent]:
     task = envs.make(settings.task)
     agent = make_agent(settings.agent, settings.config, task.spec, settings.steps)
     replay_slots(settings, agent)  # refuses a capacity that is too small
+    if settings.gradient_covariance and agent.probe is None:
+        raise ValueError(
+            f"gradient_covariance=True needs an agent that can be probed, which {settings.agent} "
+            "cannot: leave it out"
+        )
     return task, agent
 
 

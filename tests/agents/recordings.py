@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mst_jax.agents import Clock, Experience, ModuleConfig, MRQConfig, Sizes
-from mst_jax.agents.mr.mrq import build_mrq, make_mrq
+from mst_jax.agents.mr.mrq import build_mrq
 from mst_jax.agents.parts import draws
 
 # Paths of our parameters -> names of MR.Q's layers.
@@ -74,9 +74,8 @@ def mrq_agent(recorded, **changes):
         reward_bins=shape("encoder/model")[0] - zs - 1,
         **changes,
     )
-    built, agent = (
-        make(config, Sizes.vector(observation, action), 100_000) for make in (build_mrq, make_mrq)
-    )
+    built = build_mrq(config, Sizes.vector(observation, action), 100_000)
+    agent = built.agent()
     state = jax.jit(agent.init)(jax.random.key(0))
     online = {m: mrq_params(recorded, f"params/{g}", m) for m, g in MRQ_GROUPS.items()}
     targets = {m: mrq_params(recorded, f"params/{g}_target", m) for m, g in MRQ_GROUPS.items()}

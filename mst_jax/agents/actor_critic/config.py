@@ -1,10 +1,11 @@
-"""Settings of SAC and DDPG; defaults are the published ones (docs/specs/network-sparsity.md §2)."""
+"""Settings of SAC, DDPG and TD3, as published (docs/specs/network-sparsity.md §2)."""
 
 from dataclasses import dataclass, field
 from functools import partial
 
 from mst_jax.agents.parts.losses import discount_heuristic
 from mst_jax.agents.parts.modules import ModuleConfig, module, modules_of, not_negative, require
+from mst_jax.agents.parts.temperature import TemperatureConfig
 
 
 def simba(hidden: int, depth: int) -> ModuleConfig:
@@ -21,7 +22,7 @@ def simba(hidden: int, depth: int) -> ModuleConfig:
 
 @dataclass
 class ActorCriticConfig:
-    """What SAC and DDPG share.
+    """What SAC, DDPG and TD3 share.
 
     Attributes:
         critic: value network on observation and action.
@@ -64,31 +65,6 @@ class ActorCriticConfig:
 
 
 @dataclass
-class TemperatureConfig:
-    """The entropy temperature of SAC and MR.SAC.
-
-    Attributes:
-        initial: its first value.
-        learning_rate: Adam's, on its logarithm, without decay.
-        target_entropy_per_action: the entropy aimed at is this times the action size.
-    """
-
-    initial: float = 0.01
-    learning_rate: float = 1e-4
-    target_entropy_per_action: float = -0.5
-
-    def target_entropy(self, action_size: int) -> float:
-        """The entropy that the temperature aims at: -|A| / 2 by default."""
-        return self.target_entropy_per_action * action_size
-
-    def validate(self) -> None:
-        """Raises ValueError with one line for the first impossible setting."""
-        for name in ("initial", "learning_rate"):
-            value = getattr(self, name)
-            require(value > 0, f"temperature.{name}={value} must be positive")
-
-
-@dataclass
 class SACConfig(ActorCriticConfig):
     """Settings of SAC (§2.2).
 
@@ -119,3 +95,28 @@ class DDPGConfig(ActorCriticConfig):
         """Raises ValueError with one line for the first impossible setting."""
         super().validate()
         not_negative("exploration_noise", self.exploration_noise)
+
+
+@dataclass
+class TD3Config(DDPGConfig):
+    """Settings of TD3 (Fujimoto et al., 2018, table 3 and section 6.1).
+
+    Attributes:
+        exploration_noise: standard deviation of the Gaussian noise on actions when acting.
+        twin: two critics, of which the smaller value counts; that is TD3's own.
+        policy_delay: critic updates from one update of the actor and the targets to the next.
+        target_noise: standard deviation of the noise on the target actor's actions.
+        target_noise_clip: its clip.
+    """
+
+    twin: bool = True
+    policy_delay: int = 2
+    target_noise: float = 0.2
+    target_noise_clip: float = 0.5
+
+    def validate(self) -> None:
+        """Raises ValueError with one line for the first impossible setting."""
+        super().validate()
+        require(self.policy_delay >= 1, f"policy_delay={self.policy_delay} must be at least 1")
+        not_negative("target_noise", self.target_noise)
+        not_negative("target_noise_clip", self.target_noise_clip)

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from functools import partial
 
-from mst_jax.agents.actor_critic.config import TemperatureConfig
 from mst_jax.agents.parts.modules import ModuleConfig, module, modules_of, not_negative, require
+from mst_jax.agents.parts.temperature import TemperatureConfig
 
 
 @dataclass

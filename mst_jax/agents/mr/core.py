@@ -7,14 +7,13 @@ An algorithm adds how to act, the critic's target and the actor's update
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
 from mst_jax import networks, topology
-from mst_jax.agents.actor_critic.config import TemperatureConfig
 from mst_jax.agents.base import (
     Act,
     Agent,
@@ -30,6 +29,7 @@ from mst_jax.agents.base import (
 )
 from mst_jax.agents.mr import losses as losses
 from mst_jax.agents.mr.config import MRConfig
+from mst_jax.agents.parts.temperature import TemperatureConfig
 from mst_jax.agents.parts.trained import Trained, active_norm, copied, make_trained, replaced
 from mst_jax.agents.parts.vectors import vector_sizes
 from mst_jax.replay import View
@@ -61,11 +61,14 @@ Update = Callable[
 ]  # (state, batch, key, number of the update) -> state, priorities (B,), metrics
 
 
+Config = TypeVar("Config", bound=MRConfig)
+
+
 @dataclass(frozen=True)
-class MRCore:
+class MRCore(Generic[Config]):
     """Networks and optimizers, and the pure functions over `MRState` that use them."""
 
-    config: MRConfig
+    config: Config
     encoder: networks.Encoder
     critic: networks.Critic
     trained: Trained
@@ -259,13 +262,13 @@ _CHANGED_BY_BURST = ("target_params", "reward_scale", "target_reward_scale", "en
 
 
 def make_core(
-    config: MRConfig,
+    config: Config,
     sizes: Sizes,
     total_steps: int,
     actor_init: Callable[[jax.Array], Any],
     plans: Mapping[str, topology.Plan] | None,
     temperature: TemperatureConfig | None = None,
-) -> MRCore:
+) -> MRCore[Config]:
     """The shared part; `actor_init` makes the actor's parameters.
 
     Raises:
@@ -284,18 +287,24 @@ def make_core(
     return MRCore(config, encoder, critic, trained)
 
 
-def agent_of(
-    core: MRCore,
-    act: Act,
-    update: Update,
-    probe: Callable[[MRState, Any, jax.Array], dict[str, Probe]],
-) -> Agent:
-    """The agent whose algorithm is `act` and `update`, with `probe` for critic and actor."""
+class Algorithm(Protocol):
+    """How to act and one update of critic and actor, on the shared core."""
+
+    core: MRCore
+
+    act: Act
+    update: Update
+    probe: Callable[[MRState, Any, jax.Array], dict[str, Probe]]
+
+
+def agent_of(algorithm: Algorithm) -> Agent:
+    """The agent of an algorithm; the encoder's probe is added to those of critic and actor."""
+    core = algorithm.core
 
     def learn(
         state: MRState, experience: Experience, key: jax.Array, clock: Clock
     ) -> tuple[MRState, Feedback, Metrics]:
-        return core.learn(update, state, experience.replay, key, clock)
+        return core.learn(algorithm.update, state, experience.replay, key, clock)
 
     def probes(
         state: MRState, experience: Experience, key: jax.Array, batch_size: int
@@ -303,12 +312,12 @@ def agent_of(
         keys, view = jax.random.split(key, 3), experience.replay
         batch = view.transition(view.sample(keys[0], batch_size), core.config.n_step)
         encoder = core.encoder_probe(state, view, keys[1], batch_size)
-        return {"encoder": encoder, **probe(state, batch, keys[2])}
+        return {"encoder": encoder, **algorithm.probe(state, batch, keys[2])}
 
     return Agent(
         init=core.init,
         observe=lambda state, observation, first: state,
-        act=act,
+        act=algorithm.act,
         reset=core.reset,
         learn=learn,
         value=core.value,

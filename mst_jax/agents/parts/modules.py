@@ -1,5 +1,6 @@
 """Settings of one trained module and the plan and optimizer built from them."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import partial
@@ -9,7 +10,9 @@ import optax
 
 from mst_jax import networks, topology
 from mst_jax.agents.base import ROLES, Role
+from mst_jax.agents.parts.optimizers import OPTIMIZERS, find_optimizer
 from mst_jax.names import nearest
+from mst_jax.topology.mask_tree import named_leaves
 
 REGIMES = (
     "dense",
@@ -53,8 +56,11 @@ class ModuleConfig:
         norm: layer norm before each activation; with `simba`, before each block and at the end.
         residual: `none`, `pre`, `post` or `branch` (docs/specs/mst-and-mrq.md §2.3), or `simba`
             (docs/specs/network-sparsity.md §2.1).
-        learning_rate: AdamW step size.
-        weight_decay: AdamW decoupled decay, biases included.
+        optimizer: a name of `mst_jax.agents.parts.optimizers.OPTIMIZERS`.
+        learning_rate: its step size.
+        weight_decay: its decoupled decay, biases included.
+        where: regular expression for the whole path of a parameter within the module
+            (`q1/trunk/block_1/expand/kernel`): only what it matches may be sparse.
         regime: one of `REGIMES`; each is described in docs/topology.md.
         sparsity: share of zero weights over the module's kernels (`network_sparsity`: over all its
             parameters), distributed by Erdős–Rényi unless the regime shares it by score: the final
@@ -78,6 +84,8 @@ class ModuleConfig:
     drop_fraction: float = 0.3
     start_fraction: float = 0.2
     end_fraction: float = 0.75
+    where: str = ".*"
+    optimizer: str = "adamw"
 
     def architecture(self) -> networks.Architecture:
         """The hidden layers as the networks package takes them."""
@@ -97,6 +105,11 @@ class ModuleConfig:
             self.learning_rate > 0, f"{name}.learning_rate={self.learning_rate} must be positive"
         )
         not_negative(f"{name}.weight_decay", self.weight_decay)
+        one_of(f"{name}.optimizer", self.optimizer, OPTIMIZERS)
+        try:
+            re.compile(self.where)
+        except re.error as error:
+            raise ValueError(f"{name}.where={self.where!r} is no pattern: {error}") from None
         if self.regime == "dense":
             require(
                 self.sparsity == 0,
@@ -161,6 +174,14 @@ def plan_module(name: str, config: ModuleConfig, params: Any, total_updates: int
         f"lower {name}.interval or train longer",
     )
     pattern = ".*" if config.regime == "network_sparsity" else ".*kernel"
+    if config.where != ".*":
+        pattern = f"(?=(?:{config.where})$){pattern}"
+        paths = named_leaves(params)
+        require(
+            any(re.fullmatch(pattern, path) for path in paths),
+            f"{name}.where={config.where!r} matches none of its {len(paths)} parameters, such as "
+            f"{next(iter(paths))}",
+        )
     return topology.plan(params, {pattern: _regime(config, start, end)})
 
 
@@ -207,19 +228,14 @@ def _regime(config: ModuleConfig, start: int, end: int) -> topology.Regime:
 def make_optimizer(
     config: ModuleConfig, plan: topology.Plan, max_grad_norm: float | None = None
 ) -> optax.GradientTransformationExtraArgs:
-    """AdamW under the module's topology; the learning rate is an array leaf of the state.
+    """The module's optimizer under its topology.
 
     Clipping is inside the sparse transform and so sees the masked gradient.
     """
-    adamw = optax.inject_hyperparams(
-        optax.adamw, static_args=("b1", "b2", "eps", "eps_root", "weight_decay", "nesterov")
-    )(learning_rate=config.learning_rate, weight_decay=config.weight_decay)
-    inner = (
-        adamw
-        if max_grad_norm is None
-        else optax.chain(optax.clip_by_global_norm(max_grad_norm), adamw)
-    )
-    return topology.sparse(inner, plan)
+    own = find_optimizer(config.optimizer).make(config)
+    if max_grad_norm is not None:
+        own = optax.chain(optax.clip_by_global_norm(max_grad_norm), own)
+    return topology.sparse(own, plan)
 
 
 def require(condition: bool, message: str) -> None:
