@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.harness import interleave
-from mst_jax.agents import Agent, ModuleConfig, Sizes, make_agent
+from mst_jax.agents import Agent, Sizes, make_agent, roles_of
 from mst_jax.envs import Continuous, Timestep
 from mst_jax.program.state import LoopState, init_loop
-from mst_jax.program.step import make_step
+from mst_jax.program.step import Phase, make_step
 from mst_jax.recipes import make_config, override
 
 OBSERVATION, ACTION = 17, 6
@@ -65,13 +65,13 @@ def fused(config: Any, count: int, updates: int = UPDATES, name: str = "mrq") ->
         jnp.asarray(observation), jnp.ones(count), ended, ended, observation, ended, ended
     )
 
-    def steps(learning: bool, number: int) -> Callable[[LoopState], LoopState]:
-        step = make_step(agent, Continuous(ACTION), count, learning)
+    def steps(phase: Phase, number: int) -> Callable[[LoopState], LoopState]:
+        step = make_step(agent, Continuous(ACTION), count, phase)
         return lambda run: jax.lax.fori_loop(0, number, lambda _, r: step(r, timestep), run)
 
-    run = jax.jit(steps(False, 5_000), donate_argnums=0)(run)
+    run = jax.jit(steps(Phase.EXPLORE, 5_000), donate_argnums=0)(run)
     before = time.perf_counter()
-    program = jax.jit(steps(True, updates), donate_argnums=0).lower(run).compile()
+    program = jax.jit(steps(Phase.LEARN, updates), donate_argnums=0).lower(run).compile()
     return Fused(agent, program, [run], time.perf_counter() - before)
 
 
@@ -88,7 +88,7 @@ def sized(
 ) -> Any:
     """A recipe with one width for hidden layers and latents, and other settings changed."""
     config = make_config(agent, recipe)
-    modules = [name for name, value in vars(config).items() if isinstance(value, ModuleConfig)]
+    modules = roles_of(config)
     widths = {f"{module}.hidden": width for module in modules}
     latents = {"zs_size": width, "zsa_size": width, "za_size": width // 2}
     if "encoder" in modules:

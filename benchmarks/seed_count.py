@@ -94,8 +94,7 @@ def prepare(agent: Agent, task: envs.JaxEnv | envs.HostTask, count: int) -> tupl
     driver, run = make_driver(agent, task, seeds, capacity, np.float32, environments=environments)
     evaluator = make_evaluator(agent, task, seeds, 1)
     evaluator(run.agent, 0)
-    run = advance(driver, run, LEARNING_STARTS, learning=False)
-    run = advance(driver, run, 1, learning=True)
+    run = advance(driver, run, LEARNING_STARTS + 1)
     compiling = driver.clocks.compiling
     driver.clocks.clear()
     transfer = transfer_seconds(run) if isinstance(task, envs.HostTask) else 0.0
@@ -105,7 +104,7 @@ def prepare(agent: Agent, task: envs.JaxEnv | envs.HostTask, count: int) -> tupl
 def measure(bench: Bench, run: LoopState) -> tuple[LoopState, dict[str, float]]:
     """Seconds of `STEPS` agent steps by what they were spent on, and of an evaluation."""
     before = time.perf_counter()
-    run = advance(bench.driver, run, STEPS.value, learning=True)
+    run = advance(bench.driver, run, STEPS.value)
     seconds = time.perf_counter() - before
     clocks = bench.driver.clocks
     row = {"seconds": seconds, "environment": clocks.environment, "device": clocks.device}
@@ -115,9 +114,9 @@ def measure(bench: Bench, run: LoopState) -> tuple[LoopState, dict[str, float]]:
     return run, {**row, "evaluation": time.perf_counter() - before}
 
 
-def advance(driver: Driver, run: LoopState, steps: int, learning: bool) -> LoopState:
+def advance(driver: Driver, run: LoopState, steps: int) -> LoopState:
     """Takes steps without a progress bar or a way to stop."""
-    return driver.advance(run, steps, learning, lambda: False, lambda _: None)
+    return driver.advance(run, steps, lambda: False, lambda _: None)
 
 
 def summary(count: int, bench: Bench, rows: list[dict[str, float]]) -> dict[str, float]:

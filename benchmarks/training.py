@@ -127,10 +127,10 @@ def shares() -> dict[str, float]:
     agent = make_agent("mrq", config, task.spec, 100_000)
     driver, run = make_driver(agent, task, [0, 1, 2, 3], 10_000, np.float32)
     never, ignore = (lambda: False), (lambda _: None)
-    run = driver.advance(run, 500, False, never, ignore)
-    run = driver.advance(run, 250, True, never, ignore)
+    run = driver.advance(run, 500, never, ignore)
+    run = driver.advance(run, 250, never, ignore)
     driver.clocks.clear()
-    run = driver.advance(run, 1000, True, never, ignore)
+    run = driver.advance(run, 1000, never, ignore)
     environment, device = driver.clocks.environment, driver.clocks.device
     driver.close()
     evaluator = make_evaluator(agent, task, [0, 1, 2, 3], 3)

@@ -1,65 +1,84 @@
-"""Recipes as data: what a name such as `mst` changes in an agent's published configuration."""
+"""Recipes as data: what a name such as `mst` changes in modules of each role, for every agent."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
-from mst_jax.agents import SIMBA_SIZES, ModuleConfig, default_config, scaled, size_factors
+from mst_jax.agents import (
+    AGENTS,
+    ROLES,
+    SIMBA_SIZES,
+    Role,
+    default_config,
+    modules_of,
+    roles_of,
+    scaled,
+    size_factors,
+)
 from mst_jax.names import dotted, nearest
 
 Overrides = dict[str, Any]
+ByRole = Mapping[Role, Overrides]  # settings of every module of a role
 
 SPARSITY = 0.6  # of every sparse module in the study of MST (docs/specs/mst-and-mrq.md §3.1)
 NE_SPARSITY = 0.8  # that Neuroplastic Expansion begins with, as published
-MR_MODULES = ("encoder", "critic", "actor")
-SIMBA_MODULES = ("critic", "actor")  # SAC and DDPG have no encoder
-
-# One architecture for `dense` and `mst` (docs/specs/mst-and-mrq.md §4.1): ELU encoder and critic,
-# ReLU actor, all with layer norm, as published; MST adds pre-layer residuals.
-_RESIDUAL: Overrides = {f"{module}.residual": "pre" for module in MR_MODULES}
+# What the recipes of MR.Q and MR.SAC have in common (docs/specs/mst-and-mrq.md §4.1): ELU encoder
+# and critic, ReLU actor, all with layer norm, as published; MST adds pre-layer residuals.
+_RESIDUAL: ByRole = {role: {"residual": "pre"} for role in ROLES}
+_LAID_ON: dict[str, ByRole] = {"mrq": _RESIDUAL, "mrsac": _RESIDUAL}
 
 
-def _sparse(regime: str, *modules: str, sparsity: float = SPARSITY) -> Overrides:
+def _sparse(regime: str, *roles: Role, sparsity: float = SPARSITY) -> ByRole:
+    return {role: {"regime": regime, "sparsity": sparsity} for role in roles}
+
+
+# MST and its rivals; from `all_static` on, every module is treated alike. The last five are methods
+# as their authors have them (docs/topology.md, "What the papers do").
+FOR_ALL: dict[str, ByRole] = {
+    "dense": {},
+    "mst": {**_sparse("rigl", "value"), **_sparse("static", "policy")},
+    "swap": {**_sparse("static", "value"), **_sparse("rigl", "policy")},
+    "all_static": _sparse("static", *ROLES),
+    "all_rigl": _sparse("rigl", *ROLES),
+    "gmp": _sparse("gradual_magnitude_pruning", *ROLES),
+    "growth": _sparse("gradual_growth", *ROLES),
+    "set_by_sign": _sparse("set_by_sign", *ROLES),
+    "snfs_redistributed_adam": _sparse("snfs_redistributed_adam", *ROLES),
+    "gmp_global": _sparse("gradual_magnitude_pruning_global", *ROLES),
+    "granet_global": _sparse("granet_global", *ROLES),
+    "ne_dormancy": _sparse("neuroplastic_expansion_dormancy", *ROLES, sparsity=NE_SPARSITY),
+}
+# On SimBa networks, as their authors ran it: all tensors count, masks are Bernoulli draws, 0.8 in
+# both networks.
+ON_SIMBA: dict[str, ByRole] = {
+    "network_sparsity_parity": _sparse("network_sparsity", *ROLES, sparsity=0.8),
+}
+AS_PUBLISHED = {"mrq": "mrq_stock"}  # without what the recipes above are laid on
+
+
+def recipes_of(agent: str) -> dict[str, Overrides]:
+    """{recipe: settings it changes, by dotted name} of an agent; ValueError for an unknown one."""
+    config = default_config(agent)
+    own = {**FOR_ALL, **(ON_SIMBA if _on_simba(config) else {})}
+    base = for_modules(config, _LAID_ON.get(agent, {}))
+    found = {name: {**base, **for_modules(config, changes)} for name, changes in own.items()}
+    return {AS_PUBLISHED[agent]: {}, **found} if agent in AS_PUBLISHED else found
+
+
+def for_modules(config: Any, changes: ByRole) -> Overrides:
+    """Settings of roles as those of the modules that a configuration has, by dotted name."""
     return {
-        f"{module}.{name}": value
-        for module in modules
-        for name, value in (("regime", regime), ("sparsity", sparsity))
+        f"{name}.{key}": value
+        for name, role in roles_of(config).items()
+        for key, value in changes.get(role, {}).items()
     }
 
 
-def _recipes(modules: tuple[str, ...], architecture: Overrides) -> dict[str, Overrides]:
-    """MST and its rivals on one architecture; from `all_static` on, every module is treated alike.
-
-    The last five are methods as their authors have them (docs/topology.md, "What the papers do").
-    """
-    regimes = {
-        "dense": {},
-        "mst": {**_sparse("rigl", "critic"), **_sparse("static", "actor")},
-        "swap": {**_sparse("static", "critic"), **_sparse("rigl", "actor")},
-        "all_static": _sparse("static", *modules),
-        "all_rigl": _sparse("rigl", *modules),
-        "gmp": _sparse("gradual_magnitude_pruning", *modules),
-        "growth": _sparse("gradual_growth", *modules),
-        "set_by_sign": _sparse("set_by_sign", *modules),
-        "snfs_redistributed_adam": _sparse("snfs_redistributed_adam", *modules),
-        "gmp_global": _sparse("gradual_magnitude_pruning_global", *modules),
-        "granet_global": _sparse("granet_global", *modules),
-        "ne_dormancy": _sparse("neuroplastic_expansion_dormancy", *modules, sparsity=NE_SPARSITY),
-    }
-    return {name: {**architecture, **changes} for name, changes in regimes.items()}
+def _on_simba(config: Any) -> bool:
+    return all(module.residual == "simba" for module in modules_of(config).values())
 
 
-_SIMBA = {
-    **_recipes(SIMBA_MODULES, {}),
-    # As the authors ran it: all tensors count, masks are Bernoulli draws, 0.8 in both networks.
-    "network_sparsity_parity": _sparse("network_sparsity", *SIMBA_MODULES, sparsity=0.8),
-}
-
-RECIPES: dict[str, dict[str, Overrides]] = {
-    "ddpg": _SIMBA,
-    "mrq": {"mrq_stock": {}, **_recipes(MR_MODULES, _RESIDUAL)},
-    "mrsac": _recipes(MR_MODULES, _RESIDUAL),
-    "sac": _SIMBA,
-}
+RECIPES: dict[str, dict[str, Overrides]] = {agent: recipes_of(agent) for agent in AGENTS}
 
 # The six architectures of docs/specs/mst-and-mrq.md §2.2, by what they are made of.
 ARCHITECTURES: dict[str, Overrides] = {
@@ -84,7 +103,7 @@ def make_config(
 
     Args:
         agent: a name of `mst_jax.agents.AGENTS`.
-        recipe: one of `RECIPES[agent]`.
+        recipe: one of `recipes_of(agent)`.
         size: see `mst_jax.agents.size_factors`; empty for the published size.
         architecture: one of `ARCHITECTURES`, for every module; empty for the recipe's own.
         base: settings to change in the published configuration before anything else.
@@ -94,7 +113,7 @@ def make_config(
     """
     config = override(default_config(agent), base or {})
     if size:
-        if size in SIMBA_SIZES and RECIPES[agent] is not _SIMBA:
+        if size in SIMBA_SIZES and not _on_simba(config):
             raise ValueError(f"size {size!r} names a SimBa network; give {agent} WIDTHxDEPTH")
         config = scaled(config, *size_factors(size))
     config = override(config, recipe_overrides(agent, recipe))
@@ -113,9 +132,7 @@ def _architecture_overrides(config: Any, architecture: str) -> Overrides:
         near = nearest(architecture, ARCHITECTURES)
         raise ValueError(f"architecture {architecture!r} is unknown: {near}")
     changes: Overrides = {}
-    for name, module in vars(config).items():
-        if not isinstance(module, ModuleConfig):
-            continue
+    for name, module in modules_of(config).items():
         changes |= {f"{name}.{key}": value for key, value in ARCHITECTURES[architecture].items()}
         if module.residual == "simba":  # as many linear layers as the blocks had
             changes[f"{name}.depth"] = 1 + 2 * module.depth
@@ -124,9 +141,7 @@ def _architecture_overrides(config: Any, architecture: str) -> Overrides:
 
 def recipe_overrides(agent: str, recipe: str) -> Overrides:
     """The settings a recipe changes; raises ValueError for names that do not exist."""
-    recipes = RECIPES.get(agent)
-    if recipes is None:
-        raise ValueError(f"agent {agent!r} is unknown: {nearest(agent, RECIPES)}")
+    recipes = recipes_of(agent)
     if recipe not in recipes:
         raise ValueError(f"recipe {recipe!r} is unknown for {agent}: {nearest(recipe, recipes)}")
     return recipes[recipe]

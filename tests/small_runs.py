@@ -14,12 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
 
-from mst_jax.agents import make_agent
+from mst_jax.agents import AGENTS, default_config, make_agent
 from mst_jax.envs import Continuous, Timestep
+from mst_jax.names import dotted
 from mst_jax.program import cache
 from mst_jax.program.drivers import make_driver
 from mst_jax.program.state import init_loop
-from mst_jax.program.step import make_step
+from mst_jax.program.step import Phase, make_step
 from mst_jax.recipes import make_config, override
 from mst_jax.runs import Settings
 
@@ -42,7 +43,9 @@ SIMBA_SMALL = {
     "learning_starts": 64,
     "critic.interval": 20,
 }
-SMALL = {"mrq": MR_SMALL, "mrsac": MR_SMALL, "sac": SIMBA_SMALL, "ddpg": SIMBA_SMALL}
+SMALL = {
+    name: MR_SMALL if "zs_size" in dotted(default_config(name)) else SIMBA_SMALL for name in AGENTS
+}
 CLI = [f"--config.{name}={value}" for name, value in MR_SMALL.items()]
 
 
@@ -66,7 +69,7 @@ def start_run(
     """A driver, the agent and the run after `steps` steps on a pure-JAX environment."""
     agent = make_agent(agent, config, env.spec, total_steps)
     driver, run = make_driver(agent, env, seeds, capacity, np.float32, environments=environments)
-    return driver, agent, advance(driver, agent, run, steps)
+    return driver, agent, advance(driver, run, steps)
 
 
 def run_shapes(env, config, num_seeds, agent="mrq"):
@@ -80,11 +83,9 @@ def run_shapes(env, config, num_seeds, agent="mrq"):
     return agent, jax.eval_shape(start, observation=observation, environment=environment)
 
 
-def advance(driver, agent, run, steps):
-    """Takes steps, switching from warm-up to learning where the trainer would."""
-    warm_up = max(0, min(steps, agent.learning_starts - int(run.clock.step)))
-    run = driver.advance(run, warm_up, False, lambda: False, lambda _: None)
-    return driver.advance(run, steps - warm_up, True, lambda: False, lambda _: None)
+def advance(driver, run, steps):
+    """Takes steps."""
+    return driver.advance(run, steps, lambda: False, lambda _: None)
 
 
 def metrics_without_wall_clock(folder: Path):
@@ -114,7 +115,7 @@ def conditionals_of_a_step(agent, run):
     num_seeds, size = run.observation.shape
     ended, observation = jnp.zeros(num_seeds, bool), jnp.zeros((num_seeds, size))
     timestep = Timestep(observation, jnp.zeros(num_seeds), ended, ended, observation, ended, ended)
-    step = make_step(agent, Continuous(2), num_seeds, learning=True)
+    step = make_step(agent, Continuous(2), num_seeds, Phase.LEARN)
     return list(conditionals(jax.make_jaxpr(step)(run, timestep).jaxpr))
 
 

@@ -16,7 +16,7 @@ from mst_jax import envs, topology
 from mst_jax.agents import Agent, sweep
 from mst_jax.envs import JaxEnv
 from mst_jax.program.state import LoopState, Purpose, init_loop, keys_for, over_seeds, seed_keys
-from mst_jax.program.step import make_advance, make_step
+from mst_jax.program.step import Phase, make_advance, make_step
 from mst_jax.recipes import make_config, override
 
 SPARSITIES = (0.3, 0.5, 0.7, 0.8, 0.9)
@@ -55,8 +55,9 @@ def start(env: JaxEnv, steps: int) -> tuple[list[tuple[float, int]], Agent, Loop
 def train(env: JaxEnv, agent: Agent, run: LoopState, steps: int) -> LoopState:
     """All runs for `steps` steps: one program for the warm-up, one for learning."""
     count = run.healthy.shape[0]
-    for learning, number in ((False, agent.learning_starts), (True, steps - agent.learning_starts)):
-        advance = make_advance(make_step(agent, env.spec.action, count, learning), env, count)
+    warm_up = agent.learning_starts
+    for phase, number in ((Phase.EXPLORE, warm_up), (Phase.LEARN, steps - warm_up)):
+        advance = make_advance(make_step(agent, env.spec.action, count, phase), env, count)
         run = jax.jit(advance, donate_argnums=0)(run, jnp.int32(number))
     return run
 

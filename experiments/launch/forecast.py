@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from experiments.launch.grouping import Cells
 from mst_jax.agents import make_agent
-from mst_jax.analysis import Cost, cost_of_agent, spec_of, updates_at
+from mst_jax.analysis import Cost, cost_of_agent, spec_of
 from mst_jax.runs import Settings
 from mst_jax.training import memory_bytes
 
@@ -58,7 +58,7 @@ def forecast_groups(groups: Sequence[Cells], device: Device) -> Forecast:
     seconds, largest, disk = 0.0, 0, 0
     known: dict[str, tuple[Cost, int]] = {}
     for group in groups:
-        work, in_memory = 0.0, 0
+        work, in_memory, updates = 0.0, 0, 0
         for cell in group:
             settings = cell.settings
             spec_of(settings.task)  # an unknown task is told now, not by its cell
@@ -68,8 +68,8 @@ def forecast_groups(groups: Sequence[Cells], device: Device) -> Forecast:
             cost, own_bytes = known[key]
             work += settings.seeds * cost.dense_flops  # masks save nothing on today's devices
             in_memory += own_bytes
+            updates = cost.updates
             disk += KEPT_POLICIES * 4 * cost.parameters * settings.seeds
-        updates = updates_at(settings, settings.steps)
         seconds += COMPILE_SECONDS + updates * (device.latency + work / device.rate)
         largest = max(largest, in_memory)
     runs = sum(cell.settings.seeds for group in groups for cell in group)

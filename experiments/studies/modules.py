@@ -2,7 +2,8 @@
 
 from experiments.studies import figures, scales
 from experiments.studies.base import Study, Variant
-from mst_jax.recipes import ARCHITECTURES, MR_MODULES, SPARSITY, Overrides
+from mst_jax.agents import default_config, roles_of
+from mst_jax.recipes import ARCHITECTURES, SPARSITY, Overrides
 from mst_jax.topology import PRESETS
 
 REGIMES = {  # by the names of docs/specs/mst-and-mrq.md §3
@@ -15,7 +16,7 @@ REGIMES = {  # by the names of docs/specs/mst-and-mrq.md §3
 RIVALS = ("mst", "dense", "all_static", "all_rigl", "swap")
 
 
-def _modules(_: str, size: str) -> list[Variant]:
+def _modules(agent: str, size: str) -> list[Variant]:
     """One module in every architecture and regime; the others are stock and dense (§7 row 11)."""
     smoke = size == "smoke"
     architectures = ("relu", "elu_ln") if smoke else tuple(ARCHITECTURES)
@@ -26,7 +27,7 @@ def _modules(_: str, size: str) -> list[Variant]:
             "mrq_stock",
             overrides=_module(module, architecture, regime),
         )
-        for module in MR_MODULES
+        for module in roles_of(default_config(agent))
         for architecture in architectures
         for regime in regimes
     ]

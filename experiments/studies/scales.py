@@ -1,34 +1,41 @@
 """How large studies are run: `smoke`, `small` and `paper`, before each study's own changes."""
 
 from experiments.studies.base import Scale
-from mst_jax.recipes import Overrides
+from mst_jax.agents import AGENTS, ROLES, default_config, roles_of
+from mst_jax.names import dotted
+from mst_jax.recipes import ByRole, Overrides, for_modules
 
 # docs/specs/network-sparsity.md §1.2 and docs/specs/mst-and-mrq.md §4.3.
 HARDEST = ("dmc:dog-run", "dmc:dog-trot", "dmc:humanoid-run", "dmc:humanoid-walk")
 DMC_HARD = (*HARDEST, "dmc:dog-walk", "dmc:humanoid-stand")
 
-_MR_TINY: Overrides = {
-    **{f"{module}.hidden": 16 for module in ("encoder", "critic", "actor")},
-    **{f"{module}.interval": 20 for module in ("encoder", "critic", "actor")},
-    **{f"{module}.learning_rate": 1e-3 for module in ("encoder", "critic", "actor")},
+_MOVING: Overrides = {"interval": 20, "learning_rate": 1e-3}
+_ON_LATENTS: ByRole = {role: {"hidden": 16, **_MOVING} for role in ROLES}
+_ON_SIMBA: ByRole = {
+    "value": {"hidden": 16, "depth": 1, **_MOVING},
+    "policy": {"hidden": 8, **_MOVING},
+}
+_SMALL: Overrides = {
+    "batch_size": 16,
+    "learning_starts": 64,
     "zs_size": 16,
     "za_size": 8,
     "zsa_size": 16,
     "reward_bins": 17,
-    "batch_size": 16,
-    "learning_starts": 64,
     "target_period": 20,
 }
-_SIMBA_TINY: Overrides = {
-    **{f"{module}.interval": 20 for module in ("critic", "actor")},
-    **{f"{module}.learning_rate": 1e-3 for module in ("critic", "actor")},
-    "critic.hidden": 16,
-    "critic.depth": 1,
-    "actor.hidden": 8,
-    "batch_size": 16,
-    "learning_starts": 64,
-}
-TINY = {"mrq": _MR_TINY, "mrsac": _MR_TINY, "sac": _SIMBA_TINY, "ddpg": _SIMBA_TINY}
+
+
+def tiny(agent: str) -> Overrides:
+    """Settings that make an agent small enough to show in minutes that everything runs."""
+    config = default_config(agent)
+    latent = "representation" in roles_of(config).values()
+    own = dotted(config)
+    shared = {name: value for name, value in _SMALL.items() if name in own}
+    return {**for_modules(config, _ON_LATENTS if latent else _ON_SIMBA), **shared}
+
+
+TINY = {agent: tiny(agent) for agent in AGENTS}
 
 
 def smoke(agent: str) -> Scale:

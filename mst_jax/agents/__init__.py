@@ -1,32 +1,62 @@
 """Agents: one file per algorithm, listed in the registry."""
 
-from mst_jax.agents.actor_critic.config import DDPGConfig, SACConfig
-from mst_jax.agents.base import Agent, AgentState, Clock, Feedback, Metrics, Numbers, Probe, Sizes
+from mst_jax.agents.actor_critic.config import DDPGConfig, SACConfig, TD3Config
+from mst_jax.agents.base import (
+    ROLES,
+    Agent,
+    AgentState,
+    Clock,
+    Experience,
+    Feedback,
+    Latest,
+    Memory,
+    Metrics,
+    Module,
+    Numbers,
+    Occasional,
+    Probe,
+    Role,
+    Sizes,
+    explorer,
+    player,
+)
 from mst_jax.agents.mr.config import MRQConfig, MRSACConfig
-from mst_jax.agents.parts.modules import ModuleConfig
+from mst_jax.agents.parts.modules import ModuleConfig, modules_of, roles_of
 from mst_jax.agents.registry import AGENTS, default_config, make_agent
 from mst_jax.agents.scaling import SIMBA_SIZES, scaled, size_factors
 from mst_jax.agents.sweeps import SWEPT, shared_settings, sweep
 
 __all__ = [
     "AGENTS",
+    "ROLES",
     "SIMBA_SIZES",
     "SWEPT",
     "Agent",
     "AgentState",
     "Clock",
     "DDPGConfig",
+    "Experience",
     "Feedback",
+    "Latest",
     "MRQConfig",
     "MRSACConfig",
+    "Memory",
     "Metrics",
+    "Module",
     "ModuleConfig",
     "Numbers",
+    "Occasional",
     "Probe",
+    "Role",
     "SACConfig",
     "Sizes",
+    "TD3Config",
     "default_config",
+    "explorer",
     "make_agent",
+    "modules_of",
+    "player",
+    "roles_of",
     "scaled",
     "shared_settings",
     "size_factors",

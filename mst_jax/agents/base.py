@@ -1,7 +1,7 @@
 """The contract between agents and trainer: pure functions of array-only state, for one seed."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
 from flax import struct
@@ -10,7 +10,9 @@ from mst_jax import networks, topology
 from mst_jax.envs.spaces import Action, Continuous, Observation
 
 AgentState = Any
-Metrics = dict[str, jax.Array]
+Metrics = dict[str, Any]  # float32 scalars; from `learn` also `Occasional`
+Role = Literal["representation", "value", "policy"]
+ROLES: tuple[Role, ...] = ("representation", "value", "policy")
 
 
 @struct.dataclass
@@ -52,11 +54,58 @@ class Numbers(NamedTuple):
 
     Attributes:
         tables: {module: counts of its topology plan}.
-        learning_rates: {module: float32 scalar}.
+        learning_rates: {module: float32 scalar} of the modules that differ in it.
     """
 
     tables: Mapping[str, tuple[topology.Table, ...]]
     learning_rates: Mapping[str, jax.Array]
+
+
+class Memory(NamedTuple):
+    """The replay that an agent learns from.
+
+    Attributes:
+        capacity: transitions that a seed keeps, of all its environments together.
+        span: consecutive transitions of one episode that a sampled start needs; `replay.create`.
+        prioritised: whether `learn` gives back priorities.
+    """
+
+    capacity: int
+    span: int = 1
+    prioritised: bool = False
+
+
+class Latest(NamedTuple):
+    """The transition that each of a seed's E environments just made, in the dtypes of its spec.
+
+    Attributes:
+        observation: (E, *O), what `action` was chosen for.
+        action: (E, *A) as `act` gave it; what was carried out lies within the action space.
+        reward: (E,) float32.
+        terminated: (E,) bool; do not bootstrap.
+        truncated: (E,) bool.
+        next_observation: (E, *O); the final observation where the episode ended.
+    """
+
+    observation: jax.Array
+    action: jax.Array
+    reward: jax.Array
+    terminated: jax.Array
+    truncated: jax.Array
+    next_observation: jax.Array
+
+
+class Experience(NamedTuple):
+    """What there is to learn from. A program holds what its agent reads and nothing else.
+
+    Attributes:
+        latest: the transition just made; None where a `probe` asks between steps.
+        replay: read-only view of the seed's memory; None in `learn` for an agent without one. A
+            `probe` then sees the last transitions, which are kept for it alone.
+    """
+
+    latest: Latest | None
+    replay: Any  # a replay.View, or None; an agent knows which it asked for
 
 
 class Feedback(NamedTuple):
@@ -64,6 +113,18 @@ class Feedback(NamedTuple):
 
     indices: jax.Array  # int32 (B,)
     priorities: jax.Array  # float32 (B,), final values: the exponent is already applied
+
+
+class Occasional(NamedTuple):
+    """A metric that not every call of `learn` makes: its mean is over those that did.
+
+    Attributes:
+        total: float32 scalar, sum over the updates that made it; 0 where none did.
+        count: int32 scalar, how many did.
+    """
+
+    total: jax.Array
+    count: jax.Array
 
 
 class Probe(NamedTuple):
@@ -84,44 +145,186 @@ class Probe(NamedTuple):
     loss: Callable[[Any, Any], jax.Array]
 
 
+class Module(NamedTuple):
+    """A network that is trained by an optimizer of its own, with a topology of its own.
+
+    A temperature is no module: a scalar has no role in a recipe, no topology and no cost.
+
+    Attributes:
+        role: what it is for, by which recipes, diagnostics and studies know it.
+        updates: steps that its own optimizer takes in the whole run, so that every schedule of its
+            topology ends where the module ends.
+        plan: its resolved topology plan.
+    """
+
+    role: Role
+    updates: int
+    plan: topology.Plan
+
+
+class Init(Protocol):
+    """Makes the state before the first step."""
+
+    def __call__(self, key: jax.Array, numbers: Numbers | None = None) -> AgentState:
+        """From one typed key; `numbers` replace those of the configuration."""
+
+
+class Reset(Protocol):
+    """The Reset baseline: begins again with the networks only."""
+
+    def __call__(self, state: AgentState, key: jax.Array) -> AgentState:
+        """Fresh networks and optimizers; masks, statistics and learning rates stay."""
+
+
+class Observe(Protocol):
+    """Takes in what the environments show, such as running statistics of observations."""
+
+    def __call__(self, state: AgentState, observation: jax.Array, first: jax.Array) -> AgentState:
+        """Once a step, after learning and before acting.
+
+        Args:
+            state: of one seed.
+            observation: (E, *O), what to act on next.
+            first: (E,) bool, whether an episode begins with it.
+        """
+
+
+class Act(Protocol):
+    """Chooses an action; also the form of `explore`."""
+
+    def __call__(
+        self,
+        state: AgentState,
+        observation: jax.Array,
+        key: jax.Array | None,
+        clock: Clock | None,
+    ) -> jax.Array:
+        """For one environment.
+
+        Args:
+            state: of its seed.
+            observation: (*O,).
+            key: one typed key; None, with the clock, for a policy without exploration.
+            clock: of the run.
+
+        Returns:
+            An action (*A,) in the dtype of the action space. It is stored as it is, and brought
+            into the space where it is carried out.
+        """
+
+
+class Evaluate(Protocol):
+    """Chooses an action of the policy that is judged."""
+
+    def __call__(self, state: AgentState, observation: jax.Array, key: jax.Array) -> jax.Array:
+        """As `Act`, without the run's clock.
+
+        Args:
+            state: of the seed.
+            observation: (*O,).
+            key: one typed key, from the seed, the evaluation, the episode and the step in it alone.
+        """
+
+
+class Learn(Protocol):
+    """Learns from experience; what is due depends on the clock only."""
+
+    def __call__(
+        self, state: AgentState, experience: Experience, key: jax.Array, clock: Clock
+    ) -> tuple[AgentState, Feedback | None, Metrics]:
+        """One call, of one or several updates.
+
+        Args:
+            state: of one seed.
+            experience: what to learn from.
+            key: one typed key.
+            clock: of the run, never batched; `clock.update` is the number of this call.
+
+        Returns:
+            The new state; priorities if the memory is prioritised, else None; and metrics, float32
+            scalars or `Occasional`, which names each module's own as module/metric.
+        """
+
+
+class Value(Protocol):
+    """What the agent expects, for the bias of its values."""
+
+    def __call__(self, state: AgentState, observation: jax.Array, action: jax.Array) -> jax.Array:
+        """The value of (*O,) and (*A,): a scalar in units of reward; the mean of twin critics."""
+
+
+class Probes(Protocol):
+    """Lays the modules open for diagnostics."""
+
+    def __call__(
+        self, state: AgentState, experience: Experience, key: jax.Array, batch_size: int
+    ) -> Mapping[str, Probe]:
+        """{module: Probe} on a fresh batch; a module may be left out."""
+
+
 class Agent(NamedTuple):
     """One algorithm, for one seed; the trainer vmaps it over seeds.
 
     Attributes:
-        init: (key, Numbers or None) -> state; numbers replace those of the configuration.
-        observe: (state, observations (E, O)) -> state; running statistics of observations, of one
-            step of the seed's E environments.
-        act: (state, observation (O,), key or None) -> action (A,) in [-1, 1]; without a key
-            there is no exploration.
-        reset: (state, key) -> state with fresh networks and optimizers, and the same masks,
-            observation statistics and learning rates: the Reset baseline.
-        learn: (state, replay view, key, clock) -> (state, Feedback or None, metrics of scalars).
-        value: (state, observation (O,), action (A,)) -> the critic's value, a scalar in units of
-            reward; the mean of twin critics.
-        probe: (state, replay view, key, batch size) -> {module: Probe} on a fresh batch.
+        init: see `Init`.
+        observe: see `Observe`.
+        act: see `Act`.
+        reset: see `Reset`.
+        learn: see `Learn`.
         parameters: state -> {module: parameters}; the online networks.
-        acting: names of the state's fields that `act` reads; they make up a light checkpoint.
+        acting: names of the state's fields that `act` and `evaluate` read; they make up a light
+            checkpoint.
         masks: state -> {module: masks}; dense leaves carry topology's sentinel.
-        plans: {module: resolved topology plan}.
-        learning_starts: steps of uniform random actions, of each environment, before the first
-            `learn`.
-        buffer_size: replay capacity of a seed in environment steps.
+        modules: {module: what it is for, how often it is updated, its plan}.
         discount: per agent step.
-        span: consecutive transitions of one episode that a sampled start needs; `replay.create`.
+        learning_starts: steps of `explore`, of each environment, before the first `learn`. With 0
+            a run's first action is `act`'s; else it is one more of `explore`.
+        learn_every: steps of each environment from one `learn` to the next.
+        memory: the replay to learn from; None for an agent that learns from the latest transition.
+        explore: acts until learning starts; None for uniform actions.
+        evaluate: see `Evaluate`; None for `act` without key and clock.
+        value: see `Value`; None for an agent without, whose values have no bias.
+        probe: see `Probes`; None for none, and no such diagnostics.
+        observes_start: whether `observe` is also given the run's very first observations.
     """
 
-    init: Callable[..., AgentState]
-    observe: Callable[[AgentState, jax.Array], AgentState]
-    act: Callable[[AgentState, jax.Array, jax.Array | None], jax.Array]
-    reset: Callable[[AgentState, jax.Array], AgentState]
-    learn: Callable[..., tuple[AgentState, Feedback | None, Metrics]]
-    value: Callable[[AgentState, jax.Array, jax.Array], jax.Array]
-    probe: Callable[..., Mapping[str, Probe]]
+    init: Init
+    observe: Observe
+    act: Act
+    reset: Reset
+    learn: Learn
     parameters: Callable[[AgentState], Mapping[str, Any]]
     acting: tuple[str, ...]
     masks: Callable[[AgentState], Mapping[str, Any]]
-    plans: Mapping[str, topology.Plan]
-    learning_starts: int
-    buffer_size: int
+    modules: Mapping[str, Module]
     discount: float
-    span: int
+    learning_starts: int
+    learn_every: int = 1
+    memory: Memory | None = None
+    explore: Act | None = None
+    evaluate: Evaluate | None = None
+    value: Value | None = None
+    probe: Probes | None = None
+    observes_start: bool = False
+
+    @property
+    def plans(self) -> dict[str, topology.Plan]:
+        """{module: resolved topology plan}."""
+        return {name: module.plan for name, module in self.modules.items()}
+
+
+def learn_calls(steps: int, learning_starts: int, learn_every: int = 1) -> int:
+    """How often `learn` is called in so many agent steps."""
+    return -(-max(0, steps - learning_starts) // learn_every)
+
+
+def explorer(agent: Agent, space: Action) -> Act:
+    """How an agent acts until learning starts."""
+    return agent.explore or (lambda state, observation, key, clock: space.sample(key))
+
+
+def player(agent: Agent) -> Evaluate:
+    """How an agent acts where it is judged."""
+    return agent.evaluate or (
+        lambda state, observation, key: agent.act(state, observation, None, None)
+    )

@@ -4,13 +4,14 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from mst_jax import topology
-from mst_jax.agents.actor_critic.config import DDPGConfig, SACConfig
-from mst_jax.agents.actor_critic.ddpg import make_ddpg
-from mst_jax.agents.actor_critic.sac import make_sac
+from mst_jax.agents.actor_critic.config import DDPGConfig, SACConfig, TD3Config
+from mst_jax.agents.actor_critic.ddpg import build_ddpg
+from mst_jax.agents.actor_critic.sac import build_sac
+from mst_jax.agents.actor_critic.td3 import build_td3
 from mst_jax.agents.base import Agent, Sizes
 from mst_jax.agents.mr.config import MRQConfig, MRSACConfig
-from mst_jax.agents.mr.mrq import make_mrq
-from mst_jax.agents.mr.mrsac import make_mrsac
+from mst_jax.agents.mr.mrq import build_mrq
+from mst_jax.agents.mr.mrsac import build_mrsac
 from mst_jax.names import nearest
 
 
@@ -21,11 +22,17 @@ class Entry(NamedTuple):
     make: Callable[..., Agent]  # (config, sizes, total_steps, plans)
 
 
+def _entry_of(config: type, build: Callable[..., Any]) -> Entry:
+    """The entry of an algorithm whose functions, built, know the agent they make up."""
+    return Entry(config, lambda *args: build(*args).agent())
+
+
 AGENTS: dict[str, Entry] = {
-    "ddpg": Entry(DDPGConfig, make_ddpg),
-    "mrq": Entry(MRQConfig, make_mrq),
-    "mrsac": Entry(MRSACConfig, make_mrsac),
-    "sac": Entry(SACConfig, make_sac),
+    "ddpg": _entry_of(DDPGConfig, build_ddpg),
+    "mrq": _entry_of(MRQConfig, build_mrq),
+    "mrsac": _entry_of(MRSACConfig, build_mrsac),
+    "sac": _entry_of(SACConfig, build_sac),
+    "td3": _entry_of(TD3Config, build_td3),
 }
 
 

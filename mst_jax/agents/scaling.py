@@ -4,7 +4,7 @@ import dataclasses
 import math
 from typing import Any
 
-from mst_jax.agents.parts.modules import ModuleConfig, require
+from mst_jax.agents.parts.modules import modules_of, require
 
 # Nominal parameters of SimBa's actor and one critic on dog (docs/specs/network-sparsity.md §1.3).
 SIMBA_SIZES = {"4.5M": (1.0, 1), "17M": (2.0, 1), "109M": (5.0, 1), "208M": (4.0, 3)}
@@ -21,16 +21,11 @@ def scaled(config: Any, width: float, depth: int = 1) -> Any:
         ValueError: a factor that leaves a module without units or layers.
     """
     require(depth >= 1, f"the depth factor {depth} must be at least 1")
-    modules = {
-        field.name: getattr(config, field.name)
-        for field in dataclasses.fields(config)
-        if isinstance(getattr(config, field.name), ModuleConfig)
-    }
     resized = {
         name: dataclasses.replace(
             module, hidden=round(module.hidden * width), depth=module.depth * depth
         )
-        for name, module in modules.items()
+        for name, module in modules_of(config).items()
     }
     for name, module in resized.items():
         require(module.hidden >= 1, f"width factor {width} leaves {name} without hidden units")

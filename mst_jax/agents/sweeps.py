@@ -4,11 +4,12 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from mst_jax import topology
 from mst_jax.agents.base import Agent, Numbers, Sizes
-from mst_jax.agents.parts.modules import ModuleConfig
+from mst_jax.agents.parts.modules import roles_of
 from mst_jax.agents.registry import make_agent
 
 SWEPT = ("sparsity", "drop_fraction", "learning_rate")  # settings of a module that are arrays
@@ -43,14 +44,18 @@ def sweep(
         module: jnp.array([getattr(config, module).learning_rate for config in configs])
         for module in plans
     }
-    return make_agent(name, configs[0], sizes, total_steps, plans), Numbers(tables, rates)
+    rates = {module: own for module, own in rates.items() if (own != own[0]).any()}
+    agent, numbers = make_agent(name, configs[0], sizes, total_steps, plans), Numbers(tables, rates)
+    one = jax.tree.map(lambda leaf: leaf[0], numbers)
+    jax.eval_shape(agent.init, jax.random.key(0), one)  # refuses an optimizer without that leaf
+    return agent, numbers
 
 
 def shared_settings(config: Any) -> dict[str, Any]:
     """The settings, by dotted name, in which all configurations of one program agree."""
-    fixed = {}
+    fixed, modules = {}, roles_of(config)
     for key, value in dataclasses.asdict(config).items():
-        if isinstance(getattr(config, key), ModuleConfig):
+        if key in modules:
             own = value.items()
             fixed |= {f"{key}.{name}": setting for name, setting in own if name not in SWEPT}
         else:

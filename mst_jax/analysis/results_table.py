@@ -28,15 +28,20 @@ class Cost(NamedTuple):
         parameters: of the online networks, masked positions included.
         active_parameters: those inside the final masks, as planned.
         flops: operations of one gradient step: every module's forward and backward pass on one
-            batch, its sparsity averaged over the run. Targets, unrolling and the actor's gradient
-            through the critic are left out, so compare these numbers, do not add them up to a bill.
+            batch, its sparsity averaged over the run. A module that is updated every second time
+            counts half. Targets, unrolling and the policy's gradient through the values are left
+            out, so compare these numbers, do not add them up to a bill.
         dense_flops: the same without sparsity.
+        updates: gradient steps in the whole run, of the module with most of them.
+        learning_starts: agent steps before the first of them.
     """
 
     parameters: int
     active_parameters: int
     flops: float
     dense_flops: float
+    updates: int
+    learning_starts: int
 
 
 def cost_of(settings: Settings) -> Cost:
@@ -51,15 +56,19 @@ def cost_of(settings: Settings) -> Cost:
 
 def cost_of_agent(agent: Agent, settings: Settings) -> Cost:
     """Parameters and operations of a run whose agent is there already."""
-    plans = agent.plans.values()
-    updates = updates_at(settings, settings.steps)
-    costs = [topology.costs(plan, updates) for plan in plans]
-    batch = settings.config.batch_size
+    modules = agent.modules.values()
+    costs = [topology.costs(module.plan, module.updates) for module in modules]
+    most = max(module.updates for module in modules)
+    shares = [module.updates / most for module in modules]
+    batch = getattr(settings.config, "batch_size", 1)  # an agent without replay has none
     return Cost(
         parameters=sum(cost.dense_bytes for cost in costs) // 4,
-        active_parameters=sum(_active(plan) for plan in plans),
-        flops=batch * sum(cost.training for cost in costs),
-        dense_flops=batch * sum(cost.dense_training for cost in costs),
+        active_parameters=sum(_active(module.plan) for module in modules),
+        flops=batch * sum(c.training * share for c, share in zip(costs, shares, strict=True)),
+        dense_flops=batch
+        * sum(c.dense_training * share for c, share in zip(costs, shares, strict=True)),
+        updates=most,
+        learning_starts=agent.learning_starts,
     )
 
 
@@ -70,9 +79,10 @@ def spec_of(task: str) -> envs.Spec:
 
 
 def updates_at(settings: Settings, step: int) -> int:
-    """Gradient steps of each module that a run has made after `step` agent steps."""
-    per_step = getattr(settings.config, "updates_per_step", 1)
-    return max(0, step - settings.config.learning_starts) * per_step
+    """Gradient steps that a run has made after `step` agent steps, of the module with most."""
+    cost = cost_of(settings)
+    learning = max(settings.steps - cost.learning_starts, 1)
+    return cost.updates * max(0, step - cost.learning_starts) // learning
 
 
 def read_results(folder: Path) -> list[Row]:

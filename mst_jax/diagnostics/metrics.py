@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from mst_jax import topology
-from mst_jax.agents import Agent, Probe
+from mst_jax.agents import Agent, Experience, Probe
 from mst_jax.diagnostics.gradients import mean_gradient
 from mst_jax.diagnostics.rank import effective_rank, srank
 from mst_jax.diagnostics.units import active_fraction, dormant_percentage
@@ -63,24 +63,34 @@ METRICS: dict[str, Callable[[Evidence], jax.Array]] = {
 }
 
 
-def diagnose(agent: Agent, state: Any, view: Any, key: jax.Array) -> dict[str, jax.Array]:
-    """All metrics of every module of one seed, on one fresh replay batch of 256.
+# Of one layer's mask; a module's value is the mean over its masked layers.
+TOPOLOGY_METRICS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "dead_inputs": lambda mask: jnp.mean(topology.degrees(mask)[1] == 0, dtype=jnp.float32),
+    "dead_outputs": lambda mask: jnp.mean(topology.degrees(mask)[0] == 0, dtype=jnp.float32),
+}
+
+
+def diagnose(
+    agent: Agent, state: Any, experience: Experience, key: jax.Array
+) -> dict[str, jax.Array]:
+    """All metrics of every module of one seed, on one fresh batch of 256.
 
     Args:
         agent: one-seed functions.
         state: agent state.
-        view: of the replay buffer.
+        experience: what its `probe` draws the batch from.
         key: typed key.
 
     Returns:
-        {module/metric: float32 scalar}; topology statistics are means over the module's layers.
+        {module/metric: float32 scalar}; those of topology only for an agent without a probe.
     """
+    probes = agent.probe(state, experience, key, BATCH_SIZE) if agent.probe else {}
     found: dict[str, jax.Array] = {}
-    for module, probe in agent.probe(state, view, key, BATCH_SIZE).items():
-        evidence = Evidence(probe, mean_gradient(probe))
-        found |= {f"{module}/{name}": metric(evidence) for name, metric in METRICS.items()}
-        statistics = topology.statistics(state.opt_state[module])
-        for name in ("dead_inputs", "dead_outputs") if statistics else ():
-            values = [getattr(leaf, name) for leaf in statistics.values()]
-            found[f"{module}/{name}"] = jnp.mean(jnp.stack(values))
+    for module, masks in agent.masks(state).items():
+        if module in probes:
+            evidence = Evidence(probes[module], mean_gradient(probes[module]))
+            found |= {f"{module}/{name}": metric(evidence) for name, metric in METRICS.items()}
+        layers = jax.tree.leaves(masks)
+        for name, metric in TOPOLOGY_METRICS.items() if layers else ():
+            found[f"{module}/{name}"] = jnp.mean(jnp.stack([metric(mask) for mask in layers]))
     return found

@@ -14,26 +14,32 @@ from mst_jax.runs.arrays import (
 
 
 def loop_to_arrays(loop: LoopState) -> Arrays:
-    """All arrays of a loop; of the buffer only its filled rows."""
-    packed = {f"{BUFFER}{name}": value for name, value in replay.pack(loop.buffer).items()}
+    """All arrays of a loop; of the buffer, if there is one, only its filled rows."""
+    buffer = {} if loop.buffer is None else replay.pack(loop.buffer)
+    packed = {f"{BUFFER}{name}": value for name, value in buffer.items()}
     return {**flatten(loop.replace(buffer=None)), **packed}
 
 
 def loop_from_arrays(arrays: Arrays, like: LoopState) -> LoopState:
     """The inverse of `loop_to_arrays`; raises ValueError when the arrays are of another run."""
-    rest, packed = _parts(arrays)
+    rest, packed = _parts(arrays, like)
     loop = unflatten(rest, like.replace(buffer=None))
+    if like.buffer is None:
+        return loop
     return loop.replace(buffer=replay.unpack(packed, like=like.buffer))
 
 
 def check_loop(arrays: Arrays, like: LoopState) -> None:
     """Raises ValueError unless `loop_from_arrays` would take the arrays; nothing is allocated."""
-    rest, packed = _parts(arrays)
+    rest, packed = _parts(arrays, like)
     compare(rest, expected(like.replace(buffer=None)))
-    replay.check(packed, like=like.buffer)
+    if like.buffer is not None:
+        replay.check(packed, like=like.buffer)
 
 
-def _parts(arrays: Arrays) -> tuple[Arrays, Arrays]:
-    """A loop's arrays apart from the buffer's, and those."""
+def _parts(arrays: Arrays, like: LoopState) -> tuple[Arrays, Arrays]:
+    """A loop's arrays apart from the buffer's, and those; without a buffer all are the loop's."""
+    if like.buffer is None:
+        return arrays, {}
     rest = {name: value for name, value in arrays.items() if not name.startswith(BUFFER)}
     return rest, with_prefix(arrays, BUFFER)

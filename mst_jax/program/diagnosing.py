@@ -6,16 +6,15 @@ from pathlib import Path
 
 import jax
 
-from mst_jax import replay
 from mst_jax.agents import Agent, Metrics
 from mst_jax.diagnostics import diagnose, gradient_covariance, interference, sample_gradients
 from mst_jax.program.cache import kept
 from mst_jax.program.sharding import LOOP, SEEDS, over_devices, seed_mesh, seeds_per_device
-from mst_jax.program.state import LoopState, Purpose, keys_for, over_seeds
+from mst_jax.program.state import LoopState, Purpose, between_steps, keys_for, over_seeds
 from mst_jax.runs.covariances import save_covariances
 
 COVARIANCE_SAMPLES = 64  # the published matrix (docs/specs/network-sparsity.md §4)
-COVARIANCE_MODULES = ("critic", "actor")
+COVARIANCE_ROLES = ("value", "policy")
 
 
 def make_diagnose(
@@ -54,7 +53,7 @@ def _programs(agent: Agent, num_seeds: int) -> tuple[Callable, Callable]:
 
     def of_run(loop: LoopState) -> Metrics:
         keys = keys_for(loop.keys, Purpose.DIAGNOSE, loop.clock.step)
-        return of_seed(loop.agent, replay.view(loop.buffer), keys)
+        return of_seed(loop.agent, between_steps(loop), keys)
 
     metrics_of, covariances_of = (
         jax.jit(over_devices(fn, mesh, (LOOP,), SEEDS)) for fn in (of_run, covariances(agent))
@@ -63,21 +62,24 @@ def _programs(agent: Agent, num_seeds: int) -> tuple[Callable, Callable]:
 
 
 def covariances(agent: Agent) -> Callable[[LoopState], dict[str, jax.Array]]:
-    """Run -> {module: (S, 64, 64)} cosines of per-sample gradients, active weights only.
+    """Loop -> {module: (S, 64, 64)} cosines of per-sample gradients, active weights only.
 
-    Seeds one after another: each holds 64 gradients at once.
+    As published, of value and policy modules. Seeds one after another: each holds 64 gradients at
+    once.
     """
 
     def of_seed(args: tuple) -> dict[str, jax.Array]:
-        state, view, key = args
-        probes = agent.probe(state, view, key, COVARIANCE_SAMPLES)
+        state, experience, key = args
+        probes = agent.probe(state, experience, key, COVARIANCE_SAMPLES)
         return {
-            name: gradient_covariance(sample_gradients(probes[name])) for name in COVARIANCE_MODULES
+            name: gradient_covariance(sample_gradients(probes[name]))
+            for name, module in agent.modules.items()
+            if module.role in COVARIANCE_ROLES and name in probes
         }
 
     def of_run(loop: LoopState) -> dict[str, jax.Array]:
         keys = keys_for(loop.keys, Purpose.DIAGNOSE, loop.clock.step)
-        return jax.lax.map(of_seed, (loop.agent, replay.view(loop.buffer), keys))
+        return jax.lax.map(of_seed, (loop.agent, between_steps(loop), keys))
 
     return of_run
 

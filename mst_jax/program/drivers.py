@@ -1,9 +1,10 @@
 """Moving a loop forward by a number of steps, on host environments or inside the device program."""
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import numpy as np
@@ -30,7 +31,15 @@ from mst_jax.program.state import (
     over_seeds,
     seed_keys,
 )
-from mst_jax.program.step import make_advance, make_step
+from mst_jax.program.step import (
+    Phase,
+    Step,
+    make_advance,
+    make_step,
+    phase_of,
+    phases_of,
+    steps_to_learn,
+)
 
 STEPS_BETWEEN_STOP_CHECKS = 50  # on the device a stop request is seen after so many steps
 
@@ -62,31 +71,33 @@ class Clocks:
 
 
 class Programs:
-    """The warm-up and the learning program, each compiled when it is first needed.
+    """The program of each phase, compiled when it is first needed.
 
     What was compiled before for the same jitted function and shapes is not compiled again.
     """
 
-    def __init__(self, jitted: Mapping[bool, Any], clocks: Clocks) -> None:
+    def __init__(self, jitted: Mapping[Phase, Any], clocks: Clocks) -> None:
         self._jitted = jitted
-        self._compiled: dict[bool, Callable[..., LoopState]] = {}
+        self._compiled: dict[Phase, Callable[..., LoopState]] = {}
         self._clocks = clocks
 
-    def __call__(self, learning: bool, *args: Any) -> LoopState:
+    def __call__(self, phase: Phase, *args: Any) -> LoopState:
         """Runs a program to its end; compiling and running are timed apart."""
         before = time.perf_counter()
-        if learning not in self._compiled:
-            self._compiled[learning] = self._jitted[learning].lower(*args).compile()
+        if phase not in self._compiled:
+            self._compiled[phase] = self._jitted[phase].lower(*args).compile()
             self._clocks.compiling += time.perf_counter() - before
             before = time.perf_counter()
-        loop = self._compiled[learning](*args)
+        loop = self._compiled[phase](*args)
         loop.action.block_until_ready()
         self._clocks.device += time.perf_counter() - before
         return loop
 
 
-class Driver(Protocol):
-    """Steps environments and device program in turn.
+class Driver(ABC):
+    """Steps environments and device program in turn, each step followed by what its phase asks.
+
+    What it answers here is so for environments inside the device program.
 
     Attributes:
         clocks: what time was spent on.
@@ -94,36 +105,45 @@ class Driver(Protocol):
             can. `advance` returns the loop as it was before the step that failed.
     """
 
-    clocks: Clocks
-    failure: str | None
+    def __init__(self, agent: Agent, space: Action, num_seeds: int) -> None:
+        self.clocks = Clocks()
+        self.failure: str | None = None
+        self._agent, self._space, self._num_seeds = agent, space, num_seeds
+        self._mesh = seed_mesh(num_seeds)
 
+    @abstractmethod
     def advance(
         self,
         loop: LoopState,
         count: int,
-        learning: bool,
         stop: Callable[[], bool],
         report: Callable[[int], object],
     ) -> LoopState:
         """Takes `count` steps, or fewer once `stop()` is true; `report(n)` hears of progress."""
 
+    @abstractmethod
     def errors(self) -> np.ndarray:
         """Steps that each seed's environments have lost so far, int64 (S,)."""
 
     def restarts(self) -> int | None:
         """How often a worker process was started again; None where there are none."""
+        return None
 
     def place(self, loop: LoopState) -> LoopState:
         """Puts a loop that was read from a checkpoint on the devices that step it."""
+        return place(loop, self._mesh)
 
     def snapshot(self) -> dict[str, np.ndarray]:
         """Environment state that is not in the loop."""
+        return {}
 
     def restore(self, snapshot: dict[str, np.ndarray]) -> None:
         """Puts the environments back where a snapshot was taken."""
+        del snapshot
 
     def close(self) -> None:
-        """Stops worker processes."""
+        """Stops worker processes, if there are any."""
+        return
 
 
 def make_driver(
@@ -171,40 +191,42 @@ def _start_environments(env: JaxEnv, count: int) -> Callable[[jax.Array], Any]:
     return jax.jit(over_seeds(env.reset, count))
 
 
+def _steps(agent: Agent, space: Action, own: int) -> dict[Phase, Step]:
+    """What follows a step of the environments of `own` seeds, by phase."""
+    return {phase: make_step(agent, space, own, phase) for phase in phases_of(agent)}
+
+
 @kept
-def _step_programs(agent: Agent, space: Action, num_seeds: int) -> dict[bool, Any]:
-    """{whether to learn: jitted step that follows one of environments on the host}."""
+def _step_programs(agent: Agent, space: Action, num_seeds: int) -> dict[Phase, Any]:
+    """Jitted steps that follow one of environments on the host."""
     mesh = seed_mesh(num_seeds)
-    own = seeds_per_device(num_seeds, mesh)
+    steps = _steps(agent, space, seeds_per_device(num_seeds, mesh))
     return {
-        learning: jax.jit(
-            over_devices(make_step(agent, space, own, learning), mesh, (LOOP, SEEDS), LOOP),
-            donate_argnums=0,
-        )
-        for learning in (False, True)
+        phase: jax.jit(over_devices(step, mesh, (LOOP, SEEDS), LOOP), donate_argnums=0)
+        for phase, step in steps.items()
     }
 
 
 @kept
 def _chunk_programs(
     agent: Agent, env: JaxEnv, num_seeds: int, environments: int
-) -> dict[bool, Any]:
-    """{whether to learn: jitted chunk of steps, those of the environments included}."""
+) -> dict[Phase, Any]:
+    """Jitted chunks of steps, those of the environments included."""
     mesh = seed_mesh(num_seeds)
     own = seeds_per_device(num_seeds, mesh)
+    steps = _steps(agent, env.spec.action, own)
+    between = {Phase.LEARN: steps.get(Phase.ACT)}  # the learning program acts in between
     chunks = {
-        learning: make_advance(
-            make_step(agent, env.spec.action, own, learning), env, own * environments
-        )
-        for learning in (False, True)
+        phase: make_advance(step, env, own * environments, between.get(phase), agent.learn_every)
+        for phase, step in steps.items()
     }
     return {
-        learning: jax.jit(over_devices(chunk, mesh, (LOOP, SHARED), LOOP), donate_argnums=0)
-        for learning, chunk in chunks.items()
+        phase: jax.jit(over_devices(chunk, mesh, (LOOP, SHARED), LOOP), donate_argnums=0)
+        for phase, chunk in chunks.items()
     }
 
 
-class HostDriver:
+class HostDriver(Driver):
     """One message to the worker processes and one fused device call per step."""
 
     def __init__(
@@ -215,29 +237,25 @@ class HostDriver:
         environments: int = 1,
         worker_timeout: float = WORKER_TIMEOUT,
     ) -> None:
-        self.clocks = Clocks()
-        self.failure: str | None = None
+        super().__init__(agent, task.spec.action, len(seeds))
         pairs = [(seed, index) for seed in seeds for index in range(environments)]
         self._env = task.vector(pairs, timeout=worker_timeout)
-        self._num_seeds = len(seeds)
-        self._space = task.spec.action
-        self._mesh = seed_mesh(len(seeds))
         self._programs = Programs(_step_programs(agent, self._space, len(seeds)), self.clocks)
 
     def reset(self) -> np.ndarray:
-        """Starts the first episode of every environment; observations (S*E, O)."""
+        """Starts the first episode of every environment; observations (S*E, *O)."""
         return self._env.reset()
 
     def advance(
         self,
         loop: LoopState,
         count: int,
-        learning: bool,
         stop: Callable[[], bool],
         report: Callable[[int], object],
     ) -> LoopState:
         """See `Driver`."""
-        for _ in range(count):
+        first = int(loop.clock.step)
+        for step in range(first, first + count):
             action = np.asarray(loop.action)
             before = time.perf_counter()
             try:
@@ -246,7 +264,7 @@ class HostDriver:
                 self.failure = str(error)
                 break
             self.clocks.environment += time.perf_counter() - before
-            loop = self._programs(learning, loop, timestep)
+            loop = self._programs(phase_of(self._agent, step), loop, timestep)
             self.clocks.steps += 1
             report(1)
             if stop():
@@ -261,10 +279,6 @@ class HostDriver:
         """See `Driver`."""
         return self._env.restarts
 
-    def place(self, loop: LoopState) -> LoopState:
-        """See `Driver`."""
-        return place(loop, self._mesh)
-
     def snapshot(self) -> dict[str, np.ndarray]:
         """Episode numbers and the actions of the current episodes; see `envs`."""
         return self._env.snapshot()
@@ -278,14 +292,12 @@ class HostDriver:
         self._env.close()
 
 
-class JaxDriver:
+class JaxDriver(Driver):
     """Chunks of steps in one jitted loop; environment states are part of its state."""
 
     def __init__(self, agent: Agent, env: JaxEnv, num_seeds: int, environments: int = 1) -> None:
-        self.clocks = Clocks()
-        self.failure: str | None = None
+        super().__init__(agent, env.spec.action, num_seeds)
         self._errors = np.zeros(num_seeds, np.int64)
-        self._mesh = seed_mesh(num_seeds)
         programs = _chunk_programs(agent, env, num_seeds, environments)
         self._programs = Programs(programs, self.clocks)
 
@@ -293,18 +305,22 @@ class JaxDriver:
         self,
         loop: LoopState,
         count: int,
-        learning: bool,
         stop: Callable[[], bool],
         report: Callable[[int], object],
     ) -> LoopState:
         """See `Driver`."""
-        while count > 0:
-            chunk = min(count, STEPS_BETWEEN_STOP_CHECKS)
-            loop = self._programs(learning, loop, np.int32(chunk))
+        step = int(loop.clock.step)
+        last = step + count
+        while step < last:
+            phase = phase_of(self._agent, step)
+            chunk = min(last - step, STEPS_BETWEEN_STOP_CHECKS)
+            if phase is not Phase.LEARN:
+                chunk = min(chunk, steps_to_learn(self._agent, step))
+            loop = self._programs(phase, loop, np.int32(chunk))
             self._count_errors(loop)
             self.clocks.steps += chunk
             report(chunk)
-            count -= chunk
+            step += chunk
             if stop():
                 break
         return loop
@@ -313,23 +329,10 @@ class JaxDriver:
         """See `Driver`; as of the last chunk."""
         return self._errors
 
-    def restarts(self) -> None:
-        """There are no worker processes."""
-
     def place(self, loop: LoopState) -> LoopState:
         """See `Driver`."""
         self._count_errors(loop)
-        return place(loop, self._mesh)
-
-    def snapshot(self) -> dict[str, np.ndarray]:
-        """Nothing: the environment states are in the loop."""
-        return {}
-
-    def restore(self, snapshot: dict[str, np.ndarray]) -> None:
-        """Nothing to do."""
-
-    def close(self) -> None:
-        """Nothing to stop."""
+        return super().place(loop)
 
     def _count_errors(self, loop: LoopState) -> None:
         errors = np.asarray(loop.environment.errors, np.int64)

@@ -1,5 +1,6 @@
-"""Evaluation without exploration noise, on environments of its own."""
+"""Evaluation of the policy that is judged, on environments of its own."""
 
+import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
@@ -7,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mst_jax.agents import Agent
+from mst_jax.agents import Agent, player
+from mst_jax.agents.base import Value
 from mst_jax.envs import WORKER_TIMEOUT, EnvironmentFailedError, HostTask, JaxEnv
 from mst_jax.program.cache import kept
 from mst_jax.program.sharding import SEEDS, over_devices, seed_mesh, seeds_per_device
@@ -26,7 +28,7 @@ class Evaluation(NamedTuple):
         value_bias: (S, episodes), the critic's value of the first state and action less the
             discounted return that followed (Monte Carlo); NaN likewise. The value of a
             maximum-entropy critic contains its entropy bonus, and the return of a truncated episode
-            ends there.
+            ends there. NaN for an agent without values.
     """
 
     returns: np.ndarray
@@ -95,32 +97,42 @@ class HostEvaluator:
         self._shape = (len(seeds), together)
         self._rounds = episodes // together
         self._discount = agent.discount
+        self._keys = seed_keys([seed + SEED_OFFSET for seed in seeds])
         self._act, self._value = _act_and_value(agent, len(seeds))
 
     def __call__(self, agent_states: Any, index: int) -> Evaluation:
         """See `Evaluator`."""
-        first = index * self._rounds
-        rounds = [self._attempt(agent_states, first + number) for number in range(self._rounds)]
+        keys = episode_keys(self._keys, index, self._rounds * self._shape[1])
+        rounds = [
+            self._attempt(
+                agent_states,
+                index * self._rounds + number,
+                keys[:, number * self._shape[1] : (number + 1) * self._shape[1]],
+            )
+            for number in range(self._rounds)
+        ]
         return Evaluation(*(np.concatenate(parts, axis=1) for parts in zip(*rounds, strict=True)))
 
-    def _attempt(self, agent_states: Any, episode: int) -> Evaluation:
+    def _attempt(self, agent_states: Any, episode: int, keys: jax.Array) -> Evaluation:
         """One whole episode in every environment, without returns once the environments failed."""
         if self.failure is None:
             try:
-                return self._play(agent_states, episode)
+                return self._play(agent_states, episode, keys)
             except EnvironmentFailedError as error:
                 self.failure = str(error)
         return Evaluation(np.full(self._shape, np.nan), np.full(self._shape, np.nan))
 
-    def _play(self, agent_states: Any, episode: int) -> Evaluation:
-        """One whole episode in every environment."""
+    def _play(self, agent_states: Any, episode: int, keys: jax.Array) -> Evaluation:
+        """One whole episode in every environment, keys (S, together)."""
         observation = self._env.reset(episode=episode)
         count, space = observation.shape[0], self._env.spec.action
         returns, discounted, values = np.zeros(count), np.zeros(count), None
         running, weight = np.ones(count, bool), np.ones(count)
-        while running.any():
+        for step in itertools.count():
+            if not running.any():
+                break
             batch = observation.reshape(*self._shape, *observation.shape[1:])
-            action = self._act(agent_states, batch)
+            action = self._act(agent_states, batch, keys, np.full(self._shape[0], step, np.int32))
             if values is None:
                 values = np.asarray(self._value(agent_states, batch, action), np.float64)
             drawn = np.asarray(action).reshape(count, *space.shape)
@@ -151,9 +163,8 @@ class JaxEvaluator:
 
     def __call__(self, agent_states: Any, index: int) -> Evaluation:
         """See `Evaluator`."""
-        keys = keys_for(self._keys, Purpose.EVALUATE, index)
-        split = jax.vmap(lambda key: jax.random.split(key, self._episodes))(keys)
-        returns, biases = self._play(agent_states, split)
+        keys = episode_keys(self._keys, index, self._episodes)
+        returns, biases = self._play(agent_states, keys)
         return Evaluation(np.asarray(returns, np.float64), np.asarray(biases, np.float64))
 
     def close(self) -> None:
@@ -162,16 +173,44 @@ class JaxEvaluator:
 
 @kept
 def _act_and_value(agent: Agent, num_seeds: int) -> tuple[Callable, Callable]:
-    """(states, observations) -> actions, and with actions -> values; several of each seed."""
-    act = jax.vmap(lambda state, observation: agent.act(state, observation, None), (None, 0))
-    value = jax.vmap(agent.value, (None, 0, 0))
-    return _jitted(act, num_seeds, arguments=2), _jitted(value, num_seeds, arguments=3)
+    """(states, observations, keys, step) -> actions, and (states, observations, actions) -> values.
+
+    Of several episodes of each seed.
+    """
+    act, value = player(agent), value_of(agent)
+
+    def acts(state: Any, observation: jax.Array, keys: jax.Array, step: jax.Array) -> jax.Array:
+        return jax.vmap(act, (None, 0, 0))(state, observation, action_keys(keys, step))
+
+    values = jax.vmap(value, (None, 0, 0))
+    return _jitted(acts, num_seeds, arguments=4), _jitted(values, num_seeds, arguments=3)
 
 
 @kept
 def _play(agent: Agent, env: JaxEnv, num_seeds: int) -> Callable:
     """(states, keys (S, episodes)) -> returns and value biases of whole episodes."""
     return _jitted(jax.vmap(_episode(agent, env), (None, 0)), num_seeds, arguments=2)
+
+
+def episode_keys(keys: jax.Array, index: int, episodes: int) -> jax.Array:
+    """One key for each episode of an evaluation, (S, episodes), whatever is played together."""
+    own = keys_for(keys, Purpose.EVALUATE, index)
+    return jax.vmap(lambda key: jax.random.split(key, episodes))(own)
+
+
+def action_keys(keys: jax.Array, step: jax.Array) -> jax.Array:
+    """The keys of one step's actions from those of episodes, whose start states have them too."""
+    return jax.vmap(lambda key: action_key(key, step))(keys)
+
+
+def action_key(key: jax.Array, step: jax.Array) -> jax.Array:
+    """As `action_keys`, for one episode."""
+    return jax.random.fold_in(jax.random.fold_in(key, Purpose.ACT), step)
+
+
+def value_of(agent: Agent) -> Value:
+    """An agent's value, or NaN for one without."""
+    return agent.value or (lambda state, observation, action: jnp.full((), jnp.nan))
 
 
 def _jitted(fn: Callable, num_seeds: int, arguments: int) -> Callable:
@@ -191,15 +230,16 @@ class _Carry(NamedTuple):
     weight: jax.Array
     over: jax.Array
     lost: jax.Array
+    step: jax.Array
 
 
 def _episode(agent: Agent, env: JaxEnv) -> Callable[[Any, jax.Array], tuple[jax.Array, jax.Array]]:
     """(agent state, key) -> return of one episode, and its value bias."""
-    space = env.spec.action
+    space, act, value = env.spec.action, player(agent), value_of(agent)
 
     def play(agent_state: Any, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         def step(carry: _Carry) -> _Carry:
-            action = agent.act(agent_state, carry.observation, None)
+            action = act(agent_state, carry.observation, action_key(key, carry.step))
             safe = space.safe(action)
             state, timestep = env.step(carry.state, space.bounded(safe))
             ended = timestep.terminated | timestep.truncated
@@ -211,14 +251,16 @@ def _episode(agent: Agent, env: JaxEnv) -> Callable[[Any, jax.Array], tuple[jax.
                 jnp.where(ended, 0.0, carry.weight * agent.discount),
                 timestep.over,
                 carry.lost | timestep.lost | (safe != action).any(),
+                carry.step + 1,
             )
 
         state, observation = env.reset(key)
         zero, no = jnp.zeros(()), jnp.zeros((), bool)
-        start = _Carry(state, observation, zero, zero, jnp.ones(()), no, no)
+        begin = jnp.zeros((), jnp.int32)
+        start = _Carry(state, observation, zero, zero, jnp.ones(()), no, no, begin)
         end = jax.lax.while_loop(lambda carry: ~carry.over, step, start)
-        action = agent.act(agent_state, observation, None)
-        bias = agent.value(agent_state, observation, action) - end.discounted
+        action = act(agent_state, observation, action_key(key, begin))
+        bias = value(agent_state, observation, action) - end.discounted
         return jnp.where(end.lost, jnp.nan, end.total), jnp.where(end.lost, jnp.nan, bias)
 
     return play

@@ -4,60 +4,89 @@ Environments are flat, (S*E, ...) and seed-major; only here are they given to ag
 """
 
 from collections.abc import Callable
+from enum import Enum
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from mst_jax import replay, topology
-from mst_jax.agents import Agent, Metrics
+from mst_jax.agents import Agent, Latest, Metrics, explorer
 from mst_jax.envs import Action, JaxEnv, Timestep
 from mst_jax.program.health import finite
 from mst_jax.program.state import (
     LoopState,
     Purpose,
     Totals,
+    choose,
     empty_totals,
     environment_keys,
+    experience_of,
     keys_for,
     over_seeds,
 )
 
 Step = Callable[[LoopState, Timestep], LoopState]
+Advance = Callable[[LoopState, jax.Array], LoopState]
 
 
-def make_step(agent: Agent, space: Action, num_seeds: int, learning: bool) -> Step:
+class Phase(Enum):
+    """What follows a step of the environments: programs of their own, chosen on the host."""
+
+    EXPLORE = "store and explore"
+    ACT = "store and act"
+    LEARN = "store, learn and act"
+
+
+def phase_of(agent: Agent, step: int) -> Phase:
+    """What follows the step after `step` steps of each environment."""
+    learning = step - agent.learning_starts
+    if learning < 0:
+        return Phase.EXPLORE
+    return Phase.ACT if learning % agent.learn_every else Phase.LEARN
+
+
+def steps_to_learn(agent: Agent, step: int) -> int:
+    """How many more steps of each environment are not followed by learning; 0 for `Phase.LEARN`."""
+    learning = step - agent.learning_starts
+    return -learning if learning < 0 else -learning % agent.learn_every
+
+
+def phases_of(agent: Agent) -> tuple[Phase, ...]:
+    """Those that a run of this agent has."""
+    waits = {Phase.EXPLORE: agent.learning_starts > 0, Phase.ACT: agent.learn_every > 1}
+    return tuple(phase for phase in Phase if waits.get(phase, True))
+
+
+def make_step(agent: Agent, space: Action, num_seeds: int, phase: Phase) -> Step:
     """The fused device call that follows each environment step.
 
-    Whether the run is learning yet is known on the host, so warm-up and learning are two programs
-    and neither contains a conditional for it.
+    What it does is known on the host, so each phase is a program of its own and none contains a
+    conditional for it.
 
     Args:
         agent: one-seed functions.
         space: of actions.
         num_seeds: S.
-        learning: whether to learn and act by the policy, or only to store and act at random.
+        phase: what to do.
 
     Returns:
         (loop, timestep of S*E environments) -> loop whose `action` answers `timestep.observation`.
     """
     observe = over_seeds(agent.observe, num_seeds)
-    learn = over_seeds(agent.learn, num_seeds, (0, 0, 0, None))
+    act = explorer(agent, space) if phase is Phase.EXPLORE else agent.act
 
     def step(loop: LoopState, timestep: Timestep) -> LoopState:
+        latest = _latest(loop, timestep)
         loop = _store(loop, timestep)
-        if learning:
-            loop = _learn(loop, learn)
+        if phase is Phase.LEARN:
+            loop = _learn(agent, num_seeds, loop, latest)
         # After learning: a batch is normalised by what was seen when its step was chosen.
-        loop = loop.replace(agent=observe(loop.agent, _by_seed(loop.observation, loop)))
-        environments = loop.buffer.layout.environments
+        observation = loop.by_seed(loop.observation)
+        loop = loop.replace(agent=observe(loop.agent, observation, loop.by_seed(timestep.over)))
         seed_keys = keys_for(loop.keys, Purpose.ACT, loop.clock.step)
-        keys = environment_keys(seed_keys, environments)
-        if learning:
-            act = over_seeds(over_seeds(agent.act, environments, (None, 0, 0)), num_seeds)
-            action = act(loop.agent, _by_seed(loop.observation, loop), _by_seed(keys, loop))
-        else:
-            action = _by_seed(jax.vmap(space.sample)(keys), loop)
+        keys = loop.by_seed(environment_keys(seed_keys, loop.environments))
+        action = choose(act, loop.agent, observation, keys, loop.clock)
         action = _acted(space, action, loop.healthy)
         return loop.replace(action=action.reshape(loop.action.shape))
 
@@ -65,16 +94,42 @@ def make_step(agent: Agent, space: Action, num_seeds: int, learning: bool) -> St
 
 
 def make_advance(
-    step: Step, env: JaxEnv, count: int
-) -> Callable[[LoopState, jax.Array], LoopState]:
-    """A chunk for `count` = S*E pure-JAX environments: (loop, int32 steps) -> loop."""
+    step: Step, env: JaxEnv, count: int, between: Step | None = None, learn_every: int = 1
+) -> Advance:
+    """A chunk of steps of pure-JAX environments.
+
+    Args:
+        step: what follows a step of the environments.
+        env: one of them.
+        count: S*E.
+        between: what follows all but each `learn_every`-th step, if that is something else.
+        learn_every: steps from one `step` to the next.
+
+    Returns:
+        (loop, int32 number of steps of each environment) -> loop; the first step is followed by
+        `step`.
+    """
     env_step, space = over_seeds(env.step, count), env.spec.action
 
-    def body(_: jax.Array, loop: LoopState) -> LoopState:
-        environment, timestep = env_step(loop.environment, space.bounded(loop.action))
-        return step(loop, timestep).replace(environment=environment)
+    def body(step: Step) -> Callable[[jax.Array, LoopState], LoopState]:
+        def of_all(_: jax.Array, loop: LoopState) -> LoopState:
+            environment, timestep = env_step(loop.environment, space.bounded(loop.action))
+            return step(loop, timestep).replace(environment=environment)
 
-    return lambda loop, steps: jax.lax.fori_loop(0, steps, body, loop)
+        return of_all
+
+    def advance(loop: LoopState, steps: jax.Array) -> LoopState:
+        if between is None:
+            return jax.lax.fori_loop(0, steps, body(step), loop)
+
+        def cycle(index: jax.Array, loop: LoopState) -> LoopState:
+            left = jnp.minimum(learn_every, steps - index * learn_every)
+            loop = body(step)(index, loop)
+            return jax.lax.fori_loop(0, left - 1, body(between), loop)
+
+        return jax.lax.fori_loop(0, -(-steps // learn_every), cycle, loop)
+
+    return advance
 
 
 def make_reset(agent: Agent, num_seeds: int) -> Callable[[LoopState], LoopState]:
@@ -113,22 +168,38 @@ def _sparsities(agent: Agent, loop: LoopState) -> Metrics:
     return {name: of_module(masks) for name, masks in agent.masks(loop.agent).items()}
 
 
+def _latest(loop: LoopState, timestep: Timestep) -> Latest:
+    """The transition that all environments just made, (S, E, ...)."""
+    return Latest(
+        loop.by_seed(loop.observation),
+        loop.by_seed(loop.action),
+        loop.by_seed(timestep.reward),
+        loop.by_seed(timestep.terminated),
+        loop.by_seed(timestep.truncated),
+        loop.by_seed(timestep.next_observation),
+    )
+
+
 def _store(loop: LoopState, timestep: Timestep) -> LoopState:
-    buffer = replay.insert(
-        loop.buffer,
-        loop.observation,
-        loop.action,
-        timestep.reward,
-        timestep.terminated,
-        timestep.truncated,
-        timestep.next_observation,
+    buffer = (
+        None
+        if loop.buffer is None
+        else replay.insert(
+            loop.buffer,
+            loop.observation,
+            loop.action,
+            timestep.reward,
+            timestep.terminated,
+            timestep.truncated,
+            timestep.next_observation,
+        )
     )
     complete = timestep.over & ~timestep.lost
     episode_return = loop.episode_return + timestep.reward
     totals = loop.totals.replace(
         returns=loop.totals.returns
-        + _by_seed(jnp.where(complete, episode_return, 0.0), loop).sum(axis=1),
-        episodes=loop.totals.episodes + _by_seed(complete, loop).sum(axis=1, dtype=jnp.int32),
+        + loop.by_seed(jnp.where(complete, episode_return, 0.0)).sum(axis=1),
+        episodes=loop.totals.episodes + loop.by_seed(complete).sum(axis=1, dtype=jnp.int32),
     )
     return loop.replace(
         buffer=buffer,
@@ -139,14 +210,21 @@ def _store(loop: LoopState, timestep: Timestep) -> LoopState:
     )
 
 
-def _learn(loop: LoopState, learn: Callable[..., Any]) -> LoopState:
+def _learn(agent: Agent, num_seeds: int, loop: LoopState, latest: Latest) -> LoopState:
+    learn = over_seeds(agent.learn, num_seeds, (0, 0, 0, None))
     keys = keys_for(loop.keys, Purpose.LEARN, loop.clock.step)
-    agent, feedback, metrics = learn(loop.agent, replay.view(loop.buffer), keys, loop.clock)
-    buffer = loop.buffer
+    experience = experience_of(agent, loop.buffer, latest)
+    states, feedback, metrics = learn(loop.agent, experience, keys, loop.clock)
+    buffer, prioritised = loop.buffer, agent.memory is not None and agent.memory.prioritised
+    if prioritised != (feedback is not None):
+        raise ValueError(
+            f"the agent's memory says prioritised={prioritised}, and its learn returns "
+            f"{'no ' if prioritised else ''}priorities: change one of them"
+        )
     if feedback is not None:
         buffer = replay.set_priorities(buffer, feedback.indices, feedback.priorities)
     return loop.replace(
-        agent=agent,
+        agent=states,
         buffer=buffer,
         totals=_add(loop.totals, metrics),
         clock=loop.clock.replace(update=loop.clock.update + 1),
@@ -154,7 +232,7 @@ def _learn(loop: LoopState, learn: Callable[..., Any]) -> LoopState:
 
 
 def _add(totals: Totals, metrics: Metrics) -> Totals:
-    sums = {name: totals.metrics[name] + value for name, value in metrics.items()}
+    sums = jax.tree.map(jnp.add, totals.metrics, metrics)
     return totals.replace(metrics=sums, updates=totals.updates + 1)
 
 
@@ -165,8 +243,3 @@ def _acted(space: Action, action: jax.Array, healthy: jax.Array) -> jax.Array:
     """
     healthy = healthy.reshape(-1, *(1,) * (action.ndim - 1))
     return jnp.where(healthy, space.safe(action), jnp.zeros_like(action))
-
-
-def _by_seed(array: jax.Array, loop: LoopState) -> jax.Array:
-    """(S*E, ...) as (S, E, ...)."""
-    return array.reshape(-1, loop.buffer.layout.environments, *array.shape[1:])

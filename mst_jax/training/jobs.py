@@ -297,6 +297,11 @@ def prepare(settings: Settings) -> tuple[envs.JaxEnv | envs.HostTask, Agent]:
     task = kept_task(settings.task)
     agent = kept_agent(settings.agent, settings.config, task.spec, settings.steps)
     replay_slots(settings, agent, task.spec)  # refuses a capacity that is too small
+    if settings.gradient_covariance and agent.probe is None:
+        raise ValueError(
+            f"gradient_covariance=True needs an agent that can be probed, which {settings.agent} "
+            "cannot: leave it out"
+        )
     return task, agent
 
 

@@ -7,13 +7,13 @@ import jax
 from mst_jax import replay
 from mst_jax.agents import Agent
 from mst_jax.envs import Spec
-from mst_jax.program.state import Purpose, keys_for, replay_layout, seed_keys
+from mst_jax.program.state import Purpose, keys_for, replay_layout, seed_keys, stored
 from mst_jax.runs import checkpoints, history
 from mst_jax.runs.settings import Settings
 
 
 def replay_slots(settings: Settings, agent: Agent, spec: Spec) -> int:
-    """Slots per seed: the agent's capacity, or what the run can fill if that is less.
+    """Slots per seed: the agent's capacity, or what the run can fill if that is less; 0 for none.
 
     An episode of one step takes two slots, and the last observation one more. Every environment has
     as many slots as the others, so up to E - 1 of the capacity are left out.
@@ -21,12 +21,14 @@ def replay_slots(settings: Settings, agent: Agent, spec: Spec) -> int:
     Raises:
         ValueError: when an environment's share is too short to sample from.
     """
-    count = settings.environments
-    fewest = replay.fewest_slots(agent.span, spec.observation.history)
-    slots = min(agent.buffer_size // count, max(2 * settings.steps + 2, fewest))
+    count, memory = settings.environments, stored(agent)
+    if memory is None:
+        return 0
+    fewest = replay.fewest_slots(memory.span, spec.observation.history)
+    slots = min(memory.capacity // count, max(2 * settings.steps + 2, fewest))
     if slots < fewest:
         raise ValueError(
-            f"config.buffer_size={agent.buffer_size} is too small for environments={count}, "
+            f"config.buffer_size={memory.capacity} is too small for environments={count}, "
             f"which need {fewest} slots each; raise it to {count * fewest} or more"
         )
     return count * slots
@@ -42,7 +44,7 @@ def memory_bytes(agent: Agent, spec: Spec, settings: Settings) -> tuple[int, int
         settings.environments,
         settings.row_dtype,
     )
-    return _nbytes(_states(agent, settings)), replay.nbytes(layout)
+    return _nbytes(_states(agent, settings)), 0 if layout is None else replay.nbytes(layout)
 
 
 def describe_memory(agent: Agent, spec: Spec, settings: Settings) -> str:

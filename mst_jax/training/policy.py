@@ -1,5 +1,6 @@
 """What a run has learned, read from its light checkpoints."""
 
+import itertools
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mst_jax import envs
-from mst_jax.agents import Agent
+from mst_jax.agents import Agent, player
 from mst_jax.program.cache import kept
 from mst_jax.program.health import finite
 from mst_jax.program.state import Purpose, keys_for, seed_keys
@@ -65,11 +66,14 @@ class Snapshot(NamedTuple):
 
 
 class Policy:
-    """The policy of one seed, without exploration noise."""
+    """The policy of one seed as it is judged, without exploration noise.
+
+    If it draws random numbers, they depend on the number of calls before.
+    """
 
     def __init__(self, agent: Agent, state: Any, spec: envs.Spec) -> None:
-        self._act = jax.jit(lambda observation: agent.act(state, observation, None))
-        self._spec = spec
+        self._act = jax.jit(_over_batch(partial(player(agent), state), len(spec.observation.shape)))
+        self._spec, self._calls = spec, itertools.count()
 
     def act(self, observation: np.ndarray) -> np.ndarray:
         """Actions in [-1, 1], float32: (*O) to (A,), or a batch (..., *O) to (..., A).
@@ -85,7 +89,28 @@ class Policy:
                 f"this policy takes observations of {wanted.size} numbers, (..., {shape}), not of "
                 f"shape {seen.shape}"
             )
-        return self._spec.action.bounded(np.asarray(self._act(seen)))
+        return self._carried_out(self._act(seen, next(self._calls)))
+
+    def _carried_out(self, action: jax.Array) -> np.ndarray:
+        space = self._spec.action
+        return space.bounded(space.safe(np.asarray(action)))
+
+
+def _over_batch(
+    act: Callable[[jax.Array, jax.Array], jax.Array], rank: int
+) -> Callable[[jax.Array, int], jax.Array]:
+    """(observations (..., *O) of this rank of O, number) -> actions (..., *A), each its own key."""
+
+    def acts(observation: jax.Array, number: int) -> jax.Array:
+        key = jax.random.fold_in(jax.random.key(0), number)
+        lead = observation.shape[: observation.ndim - rank]
+        if not lead:
+            return act(observation, key)
+        flat = observation.reshape(-1, *observation.shape[len(lead) :])
+        action = jax.vmap(act)(flat, jax.random.split(key, len(flat)))
+        return action.reshape(*lead, *action.shape[1:])
+
+    return acts
 
 
 def load_policy(folder: str | Path, seed: int | None = None, *, best: bool = False) -> Policy:

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from mst_jax.agents import Agent, Metrics
+from mst_jax.agents import Agent, Metrics, Occasional
 from mst_jax.envs import EnvironmentFailedError
 from mst_jax.program.drivers import Driver
 from mst_jax.program.evaluation import Evaluator
@@ -125,7 +125,11 @@ def log(session: Session, loop: LoopState, step: int) -> LoopState:
         if restarts is not None:
             row["worker_restarts"] = restarts
         if totals.updates:
-            row |= {name: value[index] / updates for name, value in totals.metrics.items()}
+            row |= {
+                name: mean
+                for name, value in totals.metrics.items()
+                if (mean := _mean(value, index, updates)) is not None
+            }
         if totals.episodes[index]:
             mean = totals.returns[index] / totals.episodes[index]
             row["return"] = mean if healthy[index] else np.nan
@@ -133,6 +137,13 @@ def log(session: Session, loop: LoopState, step: int) -> LoopState:
         session.write(index, step, "train", bool(healthy[index]), row)
     clocks.clear()
     return loop
+
+
+def _mean(metric: Any, index: int, updates: int) -> float | None:
+    """A metric's mean over the updates that made it, of one seed; None where none did."""
+    if not isinstance(metric, Occasional):
+        return metric[index] / updates
+    return metric.total[index] / metric.count[index] if metric.count[index] else None
 
 
 def evaluate(session: Session, loop: LoopState, step: int) -> tuple[LoopState, np.ndarray]:
@@ -155,9 +166,10 @@ def evaluate(session: Session, loop: LoopState, step: int) -> tuple[LoopState, n
             "return": mean_of_known(values),
             "returns": values,
             "episodes": np.isfinite(values).sum(),
-            "value_bias": mean_of_known(played.value_bias[index]),
             "wall/evaluation_seconds": seconds,
         }
+        if session.agent.value is not None:
+            row["value_bias"] = mean_of_known(played.value_bias[index])
         session.write(index, step, "eval", bool(healthy[index]), row)
     light = to_light(session.agent, loop.agent)
     session.save(checkpoints.LIGHT, step, light)

@@ -282,7 +282,7 @@ def _loop(
         while step < settings.steps and not stopping:
             target = next_boundary(step, settings, session.agent.learning_starts)
             learning = step >= session.agent.learning_starts
-            loop = session.driver.advance(loop, target - step, learning, stop, bar.update)
+            loop = session.driver.advance(loop, target - step, stop, bar.update)
             step = int(loop.clock.step)
             if step == since:  # the environments failed at once, and the folder keeps what it has
                 break

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mst_jax.agents import Clock, ModuleConfig, MRQConfig, Sizes
-from mst_jax.agents.mr.mrq import build_mrq, make_mrq
+from mst_jax.agents import Clock, Experience, ModuleConfig, MRQConfig, Sizes
+from mst_jax.agents.mr.mrq import build_mrq
 from mst_jax.agents.parts import draws
 
 # Paths of our parameters -> names of MR.Q's layers.
@@ -74,9 +74,8 @@ def mrq_agent(recorded, **changes):
         reward_bins=shape("encoder/model")[0] - zs - 1,
         **changes,
     )
-    built, agent = (
-        make(config, Sizes.vector(observation, action), 100_000) for make in (build_mrq, make_mrq)
-    )
+    built = build_mrq(config, Sizes.vector(observation, action), 100_000)
+    agent = built.agent()
     state = jax.jit(agent.init)(jax.random.key(0))
     online = {m: mrq_params(recorded, f"params/{g}", m) for m, g in MRQ_GROUPS.items()}
     targets = {m: mrq_params(recorded, f"params/{g}_target", m) for m, g in MRQ_GROUPS.items()}
@@ -164,7 +163,7 @@ def played(agent, state, view, update):
     """`agent.learn` on a recorded view as the update of this number, all batches used up."""
     clock = Clock(step=jnp.asarray(update, jnp.int32), update=jnp.asarray(update, jnp.int32))
     with jax.disable_jit():
-        result = agent.learn(state, view, jax.random.key(0), clock)
+        result = agent.learn(state, Experience(None, view), jax.random.key(0), clock)
     assert view.used_up()
     return result
 

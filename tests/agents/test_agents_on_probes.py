@@ -8,70 +8,44 @@ import numpy as np
 import pytest
 from small_runs import small_config, start_run
 
-from mst_jax.agents import AGENTS
-from mst_jax.agents.actor_critic.ddpg import build_ddpg
-from mst_jax.agents.actor_critic.sac import build_sac
-from mst_jax.agents.mr.mrq import build_mrq
-from mst_jax.agents.mr.mrsac import build_mrsac
+from mst_jax.agents import AGENTS, default_config
 from mst_jax.envs.suites import probe
+from mst_jax.names import dotted
+from mst_jax.recipes import override
 
 FAST = {"critic__learning_rate": 1e-3, "actor__learning_rate": 1e-3, "buffer_size": 1000}
 MR = {**FAST, "discount": 0.9, "target_period": 25, "encoder__learning_rate": 1e-3}
 SIMBA = {**FAST, "discount": 0.9, "tau": 0.02}
 # Next to no entropy in the values, so that they are those of the environment.
 COLD = {"temperature__initial": 1e-3, "temperature__learning_rate": 1e-9}
-SETTINGS = {
-    "mrq": MR,
-    "mrsac": {**MR, **COLD},
-    "sac": {**SIMBA, **COLD},
-    "ddpg": SIMBA,
-}
-
-
-def mr_value(agent, state, observation, action):
-    core = agent.core
-    zs = core.encoder.zs(state.params["encoder"], observation)
-    zsa = core.encoder.zsa(state.params["encoder"], zs, action)
-    return core.critic.apply(state.params["critic"], zsa).mean(-1) * state.reward_scale
-
-
-def simba_value(agent, state, observation, action):
-    features = agent.core.normalize(state, observation)
-    return agent.core.values(state.params["critic"], features, action).mean(-1)
-
-
-PARTS = {
-    "mrq": (build_mrq, mr_value),
-    "mrsac": (build_mrsac, mr_value),
-    "sac": (build_sac, simba_value),
-    "ddpg": (build_ddpg, simba_value),
-}
 EVERY_AGENT = pytest.mark.parametrize("name", sorted(AGENTS))
+
+
+def fast_config(name):
+    """Settings with which an agent learns a probe in some thousand updates."""
+    known = dotted(default_config(name))
+    changes = {**(MR if "target_period" in known else SIMBA), **COLD}
+    changes = {key.replace("__", "."): value for key, value in changes.items()}
+    config = small_config("mst", name)
+    return override(config, {key: value for key, value in changes.items() if key in known})
 
 
 def learned(name, env, steps, environments=1):
     """Trains two seeds with MST; returns observations -> values and actions of the policy."""
-    config = small_config("mst", name, **SETTINGS[name])
+    config = fast_config(name)
     _, agent, run = start_run(
         env, config, [0, 1], steps, total_steps=steps, agent=name, environments=environments
     )
-    build, value_of = PARTS[name]
-    parts = build(config, env.spec, steps)
 
     def of_seed(state, observation):
-        action = agent.act(state, observation, None)
-        return value_of(parts, state, observation, action), action
+        action = agent.act(state, observation, None, None)
+        return agent.value(state, observation, action), action
 
+    of_all = jax.vmap(jax.vmap(of_seed, (None, 0)), (0, None))
     return SimpleNamespace(
         run=run,
-        ask=lambda observations: jax.vmap(of_seed, (0, None))(
-            run.agent, jnp.asarray(observations, jnp.float32)
-        ),
+        ask=lambda observations: of_all(run.agent, jnp.asarray(observations, jnp.float32)),
     )
-
-
-def test_every_agent_is_listed():
-    assert set(PARTS) == set(SETTINGS) == set(AGENTS)
 
 
 @EVERY_AGENT

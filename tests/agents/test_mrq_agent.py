@@ -12,7 +12,7 @@ from mst_jax.envs import Continuous
 from mst_jax.envs.suites import probe
 from mst_jax.program.arrays import loop_from_arrays, loop_to_arrays
 from mst_jax.program.state import keys_for
-from mst_jax.program.step import make_advance, make_step
+from mst_jax.program.step import Phase, make_advance, make_step
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_conditionals_of_a_restored_run_are_those_of_a_fresh_one():
 def test_conditionals_survive_compilation():
     agent, run = run_shapes(envs.make("probe:point"), small_config(), 2)
     advance_chunk = make_advance(
-        make_step(agent, Continuous(2), 2, True), envs.make("probe:point"), 2
+        make_step(agent, Continuous(2), 2, Phase.LEARN), envs.make("probe:point"), 2
     )
     text = jax.jit(advance_chunk).lower(run, jnp.int32(1)).compile().as_text()
     assert text.count(" conditional(") == 2
@@ -115,11 +115,11 @@ def test_conditionals_survive_compilation():
 
 def test_the_encoder_moves_only_in_bursts_and_targets_are_copied_before_them():
     config = small_config("dense", target_period=4)
-    driver, agent, run = start_run(envs.make("probe:point"), config, [0], steps=64)
+    driver, _agent, run = start_run(envs.make("probe:point"), config, [0], steps=64)
     changed, copied = [], []
     for _ in range(10):
         before = jax.device_get(run.agent)
-        run = advance(driver, agent, run, 1)
+        run = advance(driver, run, 1)
         after = jax.device_get(run.agent)
         changed.append(not same(before.params["encoder"], after.params["encoder"]))
         copied.append(same(before.params, after.target_params))
@@ -139,11 +139,11 @@ def same(a, b):
 def test_reward_scales_follow_the_buffer():
     config = small_config("dense", target_period=5)
     env = probe.constant_reward_truncated(length=20).env
-    driver, agent, run = start_run(env, config, [0], steps=65)
+    driver, _agent, run = start_run(env, config, [0], steps=65)
     assert float(run.agent.target_reward_scale[0]) == 1.0
     slots = 65 + 65 // 20  # rewards of 1, and a zero in the slot of each final observation
     assert float(run.agent.reward_scale[0]) == pytest.approx(65 / slots, rel=1e-6)
-    run = advance(driver, agent, run, 5)
+    run = advance(driver, run, 5)
     assert float(run.agent.target_reward_scale[0]) == pytest.approx(65 / slots, rel=1e-6)
     assert float(run.agent.reward_scale[0]) == pytest.approx(70 / (70 + 3), rel=1e-6)
 
@@ -154,7 +154,7 @@ def test_masks_stay_exact_and_parameters_zero_outside_them():
     first = jax.device_get(agent.masks(run.agent))
     budgets = jax.tree.map(lambda m: m.sum(axis=tuple(range(1, m.ndim))), first)
     for _ in range(5):
-        run = advance(driver, agent, run, 400)
+        run = advance(driver, run, 400)
         masks, params = jax.device_get((agent.masks(run.agent), agent.parameters(run.agent)))
         now = jax.tree.map(lambda m: m.sum(axis=tuple(range(1, m.ndim))), masks)
         jax.tree.map(np.testing.assert_array_equal, now, budgets)
@@ -163,7 +163,7 @@ def test_masks_stay_exact_and_parameters_zero_outside_them():
         if not start.all():
             assert (np.asarray(leaf) != start).any(), "rewiring happened"
     assert int(run.clock.update) % config.target_period == 0, "the next update copies targets"
-    run = advance(driver, agent, run, 1)
+    run = advance(driver, run, 1)
     assert zero_outside(run.agent.target_params, masks)
 
 
@@ -195,10 +195,10 @@ def test_seed_alone_equals_seed_among_others():
         a, b = (np.asarray(getattr(run, field))[i] for run, i in pairs)
         np.testing.assert_array_equal(a, b)
 
-    runs = [advance(driver, agent, run, 64) for driver, agent, run in (alone, among)]
+    runs = [advance(driver, run, 64) for driver, agent, run in (alone, among)]
     for _ in range(5):
         runs = [
-            advance(driver, agent, run, 10)
+            advance(driver, run, 10)
             for (driver, agent, _), run in zip((alone, among), runs, strict=True)
         ]
         drawn = [sampled(run, i) for run, i in zip(runs, (0, 1), strict=True)]
@@ -227,10 +227,10 @@ def test_a_seed_with_non_finite_parameters_is_marked_and_the_others_go_on():
         kernel = damaged["actor"]["layer_1"]["kernel"]
         damaged["actor"]["layer_1"]["kernel"] = kernel.at[1].set(kernel[1] * value)
         run = run.replace(agent=run.agent.replace(params=damaged))
-        run = advance(driver, agent, run, 1)
+        run = advance(driver, run, 1)
         assert np.isfinite(run.action).all(), "a NaN never reaches the environment"
         run, _, _ = jax.jit(partial(finish_chunk, agent))(run)
-        return advance(driver, agent, run, 30)
+        return advance(driver, run, 30)
 
     healthy, sick = after_damage(1.0), after_damage(jnp.nan)
     np.testing.assert_array_equal(healthy.healthy, [True, True, True])

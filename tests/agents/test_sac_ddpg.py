@@ -13,10 +13,11 @@ from small_runs import advance, small_config, start_run
 
 from mst_jax import envs, topology
 from mst_jax.agents import ModuleConfig, Sizes, default_config, make_agent
-from mst_jax.agents.actor_critic.config import SACConfig, TemperatureConfig
+from mst_jax.agents.actor_critic.config import SACConfig
 from mst_jax.agents.actor_critic.core import Batch
 from mst_jax.agents.actor_critic.sac import build_sac
 from mst_jax.agents.parts import losses as losses
+from mst_jax.agents.parts.temperature import TemperatureConfig
 
 SIZES = Sizes.vector(1, 1, 500)
 RNG = np.random.default_rng(0)
@@ -169,7 +170,7 @@ def test_targets_keep_the_critics_mask_through_rewiring():
         envs.make("probe:point"), config, [0, 1], 64, total_steps=2000, agent="sac"
     )
     before = jax.device_get(agent.masks(run.agent)["critic"])
-    run = advance(driver, agent, run, 60)
+    run = advance(driver, run, 60)
     masks, target = jax.device_get((agent.masks(run.agent)["critic"], run.agent.target_critic))
     kernel = lambda tree: tree["q1"]["trunk"]["block_1"]["expand"]["kernel"]  # noqa: E731
     assert (kernel(before) != kernel(masks)).any(), "it was rewired"
@@ -228,10 +229,10 @@ def test_observations_are_stored_raw_and_normalised_when_read():
     counted = np.concatenate([seen[1:], np.asarray(run.observation)])
     if np.asarray(run.totals.episodes)[0] == 0:
         np.testing.assert_allclose(statistics.mean[0], counted.mean(0), rtol=1e-4, atol=1e-5)
-    evaluated = agent.act(jax.tree.map(lambda x: x[0], run.agent), run.observation[0], None)
+    evaluated = agent.act(jax.tree.map(lambda x: x[0], run.agent), run.observation[0], None, None)
     off = small_config("dense", "sac", normalize_observations=False)
     raw = make_agent("sac", off, Sizes.vector(4, 2), 10_000)
-    other = raw.act(jax.tree.map(lambda x: x[0], run.agent), run.observation[0], None)
+    other = raw.act(jax.tree.map(lambda x: x[0], run.agent), run.observation[0], None, None)
     assert (evaluated != other).any()
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from small_runs import small_config, start_run
 
-from mst_jax import envs, networks, replay, topology
+from mst_jax import envs, networks, topology
 from mst_jax.agents import Probe
 from mst_jax.diagnostics import (
     METRICS,
@@ -24,6 +24,7 @@ from mst_jax.diagnostics import (
     srank,
 )
 from mst_jax.networks import Activity, Architecture
+from mst_jax.program.state import between_steps
 
 RNG = np.random.default_rng(0)
 
@@ -138,7 +139,7 @@ def test_every_module_of_every_agent_can_be_diagnosed(name):
         envs.make("probe:point"), small_config("all_static", name), [0, 1], 70, agent=name
     )
     keys = jax.random.split(jax.random.key(0), 2)
-    view = replay.view(run.buffer)
+    view = between_steps(run)
     both = jax.jit(jax.vmap(lambda *args: diagnose(agent, *args)))(run.agent, view, keys)
     one = lambda tree: jax.tree.map(lambda x: x[1], tree)  # noqa: E731
     alone = jax.jit(lambda *args: diagnose(agent, *args))(one(run.agent), one(view), keys[1])

@@ -62,7 +62,7 @@ def test_every_agent_has_mst_and_its_rivals():
     rivals = {"mst", "dense", "all_static", "all_rigl", "swap", "gmp", "growth"}
     for agent in AGENTS:
         assert rivals <= set(RECIPES[agent]), agent
-    for agent in ("sac", "ddpg"):
+    for agent in ("sac", "ddpg", "td3"):
         assert "network_sparsity_parity" in RECIPES[agent]
 
 

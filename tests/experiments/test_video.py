@@ -85,13 +85,13 @@ def test_an_action_that_is_not_finite_becomes_zero(pinhole, monkeypatch):
 def stub(act):
     """What an evaluator needs of an agent."""
     value = lambda gain, observation, action: jnp.sum(action)  # noqa: E731
-    return SimpleNamespace(act=act, value=value, discount=0.99)
+    return SimpleNamespace(act=act, evaluate=None, value=value, discount=0.99)
 
 
 @pytest.mark.parametrize(("num_seeds", "episodes"), [(2, 2), (20, 2)])  # in one round, in two
 def test_the_film_shows_the_first_episode_of_the_evaluation(pinhole, num_seeds, episodes):
     task = envs.make("dmc:pendulum-swingup")
-    agent = stub(lambda gain, observation, key: jnp.tanh(gain * observation[2:]))
+    agent = stub(lambda gain, observation, key, clock: jnp.tanh(gain * observation[2:]))
     seeds, gains = list(range(5, 5 + num_seeds)), jnp.linspace(0.1, 1, num_seeds)
     evaluator = make_evaluator(agent, task, seeds, episodes)
     try:
@@ -109,14 +109,14 @@ def test_the_film_shows_the_first_episode_of_the_evaluation(pinhole, num_seeds, 
 
 def test_the_film_of_a_jax_task_begins_where_its_evaluation_does():
     env = envs.make("probe:point")
-    agent = stub(lambda gain, observation, key: -gain * observation[:2])
+    agent = stub(lambda gain, observation, key, clock: -gain * observation[:2])
     gains = jnp.array([0.5, 1.0])
     returns = make_evaluator(agent, env, [3, 4], 5)(gains, 9).returns
     state, observation = env.reset(video.first_start(env, [3, 4], 1, 5, 9))
     total, ended = 0.0, False
     step = jax.jit(env.step)
     while not ended:
-        state, timestep = step(state, agent.act(gains[1], observation, None))
+        state, timestep = step(state, agent.act(gains[1], observation, None, None))
         observation, total = timestep.observation, total + float(timestep.reward)
         ended = timestep.terminated | timestep.truncated
     assert total == pytest.approx(returns[1, 0], rel=1e-5)

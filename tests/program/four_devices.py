@@ -62,7 +62,7 @@ def same_as_one_device():
             agent = make_agent("ddpg", config, env.spec, 1_000)
             driver, run = make_driver(agent, env, [0, 1, 2, 3], 500, np.float32, environments=2)
             first = arrays.loop_to_arrays(run)
-            run = advance(driver, agent, run, 64 + 25)
+            run = advance(driver, run, 64 + 25)
             masks = arrays.flatten(agent.masks(run.agent))
             params = arrays.flatten(run.agent.params)
             ends.append((first, masks, params))

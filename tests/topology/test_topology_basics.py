@@ -1,7 +1,6 @@
 """The promises agents rely on: exact counts, exact zeros, one conditional, clear errors."""
 
 import functools
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +9,7 @@ import optax
 import pytest
 
 from mst_jax import topology
-from mst_jax.agents.parts.modules import ModuleConfig
+from mst_jax.agents import ModuleConfig, SACConfig
 from mst_jax.agents.parts.trained import make_trained
 
 
@@ -166,8 +165,9 @@ def test_a_weight_that_is_not_finite_when_it_is_dropped_leaves_a_zero(value):
 
 def test_our_agents_select():
     """Fault C7, where agents apply an optimizer's updates."""
-    config = SimpleNamespace(critic=ModuleConfig(regime="rigl", sparsity=0.5, interval=1))
-    trained = make_trained(config, {"critic": lambda key: {"kernel": jnp.ones((4, 4))}}, 100)
+    config = SACConfig(critic=ModuleConfig(regime="rigl", sparsity=0.5, interval=1))
+    inits = {"critic": lambda key: {"kernel": jnp.ones((4, 4))}}
+    trained = make_trained(config, inits, {"critic": 100})
     params, opt_state = jax.jit(trained.init)(jax.random.key(0))
     odd = tuple(np.argwhere(np.asarray(trained.masks(opt_state)["critic"]["kernel"]))[0])
     broken = {"kernel": params["critic"]["kernel"].at[odd].set(jnp.nan)}
@@ -175,7 +175,7 @@ def test_our_agents_select():
     step = jax.jit(functools.partial(trained.step, "critic"))
     moved, state = step(grads, broken, opt_state["critic"], jnp.int32(1))
     assert moved["kernel"][odd] == 0
-    topology.check(moved, state, trained.plans["critic"])
+    topology.check(moved, state, trained.modules["critic"].plan)
     target = topology.update_target(broken, moved, topology.masks(state), 0.1)
     assert target["kernel"][odd] == 0
 

@@ -71,7 +71,7 @@ def on_host():
         driver._env.close()
         driver._env = task.vector([(0, 0), (1, 0)])
         driver.reset()
-        return advance(driver, agent, copied(first), 60)
+        return advance(driver, copied(first), 60)
 
     yield agent, driver, play, play(host_task())
     driver.close()
@@ -92,12 +92,12 @@ def test_another_seed_does_not_notice_a_fault_on_the_host(on_host, fault):
 
 def test_a_killed_worker_is_recorded(on_host):
     """Fault B6."""
-    agent, driver, play, _ = on_host
+    _agent, driver, play, _ = on_host
     run = play(host_task())
     for worker in driver._env._workers:
         worker.process.send_signal(signal.SIGKILL)
     lost = len(driver._env._workers)
-    run = advance(driver, agent, run, 10)
+    run = advance(driver, run, 10)
     assert int(run.clock.step) == 70
     assert driver.restarts() == lost
     assert driver.errors().tolist() == [1, 1]
@@ -115,7 +115,7 @@ def test_environments_that_cannot_go_on_leave_the_run_as_it_was(on_host, tmp_pat
     for worker in driver._env._workers:
         worker.process.kill()
     before = loop_to_arrays(run)
-    after = driver.advance(run, 10, True, lambda: False, lambda _: None)
+    after = driver.advance(run, 10, lambda: False, lambda _: None)
     assert driver.failure.startswith("worker 0 of fake:counter (environments 0-0) died (exit code")
     driver.failure = None
     assert int(after.clock.step) == 60

@@ -16,7 +16,7 @@ from small_runs import (
 )
 
 from mst_jax import envs
-from mst_jax.agents import make_agent
+from mst_jax.agents import Memory, make_agent
 from mst_jax.program.arrays import loop_from_arrays, loop_to_arrays
 from mst_jax.program.drivers import make_driver
 from mst_jax.runs.arrays import fingerprint
@@ -57,7 +57,7 @@ def test_every_environment_is_stored_and_counted_as_it_was_stepped():
                 episodes[index // 3] += 1
                 running[index] = 0
         observation = timestep.observation
-        run = driver.advance(run, 1, False, lambda: False, lambda _: None)
+        run = driver.advance(run, 1, lambda: False, lambda _: None)
     assert len({len(slots) for slots in expected}) > 1, "episodes end at different times"
     assert run.totals.episodes.tolist() == episodes.tolist()
     np.testing.assert_allclose(run.totals.returns, returns, rtol=1e-5)
@@ -92,14 +92,14 @@ def test_going_back_to_a_snapshot_repeats_what_followed(task):
     agent = make_agent("ddpg", config, task.spec, 1_000)
     driver, run = make_driver(agent, task, [0, 1], 1_000, np.float32, environments=2)
     assert len(np.unique(run.observation, axis=0)) == 4
-    run = advance(driver, agent, run, 80)
+    run = advance(driver, run, 80)
     arrays, snapshot = loop_to_arrays(run), driver.snapshot()
     like = jax.eval_shape(lambda: run)
     ends = []
     for _ in range(2):
         run = driver.place(loop_from_arrays(arrays, like))
         driver.restore(snapshot)
-        ends.append(fingerprint(loop_to_arrays(advance(driver, agent, run, 30))))
+        ends.append(fingerprint(loop_to_arrays(advance(driver, run, 30))))
     driver.close()
     assert ends[0] == ends[1] != fingerprint(arrays)
 
@@ -123,7 +123,7 @@ def test_sizes_and_what_is_refused(tmp_path):
     task, agent = prepare(SETTINGS)
     spec = task.spec
     assert replay_slots(SETTINGS, agent, spec) == 3 * 242
-    assert replay_slots(SETTINGS, agent._replace(buffer_size=500), spec) == 498
+    assert replay_slots(SETTINGS, agent._replace(memory=Memory(500)), spec) == 498
     assert "2 seeds x 726 slots for 3 environments" in describe_memory(agent, spec, SETTINGS)
     config = small_config("mst", "ddpg", buffer_size=8)
     with pytest.raises(ValueError, match="buffer_size=8 is too small for environments=3, which"):

@@ -116,7 +116,7 @@ def test_the_final_evaluation_judges_the_last_and_the_best_policy_anew(finished)
         observation = np.ones(4, np.float32)
         state = jax.tree.map(lambda leaf, i=index: leaf[i], best)
         np.testing.assert_array_equal(
-            again.act(observation), jax.jit(agent.act)(state, observation, None)
+            again.act(observation), jax.jit(agent.act)(state, observation, None, None)
         )
 
 
@@ -193,7 +193,7 @@ def play(env, agent, state, seed, index, episodes):
     for episode_key in jax.random.split(key, episodes):
         world, observation = env.reset(episode_key)
         total, ended = 0.0, False
-        step = jax.jit(lambda w, o: env.step(w, agent.act(state, o, None)))
+        step = jax.jit(lambda w, o: env.step(w, agent.act(state, o, None, None)))
         while not ended:
             world, timestep = step(world, observation)
             total += float(timestep.reward)
@@ -283,7 +283,7 @@ def test_evaluation_on_the_host_equals_a_plain_loop():
     evaluate = HostEvaluator(agent, task, seeds=[3], episodes=2)
     returns, biases = evaluate(jax.tree.map(lambda leaf: leaf[None], state), 4)
     evaluate.close()
-    act = jax.jit(lambda observation: agent.act(state, observation, None))
+    act = jax.jit(lambda observation: agent.act(state, observation, None, None))
     with task.vector([(103, 0), (103, 1)]) as vector:
         observation = vector.reset(episode=4)
         by_hand, discounted = np.zeros(2), np.zeros(2)

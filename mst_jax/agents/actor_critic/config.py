@@ -1,11 +1,11 @@
-"""Settings of SAC and DDPG; defaults are the published ones (docs/specs/network-sparsity.md §2)."""
+"""Settings of SAC, DDPG and TD3, as published (docs/specs/network-sparsity.md §2)."""
 
 from dataclasses import dataclass, field
+from functools import partial
 
 from mst_jax.agents.parts.losses import discount_heuristic
-from mst_jax.agents.parts.modules import ModuleConfig, not_negative, require
-
-MODULES = ("critic", "actor")
+from mst_jax.agents.parts.modules import ModuleConfig, module, modules_of, not_negative, require
+from mst_jax.agents.parts.temperature import TemperatureConfig
 
 
 def simba(hidden: int, depth: int) -> ModuleConfig:
@@ -22,7 +22,7 @@ def simba(hidden: int, depth: int) -> ModuleConfig:
 
 @dataclass
 class ActorCriticConfig:
-    """What SAC and DDPG share.
+    """What SAC, DDPG and TD3 share.
 
     Attributes:
         critic: value network on observation and action.
@@ -37,8 +37,8 @@ class ActorCriticConfig:
         updates_per_step: updates per agent step, all in one device call.
     """
 
-    critic: ModuleConfig = field(default_factory=lambda: simba(hidden=512, depth=2))
-    actor: ModuleConfig = field(default_factory=lambda: simba(hidden=128, depth=1))
+    critic: ModuleConfig = module("value", partial(simba, hidden=512, depth=2))
+    actor: ModuleConfig = module("policy", partial(simba, hidden=128, depth=1))
     twin: bool = False
     normalize_observations: bool = True
     discount: float | None = None
@@ -50,8 +50,8 @@ class ActorCriticConfig:
 
     def validate(self) -> None:
         """Raises ValueError with one line for the first impossible setting."""
-        for name in MODULES:
-            getattr(self, name).validate(name)
+        for name, settings in modules_of(self).items():
+            settings.validate(name)
         for name in ("batch_size", "learning_starts", "updates_per_step"):
             require(getattr(self, name) >= 1, f"{name}={getattr(self, name)} must be at least 1")
         require(self.buffer_size > 2, f"buffer_size={self.buffer_size} must exceed 2")
@@ -62,31 +62,6 @@ class ActorCriticConfig:
     def discount_for(self, episode_length: int | None) -> float:
         """The discount per agent step of a task with episodes of this many agent steps."""
         return discount_heuristic(episode_length) if self.discount is None else self.discount
-
-
-@dataclass
-class TemperatureConfig:
-    """The entropy temperature of SAC and MR.SAC.
-
-    Attributes:
-        initial: its first value.
-        learning_rate: Adam's, on its logarithm, without decay.
-        target_entropy_per_action: the entropy aimed at is this times the action size.
-    """
-
-    initial: float = 0.01
-    learning_rate: float = 1e-4
-    target_entropy_per_action: float = -0.5
-
-    def target_entropy(self, action_size: int) -> float:
-        """The entropy that the temperature aims at: -|A| / 2 by default."""
-        return self.target_entropy_per_action * action_size
-
-    def validate(self) -> None:
-        """Raises ValueError with one line for the first impossible setting."""
-        for name in ("initial", "learning_rate"):
-            value = getattr(self, name)
-            require(value > 0, f"temperature.{name}={value} must be positive")
 
 
 @dataclass
@@ -120,3 +95,28 @@ class DDPGConfig(ActorCriticConfig):
         """Raises ValueError with one line for the first impossible setting."""
         super().validate()
         not_negative("exploration_noise", self.exploration_noise)
+
+
+@dataclass
+class TD3Config(DDPGConfig):
+    """Settings of TD3 (Fujimoto et al., 2018, table 3 and section 6.1).
+
+    Attributes:
+        exploration_noise: standard deviation of the Gaussian noise on actions when acting.
+        twin: two critics, of which the smaller value counts; that is TD3's own.
+        policy_delay: critic updates from one update of the actor and the targets to the next.
+        target_noise: standard deviation of the noise on the target actor's actions.
+        target_noise_clip: its clip.
+    """
+
+    twin: bool = True
+    policy_delay: int = 2
+    target_noise: float = 0.2
+    target_noise_clip: float = 0.5
+
+    def validate(self) -> None:
+        """Raises ValueError with one line for the first impossible setting."""
+        super().validate()
+        require(self.policy_delay >= 1, f"policy_delay={self.policy_delay} must be at least 1")
+        not_negative("target_noise", self.target_noise)
+        not_negative("target_noise_clip", self.target_noise_clip)

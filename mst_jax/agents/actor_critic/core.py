@@ -1,4 +1,4 @@
-"""What SAC and DDPG share: normalised observations, uniform replay, several updates a step.
+"""What SAC, DDPG and TD3 share: normalised observations, uniform replay, several updates a step.
 
 An algorithm adds how to act and one update (docs/specs/network-sparsity.md §2).
 """
@@ -6,15 +6,26 @@ An algorithm adds how to act and one update (docs/specs/network-sparsity.md §2)
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
 from mst_jax import networks, topology
-from mst_jax.agents.actor_critic.config import ActorCriticConfig, TemperatureConfig
-from mst_jax.agents.base import Agent, Clock, Metrics, Numbers, Probe, Sizes
+from mst_jax.agents.actor_critic.config import ActorCriticConfig
+from mst_jax.agents.base import (
+    Act,
+    Agent,
+    Clock,
+    Experience,
+    Memory,
+    Metrics,
+    Numbers,
+    Probe,
+    Sizes,
+    learn_calls,
+)
 from mst_jax.agents.parts import losses as losses
 from mst_jax.agents.parts.running_statistics import (
     RunningStatistics,
@@ -22,8 +33,17 @@ from mst_jax.agents.parts.running_statistics import (
     normalized,
     observed,
 )
-from mst_jax.agents.parts.trained import Trained, active_norm, copied, make_trained, replaced
+from mst_jax.agents.parts.temperature import TemperatureConfig
+from mst_jax.agents.parts.trained import (
+    Trained,
+    active_norm,
+    copied,
+    make_trained,
+    over_updates,
+    replaced,
+)
 from mst_jax.agents.parts.vectors import vector_sizes
+from mst_jax.replay import View
 
 
 @struct.dataclass
@@ -67,11 +87,14 @@ Update = Callable[
 ]  # (state, batch, key, number of the update)
 
 
+Config = TypeVar("Config", bound=ActorCriticConfig)
+
+
 @dataclass(frozen=True)
-class ActorCritic:
+class ActorCritic(Generic[Config]):
     """Networks and optimizers, and the pure functions over `ActorCriticState` that use them."""
 
-    config: ActorCriticConfig
+    config: Config
     sizes: Sizes
     critic: networks.Critic
     trained: Trained
@@ -89,8 +112,10 @@ class ActorCritic:
             params=params, target_critic=copied(params["critic"]), opt_state=opt_state
         )
 
-    def observe(self, state: ActorCriticState, observation: jax.Array) -> ActorCriticState:
-        """Adds raw observations (E, O) to the running statistics."""
+    def observe(
+        self, state: ActorCriticState, observation: jax.Array, first: jax.Array
+    ) -> ActorCriticState:
+        """Adds raw observations (E, O), first ones like all others, to the running statistics."""
         if not self.config.normalize_observations:
             return state
         return state.replace(statistics=observed(state.statistics, observation))
@@ -102,7 +127,12 @@ class ActorCritic:
         return normalized(state.statistics, observation)
 
     def learn(
-        self, update: Update, state: ActorCriticState, view: Any, key: jax.Array, clock: Clock
+        self,
+        update: Update,
+        state: ActorCriticState,
+        view: View,
+        key: jax.Array,
+        clock: Clock,
     ) -> tuple[ActorCriticState, None, Metrics]:
         """`updates_per_step` updates, each on a batch of its own; metrics are their means."""
         count = self.config.updates_per_step
@@ -115,15 +145,15 @@ class ActorCritic:
             return update(carry, batch, own_key, clock.update * count + index)
 
         state, metrics = jax.lax.scan(step, state, (jnp.arange(count), batches))
-        return state, None, jax.tree.map(jnp.mean, metrics)
+        return state, None, over_updates(metrics)
 
-    def batches(self, state: ActorCriticState, view: Any, key: jax.Array) -> Batch:
+    def batches(self, state: ActorCriticState, view: View, key: jax.Array) -> Batch:
         """All batches of one step, leading axes (updates, B)."""
         lead = (self.config.updates_per_step, self.config.batch_size)
         batch = self.batch(state, view, key, lead[0] * lead[1])
         return jax.tree.map(lambda x: x.reshape(*lead, *x.shape[1:]), batch)
 
-    def batch(self, state: ActorCriticState, view: Any, key: jax.Array, size: int) -> Batch:
+    def batch(self, state: ActorCriticState, view: View, key: jax.Array, size: int) -> Batch:
         """Transitions drawn uniformly, observations normalised by the present statistics."""
         raw = view.transition(view.sample(key, size), 1)
         return Batch(
@@ -187,8 +217,9 @@ class ActorCritic:
         next_action: jax.Array,
         next_entropy_bonus: jax.Array | float,
         step: jax.Array,
+        tau: jax.Array | float,
     ) -> tuple[ActorCriticState, Metrics]:
-        """One critic step towards the target critic, then one Polyak step of the latter."""
+        """One critic step towards the target critic, then a Polyak step `tau` of the latter."""
         params, opt_state = state.params["critic"], state.opt_state["critic"]
         target = self.target(state, batch, next_action, next_entropy_bonus)
 
@@ -201,7 +232,6 @@ class ActorCritic:
         params, opt_state = self.trained.step("critic", grads, params, opt_state, step, activity)
         # The mask goes with the weights: a rewired critic's target follows its topology.
         masks = topology.masks(opt_state)
-        tau = self.config.tau
         target_critic = topology.update_target(state.target_critic, params, masks, tau)
         metrics = {
             "critic/loss": value,
@@ -211,16 +241,45 @@ class ActorCritic:
         state = replaced(state, "critic", params, opt_state)
         return state.replace(target_critic=target_critic), metrics
 
+    def update_actor(
+        self,
+        state: ActorCriticState,
+        loss: Callable[[Any], jax.Array],
+        activity: Callable[[Any], networks.Activity],
+        step: jax.Array,
+    ) -> tuple[ActorCriticState, Metrics]:
+        """One step of a deterministic actor down `loss`; both functions take its parameters."""
+        params, opt_state = state.params["actor"], state.opt_state["actor"]
+        value, grads = jax.value_and_grad(loss)(params)
+        actor, opt_state = self.trained.step(
+            "actor", grads, params, opt_state, step, partial(activity, params)
+        )
+        metrics = {"actor/loss": value, "actor/gradient_norm": active_norm(grads, opt_state)}
+        return replaced(state, "actor", actor, opt_state), metrics
+
 
 def make_actor_critic(
-    config: ActorCriticConfig,
+    config: Config,
     sizes: Sizes,
     total_steps: int,
     actor_init: Callable[[jax.Array], Any],
     plans: Mapping[str, topology.Plan] | None,
     temperature: TemperatureConfig | None = None,
-) -> ActorCritic:
-    """The shared part; `actor_init` makes the actor's parameters.
+    actor_delay: int = 1,
+) -> ActorCritic[Config]:
+    """The shared part.
+
+    Args:
+        config: settings; read, never changed.
+        sizes: of the task.
+        total_steps: agent steps of the whole run.
+        actor_init: key -> the actor's parameters.
+        plans: topology plans in place of those that the settings describe.
+        temperature: of a maximum-entropy agent.
+        actor_delay: critic updates from one actor update to the next.
+
+    Returns:
+        The networks, their optimizers and the functions on them.
 
     Raises:
         ValueError: when a setting is impossible.
@@ -231,40 +290,55 @@ def make_actor_critic(
         config.critic.architecture(),
         heads=2 if config.twin else 1,
     )
-    updates = max(1, total_steps - config.learning_starts) * config.updates_per_step
+    calls = max(1, learn_calls(total_steps, config.learning_starts))
+    updates = calls * config.updates_per_step
+    own = {"critic": updates, "actor": max(1, updates // actor_delay)}
     inits = {"critic": critic.init, "actor": actor_init}
-    trained = make_trained(config, inits, updates, plans, temperature=temperature)
+    trained = make_trained(config, inits, own, plans, temperature=temperature)
     return ActorCritic(config, sizes, critic, trained)
 
 
-def agent_of(
-    core: ActorCritic,
-    act: Callable[..., jax.Array],
-    update: Update,
-    probe: Callable[[ActorCriticState, Batch, jax.Array], dict[str, Probe]],
-) -> Agent:
-    """The agent whose algorithm is `act` and `update`, with `probe` for diagnostics."""
-    plans = core.trained.plans
+class Algorithm(Protocol):
+    """How to act and one update, on the shared core; `core.init` and `core.reset` make states."""
 
-    def learn(state: ActorCriticState, view: Any, key: jax.Array, clock: Clock) -> tuple:
-        return core.learn(update, state, view, key, clock)
+    core: ActorCritic
+
+    act: Act
+    update: Update
+    probe: Callable[[ActorCriticState, Batch, jax.Array], dict[str, Probe]]
+
+
+def agent_of(algorithm: Algorithm) -> Agent:
+    """The agent of an algorithm."""
+    core = algorithm.core
+    modules = core.trained.modules
+
+    def learn(
+        state: ActorCriticState, experience: Experience, key: jax.Array, clock: Clock
+    ) -> tuple[ActorCriticState, None, Metrics]:
+        return core.learn(algorithm.update, state, experience.replay, key, clock)
+
+    def probes(
+        state: ActorCriticState, experience: Experience, key: jax.Array, batch_size: int
+    ) -> dict[str, Probe]:
+        own_key = jax.random.fold_in(key, 0)
+        return algorithm.probe(
+            state, core.batch(state, experience.replay, own_key, batch_size), key
+        )
 
     return Agent(
         init=core.init,
         observe=core.observe,
-        act=act,
+        act=algorithm.act,
         reset=core.reset,
         learn=learn,
         value=core.value,
-        probe=lambda state, view, key, size: probe(
-            state, core.batch(state, view, jax.random.fold_in(key, 0), size), key
-        ),
-        parameters=lambda state: {name: state.params[name] for name in plans},
+        probe=probes,
+        parameters=lambda state: {name: state.params[name] for name in modules},
         acting=("params", "statistics"),
         masks=lambda state: core.trained.masks(state.opt_state),
-        plans=plans,
+        modules=modules,
         learning_starts=core.config.learning_starts,
-        buffer_size=core.config.buffer_size,
+        memory=Memory(core.config.buffer_size),
         discount=core.discount,
-        span=1,
     )

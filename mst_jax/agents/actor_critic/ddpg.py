@@ -6,7 +6,6 @@ The same Gaussian noise explores, smooths the actor's loss and the target; there
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax
@@ -21,10 +20,9 @@ from mst_jax.agents.actor_critic.core import (
     agent_of,
     make_actor_critic,
 )
-from mst_jax.agents.base import Agent, Metrics, Probe, Sizes
+from mst_jax.agents.base import Agent, Clock, Metrics, Probe, Sizes
 from mst_jax.agents.parts import draws
 from mst_jax.agents.parts import losses as losses
-from mst_jax.agents.parts.trained import active_norm, replaced
 from mst_jax.agents.parts.vectors import vector_sizes
 
 
@@ -32,11 +30,15 @@ from mst_jax.agents.parts.vectors import vector_sizes
 class DDPG:
     """DDPG's policy and update on the shared core."""
 
-    core: ActorCritic
+    core: ActorCritic[DDPGConfig]
     actor: networks.Actor
 
     def act(
-        self, state: ActorCriticState, observation: jax.Array, key: jax.Array | None
+        self,
+        state: ActorCriticState,
+        observation: jax.Array,
+        key: jax.Array | None,
+        clock: Clock | None,
     ) -> jax.Array:
         """Action (A,) for an observation (O,), with noise when there is a key."""
         features = self.core.normalize(state, observation)
@@ -57,26 +59,26 @@ class DDPG:
         """Actor, critic and target, once each, on one batch."""
         noises = draws.normal(key, (2, *batch.action.shape))
         state, actor_metrics = self.update_actor(state, batch, noises[0], step)
-        next_action = self.noisy_action(state.params["actor"], batch.next_observation, noises[1])
-        state, critic_metrics = self.core.update_critic(state, batch, next_action, 0.0, step)
+        next_action = self.next_action(state, batch, noises[1])
+        state, critic_metrics = self.core.update_critic(
+            state, batch, next_action, 0.0, step, self.core.config.tau
+        )
         return state, {**actor_metrics, **critic_metrics}
+
+    def next_action(self, state: ActorCriticState, batch: Batch, noise: jax.Array) -> jax.Array:
+        """The actions (B, A) whose value the critic's target takes."""
+        return self.noisy_action(state.params["actor"], batch.next_observation, noise)
 
     def update_actor(
         self, state: ActorCriticState, batch: Batch, noise: jax.Array, step: jax.Array
     ) -> tuple[ActorCriticState, Metrics]:
         """One actor step up the critic's value of its noisy actions."""
-        trained, params, opt_state = self.core.trained, state.params, state.opt_state["actor"]
-
-        value, grads = jax.value_and_grad(self.actor_loss)(
-            params["actor"], params["critic"], batch.observation, noise
+        return self.core.update_actor(
+            state,
+            lambda actor: self.actor_loss(actor, state.params["critic"], batch.observation, noise),
+            lambda actor: self.actor.activity(actor, batch.observation),
+            step,
         )
-        activity = partial(self.actor.activity, params["actor"], batch.observation)
-        actor, opt_state = trained.step("actor", grads, params["actor"], opt_state, step, activity)
-        metrics = {
-            "actor/loss": value,
-            "actor/gradient_norm": active_norm(grads, opt_state),
-        }
-        return replaced(state, "actor", actor, opt_state), metrics
 
     def actor_loss(
         self, params: Any, critic_params: Any, observation: jax.Array, noise: jax.Array
@@ -88,7 +90,7 @@ class DDPG:
     def probe(self, state: ActorCriticState, batch: Batch, key: jax.Array) -> dict[str, Probe]:
         """Both networks on one batch, for diagnostics."""
         params, noises = state.params, draws.normal(key, (2, *batch.action.shape))
-        next_action = self.noisy_action(params["actor"], batch.next_observation, noises[1])
+        next_action = self.next_action(state, batch, noises[1])
         target = self.core.target(state, batch, next_action, 0.0)
 
         def loss(actor: Any, sample: tuple[jax.Array, jax.Array]) -> jax.Array:
@@ -103,6 +105,10 @@ class DDPG:
         )
         return {"critic": self.core.critic_probe(state, batch, target), "actor": actor}
 
+    def agent(self) -> Agent:
+        """As the trainer takes it."""
+        return agent_of(self)
+
 
 def build_ddpg(
     config: DDPGConfig,
@@ -110,17 +116,6 @@ def build_ddpg(
     total_steps: int,
     plans: Mapping[str, topology.Plan] | None = None,
 ) -> DDPG:
-    """DDPG's functions; see `make_ddpg`."""
+    """DDPG for one seed. Arguments and errors are those of `build_sac`."""
     actor = networks.make_actor(*vector_sizes(sizes), config.actor.architecture())
     return DDPG(make_actor_critic(config, sizes, total_steps, actor.init, plans), actor)
-
-
-def make_ddpg(
-    config: DDPGConfig,
-    sizes: Sizes,
-    total_steps: int,
-    plans: Mapping[str, topology.Plan] | None = None,
-) -> Agent:
-    """Builds DDPG for one seed; arguments, result and errors as `make_sac`."""
-    ddpg = build_ddpg(config, sizes, total_steps, plans)
-    return agent_of(ddpg.core, ddpg.act, ddpg.update, ddpg.probe)

@@ -20,7 +20,7 @@ from mst_jax.agents.actor_critic.core import (
     agent_of,
     make_actor_critic,
 )
-from mst_jax.agents.base import Agent, Metrics, Probe, Sizes
+from mst_jax.agents.base import Agent, Clock, Metrics, Probe, Sizes
 from mst_jax.agents.parts import draws, soft_policy, tanh_gaussian
 from mst_jax.agents.parts.vectors import vector_sizes
 
@@ -29,12 +29,16 @@ from mst_jax.agents.parts.vectors import vector_sizes
 class SAC:
     """SAC's policy and update on the shared core."""
 
-    core: ActorCritic
+    core: ActorCritic[SACConfig]
     actor: networks.GaussianActor
     target_entropy: float
 
     def act(
-        self, state: ActorCriticState, observation: jax.Array, key: jax.Array | None
+        self,
+        state: ActorCriticState,
+        observation: jax.Array,
+        key: jax.Array | None,
+        clock: Clock | None,
     ) -> jax.Array:
         """A sample of the policy (A,) for an observation (O,); without a key, its mean's tanh."""
         features = self.core.normalize(state, observation)
@@ -60,7 +64,9 @@ class SAC:
             trained, state, entropy, self.target_entropy, step
         )
         next_action, bonus = self.next_action(state, batch, noises[1])
-        state, critic_metrics = self.core.update_critic(state, batch, next_action, bonus, step)
+        state, critic_metrics = self.core.update_critic(
+            state, batch, next_action, bonus, step, self.core.config.tau
+        )
         return state, {**actor_metrics, **temperature_metrics, **critic_metrics}
 
     def next_action(
@@ -88,6 +94,10 @@ class SAC:
             ),
         }
 
+    def agent(self) -> Agent:
+        """As the trainer takes it."""
+        return agent_of(self)
+
 
 def build_sac(
     config: SACConfig,
@@ -95,19 +105,7 @@ def build_sac(
     total_steps: int,
     plans: Mapping[str, topology.Plan] | None = None,
 ) -> SAC:
-    """SAC's functions; see `make_sac`."""
-    actor = networks.make_gaussian_actor(*vector_sizes(sizes), config.actor.architecture())
-    core = make_actor_critic(config, sizes, total_steps, actor.init, plans, config.temperature)
-    return SAC(core, actor, config.temperature.target_entropy(vector_sizes(sizes)[1]))
-
-
-def make_sac(
-    config: SACConfig,
-    sizes: Sizes,
-    total_steps: int,
-    plans: Mapping[str, topology.Plan] | None = None,
-) -> Agent:
-    """Builds SAC for one seed.
+    """SAC for one seed.
 
     Args:
         config: settings; read, never changed.
@@ -115,11 +113,9 @@ def make_sac(
         total_steps: agent steps of the whole run, from which topology schedules take their end.
         plans: each module's topology plan; made from `config` by default (see `sweep`).
 
-    Returns:
-        The agent as pure functions.
-
     Raises:
         ValueError: when a setting is impossible.
     """
-    sac = build_sac(config, sizes, total_steps, plans)
-    return agent_of(sac.core, sac.act, sac.update, sac.probe)
+    actor = networks.make_gaussian_actor(*vector_sizes(sizes), config.actor.architecture())
+    core = make_actor_critic(config, sizes, total_steps, actor.init, plans, config.temperature)
+    return SAC(core, actor, config.temperature.target_entropy(vector_sizes(sizes)[1]))

@@ -1,11 +1,10 @@
 """Settings of MR.Q and MR.SAC; defaults are the published ones (docs/specs/mst-and-mrq.md §6.8)."""
 
 from dataclasses import dataclass, field
+from functools import partial
 
-from mst_jax.agents.actor_critic.config import TemperatureConfig
-from mst_jax.agents.parts.modules import ModuleConfig, not_negative, require
-
-MODULES = ("encoder", "critic", "actor")
+from mst_jax.agents.parts.modules import ModuleConfig, module, modules_of, not_negative, require
+from mst_jax.agents.parts.temperature import TemperatureConfig
 
 
 @dataclass
@@ -36,9 +35,9 @@ class MRConfig:
         max_grad_norm: clip of the critic's gradient norm.
     """
 
-    encoder: ModuleConfig = field(default_factory=lambda: ModuleConfig(learning_rate=1e-4))
-    critic: ModuleConfig = field(default_factory=lambda: ModuleConfig(depth=3))
-    actor: ModuleConfig = field(default_factory=lambda: ModuleConfig(activation="relu"))
+    encoder: ModuleConfig = module("representation", partial(ModuleConfig, learning_rate=1e-4))
+    critic: ModuleConfig = module("value", partial(ModuleConfig, depth=3))
+    actor: ModuleConfig = module("policy", partial(ModuleConfig, activation="relu"))
     zs_size: int = 512
     za_size: int = 256
     zsa_size: int = 512
@@ -60,8 +59,8 @@ class MRConfig:
 
     def validate(self) -> None:
         """Raises ValueError with one line for the first impossible setting."""
-        for name in MODULES:
-            getattr(self, name).validate(name)
+        for name, settings in modules_of(self).items():
+            settings.validate(name)
         counts = (
             "zs_size",
             "za_size",

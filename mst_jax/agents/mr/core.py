@@ -7,19 +7,32 @@ An algorithm adds how to act, the critic's target and the actor's update
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
 from mst_jax import networks, topology
-from mst_jax.agents.actor_critic.config import TemperatureConfig
-from mst_jax.agents.base import Agent, Clock, Feedback, Metrics, Numbers, Probe, Sizes
+from mst_jax.agents.base import (
+    Act,
+    Agent,
+    Clock,
+    Experience,
+    Feedback,
+    Memory,
+    Metrics,
+    Numbers,
+    Probe,
+    Sizes,
+    learn_calls,
+)
 from mst_jax.agents.mr import losses as losses
-from mst_jax.agents.mr.config import MODULES, MRConfig
+from mst_jax.agents.mr.config import MRConfig
+from mst_jax.agents.parts.temperature import TemperatureConfig
 from mst_jax.agents.parts.trained import Trained, active_norm, copied, make_trained, replaced
 from mst_jax.agents.parts.vectors import vector_sizes
+from mst_jax.replay import View
 
 
 @struct.dataclass
@@ -48,11 +61,14 @@ Update = Callable[
 ]  # (state, batch, key, number of the update) -> state, priorities (B,), metrics
 
 
+Config = TypeVar("Config", bound=MRConfig)
+
+
 @dataclass(frozen=True)
-class MRCore:
+class MRCore(Generic[Config]):
     """Networks and optimizers, and the pure functions over `MRState` that use them."""
 
-    config: MRConfig
+    config: Config
     encoder: networks.Encoder
     critic: networks.Critic
     trained: Trained
@@ -62,22 +78,26 @@ class MRCore:
         params, opt_state = self.trained.init(key, numbers)
         return MRState(
             params=params,
-            target_params=copied(_networks(params)),
+            target_params=copied(self.networks(params)),
             opt_state=opt_state,
             reward_scale=jnp.ones(()),
             target_reward_scale=jnp.ones(()),
             encoder_metrics={n: jnp.zeros(()) for n in ("loss", "dynamics", "reward", "terminal")},
         )
 
+    def networks(self, params: dict[str, Any]) -> dict[str, Any]:
+        """The parameters that have a target copy: all but a temperature."""
+        return {name: params[name] for name in self.trained.modules}
+
     def reset(self, state: MRState, key: jax.Array) -> MRState:
         """Fresh networks, targets and optimizers; masks and reward scales stay."""
         params, opt_state = self.trained.reset(key, state.opt_state)
         return state.replace(
-            params=params, target_params=copied(_networks(params)), opt_state=opt_state
+            params=params, target_params=copied(self.networks(params)), opt_state=opt_state
         )
 
     def learn(
-        self, update: Update, state: MRState, view: Any, key: jax.Array, clock: Clock
+        self, update: Update, state: MRState, view: View, key: jax.Array, clock: Clock
     ) -> tuple[MRState, Feedback, Metrics]:
         """One update; every `target_period` updates an encoder burst comes first (§6.7)."""
         burst_key, batch_key, update_key = jax.random.split(key, 3)
@@ -98,10 +118,15 @@ class MRCore:
         metrics |= {f"encoder/{name}": value for name, value in state.encoder_metrics.items()}
         return state, Feedback(indices, priorities), metrics
 
-    def refresh(self, state: MRState, view: Any, key: jax.Array, clock: Clock) -> dict[str, Any]:
-        """Copies targets, renews the reward scale, trains the encoder for one period (§6.7)."""
+    def refresh(self, state: MRState, view: View, key: jax.Array, clock: Clock) -> dict[str, Any]:
+        """Copies targets, renews the reward scale, trains the encoder for one period (§6.7).
+
+        The encoder takes as many steps as the other modules and runs ahead of them by up to one
+        period, so in a run that is no multiple of it the last burst goes a little beyond what its
+        plan counts.
+        """
         config = self.config
-        target_params = _networks(state.params)
+        target_params = self.networks(state.params)
         weights = losses.EncoderLossWeights(
             config.dynamics_weight,
             config.reward_weight,
@@ -167,7 +192,7 @@ class MRCore:
         zsa = self.encoder.zsa(state.params["encoder"], zs, action)
         return jnp.mean(self.critic.apply(state.params["critic"], zsa)) * state.reward_scale
 
-    def encoder_probe(self, state: MRState, view: Any, key: jax.Array, size: int) -> Probe:
+    def encoder_probe(self, state: MRState, view: View, key: jax.Array, size: int) -> Probe:
         """The encoder on a fresh batch of sub-trajectories."""
         config, params = self.config, state.params["encoder"]
         batch = view.subtrajectory(view.sample(key, size), config.horizon)
@@ -237,13 +262,13 @@ _CHANGED_BY_BURST = ("target_params", "reward_scale", "target_reward_scale", "en
 
 
 def make_core(
-    config: MRConfig,
+    config: Config,
     sizes: Sizes,
     total_steps: int,
     actor_init: Callable[[jax.Array], Any],
     plans: Mapping[str, topology.Plan] | None,
     temperature: TemperatureConfig | None = None,
-) -> MRCore:
+) -> MRCore[Config]:
     """The shared part; `actor_init` makes the actor's parameters.
 
     Raises:
@@ -256,47 +281,52 @@ def make_core(
     encoder = networks.make_encoder(*vector_sizes(sizes), latents, config.encoder.architecture())
     critic = networks.make_critic(config.zsa_size, config.critic.architecture())
     inits = {"encoder": encoder.init, "critic": critic.init, "actor": actor_init}
-    total_updates = max(1, total_steps - config.learning_starts)
+    updates = dict.fromkeys(inits, max(1, learn_calls(total_steps, config.learning_starts)))
     clips = {"critic": config.max_grad_norm}
-    trained = make_trained(config, inits, total_updates, plans, clips, temperature=temperature)
+    trained = make_trained(config, inits, updates, plans, clips, temperature=temperature)
     return MRCore(config, encoder, critic, trained)
 
 
-def agent_of(
-    core: MRCore,
-    act: Callable[..., jax.Array],
-    update: Update,
-    probe: Callable[[MRState, Any, jax.Array], dict[str, Probe]],
-) -> Agent:
-    """The agent whose algorithm is `act` and `update`, with `probe` for critic and actor."""
+class Algorithm(Protocol):
+    """How to act and one update of critic and actor, on the shared core."""
 
-    def learn(state: MRState, view: Any, key: jax.Array, clock: Clock) -> tuple:
-        return core.learn(update, state, view, key, clock)
+    core: MRCore
 
-    def probes(state: MRState, view: Any, key: jax.Array, size: int) -> dict[str, Probe]:
-        keys = jax.random.split(key, 3)
-        batch = view.transition(view.sample(keys[0], size), core.config.n_step)
-        encoder = core.encoder_probe(state, view, keys[1], size)
-        return {"encoder": encoder, **probe(state, batch, keys[2])}
+    act: Act
+    update: Update
+    probe: Callable[[MRState, Any, jax.Array], dict[str, Probe]]
+
+
+def agent_of(algorithm: Algorithm) -> Agent:
+    """The agent of an algorithm; the encoder's probe is added to those of critic and actor."""
+    core = algorithm.core
+
+    def learn(
+        state: MRState, experience: Experience, key: jax.Array, clock: Clock
+    ) -> tuple[MRState, Feedback, Metrics]:
+        return core.learn(algorithm.update, state, experience.replay, key, clock)
+
+    def probes(
+        state: MRState, experience: Experience, key: jax.Array, batch_size: int
+    ) -> dict[str, Probe]:
+        keys, view = jax.random.split(key, 3), experience.replay
+        batch = view.transition(view.sample(keys[0], batch_size), core.config.n_step)
+        encoder = core.encoder_probe(state, view, keys[1], batch_size)
+        return {"encoder": encoder, **algorithm.probe(state, batch, keys[2])}
 
     return Agent(
         init=core.init,
-        observe=lambda state, observation: state,
-        act=act,
+        observe=lambda state, observation, first: state,
+        act=algorithm.act,
         reset=core.reset,
         learn=learn,
         value=core.value,
         probe=probes,
-        parameters=lambda state: _networks(state.params),
+        parameters=lambda state: core.networks(state.params),
         acting=("params",),
         masks=lambda state: core.trained.masks(state.opt_state),
-        plans=core.trained.plans,
+        modules=core.trained.modules,
         learning_starts=core.config.learning_starts,
-        buffer_size=core.config.buffer_size,
+        memory=Memory(core.config.buffer_size, core.config.span, prioritised=True),
         discount=core.config.discount,
-        span=core.config.span,
     )
-
-
-def _networks(params: dict[str, Any]) -> dict[str, Any]:
-    return {name: params[name] for name in MODULES}

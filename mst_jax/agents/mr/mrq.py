@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from mst_jax import networks, topology
-from mst_jax.agents.base import Agent, Metrics, Probe, Sizes
+from mst_jax.agents.base import Agent, Clock, Metrics, Probe, Sizes
 from mst_jax.agents.mr import losses as losses
 from mst_jax.agents.mr.config import MRQConfig
 from mst_jax.agents.mr.core import MRCore, MRState, agent_of, make_core
@@ -22,10 +22,12 @@ from mst_jax.agents.parts.vectors import vector_sizes
 class MRQ:
     """MR.Q's deterministic policy and its updates on the shared core."""
 
-    core: MRCore
+    core: MRCore[MRQConfig]
     actor: networks.Actor
 
-    def act(self, state: MRState, observation: jax.Array, key: jax.Array | None) -> jax.Array:
+    def act(
+        self, state: MRState, observation: jax.Array, key: jax.Array | None, clock: Clock | None
+    ) -> jax.Array:
         """Action (A,) for an observation (O,), with Gaussian noise when there is a key (§6.8)."""
         zs = self.core.encoder.zs(state.params["encoder"], observation)
         action = jnp.tanh(self.actor.apply(state.params["actor"], zs))
@@ -103,6 +105,10 @@ class MRQ:
         critic = self.core.critic_probe(state, batch, self.target(state, batch, noise))
         return {"critic": critic, "actor": actor}
 
+    def agent(self) -> Agent:
+        """As the trainer takes it."""
+        return agent_of(self)
+
 
 def build_mrq(
     config: MRQConfig,
@@ -110,18 +116,7 @@ def build_mrq(
     total_steps: int,
     plans: Mapping[str, topology.Plan] | None = None,
 ) -> MRQ:
-    """MR.Q's functions; see `make_mrq`."""
-    actor = networks.make_actor(config.zs_size, vector_sizes(sizes)[1], config.actor.architecture())
-    return MRQ(make_core(config, sizes, total_steps, actor.init, plans), actor)
-
-
-def make_mrq(
-    config: MRQConfig,
-    sizes: Sizes,
-    total_steps: int,
-    plans: Mapping[str, topology.Plan] | None = None,
-) -> Agent:
-    """Builds MR.Q for one seed.
+    """MR.Q for one seed.
 
     Args:
         config: settings; read, never changed.
@@ -129,11 +124,8 @@ def make_mrq(
         total_steps: agent steps of the whole run, from which topology schedules take their end.
         plans: each module's topology plan; made from `config` by default (see `sweep`).
 
-    Returns:
-        The agent as pure functions.
-
     Raises:
         ValueError: when a setting is impossible.
     """
-    mrq = build_mrq(config, sizes, total_steps, plans)
-    return agent_of(mrq.core, mrq.act, mrq.update, mrq.probe)
+    actor = networks.make_actor(config.zs_size, vector_sizes(sizes)[1], config.actor.architecture())
+    return MRQ(make_core(config, sizes, total_steps, actor.init, plans), actor)

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from mst_jax import networks, topology
-from mst_jax.agents.base import Agent, Metrics, Probe, Sizes
+from mst_jax.agents.base import Agent, Clock, Metrics, Probe, Sizes
 from mst_jax.agents.mr import losses as losses
 from mst_jax.agents.mr.config import MRSACConfig
 from mst_jax.agents.mr.core import MRCore, MRState, agent_of, make_core
@@ -27,11 +27,13 @@ from mst_jax.agents.parts.vectors import vector_sizes
 class MRSAC:
     """MR.SAC's policy and its updates on the shared core."""
 
-    core: MRCore
+    core: MRCore[MRSACConfig]
     actor: networks.GaussianActor
     target_entropy: float
 
-    def act(self, state: MRState, observation: jax.Array, key: jax.Array | None) -> jax.Array:
+    def act(
+        self, state: MRState, observation: jax.Array, key: jax.Array | None, clock: Clock | None
+    ) -> jax.Array:
         """A sample of the policy (A,) for an observation (O,); without a key, its mean's tanh."""
         zs = self.core.encoder.zs(state.params["encoder"], observation)
         return soft_policy.act(self.actor, state.params["actor"], zs, key)
@@ -102,6 +104,10 @@ class MRSAC:
         values = self.core.target_values(state, next_zs, next_action) - cost[:, None]
         return losses.critic_target(returns, bootstrap, values, state.reward_scale, scale)
 
+    def agent(self) -> Agent:
+        """As the trainer takes it."""
+        return agent_of(self)
+
 
 def build_mrsac(
     config: MRSACConfig,
@@ -109,19 +115,8 @@ def build_mrsac(
     total_steps: int,
     plans: Mapping[str, topology.Plan] | None = None,
 ) -> MRSAC:
-    """MR.SAC's functions; see `make_mrsac`."""
+    """MR.SAC for one seed. Arguments and errors are those of `build_mrq`."""
     _, action_size = vector_sizes(sizes)
     actor = networks.make_gaussian_actor(config.zs_size, action_size, config.actor.architecture())
     core = make_core(config, sizes, total_steps, actor.init, plans, config.temperature)
     return MRSAC(core, actor, config.temperature.target_entropy(action_size))
-
-
-def make_mrsac(
-    config: MRSACConfig,
-    sizes: Sizes,
-    total_steps: int,
-    plans: Mapping[str, topology.Plan] | None = None,
-) -> Agent:
-    """Builds MR.SAC for one seed; arguments, result and errors as `make_mrq`."""
-    mrsac = build_mrsac(config, sizes, total_steps, plans)
-    return agent_of(mrsac.core, mrsac.act, mrsac.update, mrsac.probe)

@@ -1,12 +1,17 @@
-"""Settings of one trained module (encoder, critic or actor) and the optimizer built from them."""
+"""Settings of one trained module and the plan and optimizer built from them."""
 
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import optax
 
 from mst_jax import networks, topology
+from mst_jax.agents.base import ROLES, Role
+from mst_jax.agents.parts.optimizers import OPTIMIZERS, find_optimizer
 from mst_jax.names import nearest
+from mst_jax.topology.mask_tree import named_leaves
 from mst_jax.user_code import is_dotted, one_line, resolve
 
 
@@ -21,8 +26,11 @@ class ModuleConfig:
         norm: layer norm before each activation; with `simba`, before each block and at the end.
         residual: `none`, `pre`, `post` or `branch` (docs/specs/mst-and-mrq.md §2.3), or `simba`
             (docs/specs/network-sparsity.md §2.1).
-        learning_rate: AdamW step size.
-        weight_decay: AdamW decoupled decay, biases included.
+        optimizer: a name of `mst_jax.agents.parts.optimizers.OPTIMIZERS`.
+        learning_rate: its step size.
+        weight_decay: its decoupled decay, biases included.
+        where: regular expression for the whole path of a parameter within the module
+            (`q1/trunk/block_1/expand/kernel`): only what it matches may be sparse.
         regime: one of `topology.REGIMES`, each described in docs/topology.md, or the dotted name of
             a function with the arguments of `topology.MakesRegime`.
         sparsity: share of zero weights over the module's kernels (`network_sparsity`: over all its
@@ -47,6 +55,8 @@ class ModuleConfig:
     drop_fraction: float = 0.3
     start_fraction: float = 0.2
     end_fraction: float = 0.75
+    where: str = ".*"
+    optimizer: str = "adamw"
 
     def architecture(self) -> networks.Architecture:
         """The hidden layers as the networks package takes them."""
@@ -66,6 +76,11 @@ class ModuleConfig:
             self.learning_rate > 0, f"{name}.learning_rate={self.learning_rate} must be positive"
         )
         not_negative(f"{name}.weight_decay", self.weight_decay)
+        one_of(f"{name}.optimizer", self.optimizer, OPTIMIZERS)
+        try:
+            re.compile(self.where)
+        except re.error as error:
+            raise ValueError(f"{name}.where={self.where!r} is no pattern: {error}") from None
         if self.regime == "dense":
             require(
                 self.sparsity == 0,
@@ -84,6 +99,36 @@ class ModuleConfig:
         _unit(f"{name}.start_fraction", self.start_fraction)
 
 
+def module(role: Role, make: Callable[[], ModuleConfig]) -> Any:
+    """A field of an agent's configuration: a module of a role, and what makes its defaults."""
+    return field(default_factory=make, metadata={"role": role})
+
+
+def roles_of(config: Any) -> dict[str, Role]:
+    """{module: role} of a configuration, or of its class, in the order of its fields.
+
+    Raises:
+        ValueError: a field holds the settings of a module and has no role.
+    """
+    roles: dict[str, Role] = {}
+    for one in fields(config):
+        if "role" in one.metadata:
+            role = one.metadata["role"]
+            one_of(f"the role of {one.name}", role, ROLES)
+            roles[one.name] = role
+        elif isinstance(getattr(config, one.name, None), ModuleConfig):
+            raise ValueError(
+                f"{one.name} is a module without a role: make it by module(role, ...) with one of "
+                f"{', '.join(ROLES)}"
+            )
+    return roles
+
+
+def modules_of(config: Any) -> Mapping[str, ModuleConfig]:
+    """{module: its settings} of a configuration, in the order of its fields."""
+    return {name: getattr(config, name) for name in roles_of(config)}
+
+
 def plan_module(name: str, config: ModuleConfig, params: Any, total_updates: int) -> topology.Plan:
     """Resolves a module's regime into a topology plan; `params` may be shapes only.
 
@@ -93,6 +138,14 @@ def plan_module(name: str, config: ModuleConfig, params: Any, total_updates: int
     """
     regime = _regime(name, config, total_updates)
     pattern = ".*" if regime.leaves == "all" else ".*kernel"
+    if config.where != ".*":
+        pattern = f"(?=(?:{config.where})$){pattern}"
+        paths = named_leaves(params)
+        require(
+            any(re.fullmatch(pattern, path) for path in paths),
+            f"{name}.where={config.where!r} matches none of its {len(paths)} parameters, such as "
+            f"{next(iter(paths))}",
+        )
     return topology.plan(params, {pattern: regime})
 
 
@@ -136,19 +189,14 @@ def regime_named(setting: str, name: str) -> topology.MakesRegime:
 def make_optimizer(
     config: ModuleConfig, plan: topology.Plan, max_grad_norm: float | None = None
 ) -> optax.GradientTransformationExtraArgs:
-    """AdamW under the module's topology; the learning rate is an array leaf of the state.
+    """The module's optimizer under its topology.
 
     Clipping is inside the sparse transform and so sees the masked gradient.
     """
-    adamw = optax.inject_hyperparams(
-        optax.adamw, static_args=("b1", "b2", "eps", "eps_root", "weight_decay", "nesterov")
-    )(learning_rate=config.learning_rate, weight_decay=config.weight_decay)
-    inner = (
-        adamw
-        if max_grad_norm is None
-        else optax.chain(optax.clip_by_global_norm(max_grad_norm), adamw)
-    )
-    return topology.sparse(inner, plan)
+    own = find_optimizer(config.optimizer).make(config)
+    if max_grad_norm is not None:
+        own = optax.chain(optax.clip_by_global_norm(max_grad_norm), own)
+    return topology.sparse(own, plan)
 
 
 def require(condition: bool, message: str) -> None:

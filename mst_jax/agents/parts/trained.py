@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import optax
 
 from mst_jax import networks, topology
-from mst_jax.agents.actor_critic.config import TemperatureConfig
-from mst_jax.agents.base import Numbers
-from mst_jax.agents.parts.modules import make_optimizer, plan_module
+from mst_jax.agents.base import Metrics, Module, Numbers, Occasional
+from mst_jax.agents.parts.modules import make_optimizer, modules_of, plan_module, roles_of
+from mst_jax.agents.parts.optimizers import find_optimizer
+from mst_jax.agents.parts.temperature import TemperatureConfig
 
 Tree = Any
 Inits = Mapping[str, Callable[[jax.Array], Tree]]
@@ -24,12 +25,15 @@ class Trained:
     Attributes:
         inits: module -> (key -> dense parameters).
         optimizers: module -> optimizer, with the module's topology inside.
-        plans: module -> topology plan; a module without one (a temperature) is never sparse.
+        modules: module -> its role, updates and plan; what is not among them (a temperature) is
+            never sparse.
+        asks: module -> names of the further arguments that its optimizer's steps need.
     """
 
     inits: Inits
     optimizers: Mapping[str, optax.GradientTransformationExtraArgs]
-    plans: Mapping[str, topology.Plan]
+    modules: Mapping[str, Module]
+    asks: Mapping[str, tuple[str, ...]]
 
     def init(self, key: jax.Array, numbers: Numbers | None = None) -> tuple[Tree, Tree]:
         """Random parameters with masks drawn and applied, and optimizer states.
@@ -39,14 +43,14 @@ class Trained:
         params, opt_state = {}, {}
         for name, network_key, mask_key in self._keys(key):
             dense, optimizer = self.inits[name](network_key), self.optimizers[name]
-            if name not in self.plans:
+            if name not in self.modules:
                 params[name], opt_state[name] = dense, optimizer.init(dense)
                 continue
             tables = numbers.tables[name] if numbers is not None else None
             params[name], opt_state[name] = topology.init(optimizer, dense, mask_key, tables)
-            if numbers is not None:
+            if numbers is not None and name in numbers.learning_rates:
                 rate = numbers.learning_rates[name]
-                opt_state[name] = optax.tree.set(opt_state[name], learning_rate=rate)
+                opt_state[name] = _with_rate(name, opt_state[name], rate)
         return params, opt_state
 
     def reset(self, key: jax.Array, opt_state: Tree) -> tuple[Tree, Tree]:
@@ -54,14 +58,15 @@ class Trained:
         params, fresh = {}, {}
         for name, network_key, _ in self._keys(key):
             dense = self.inits[name](network_key)
-            if name not in self.plans:
+            if name not in self.modules:
                 params[name], fresh[name] = dense, self.optimizers[name].init(dense)
                 continue
             params[name], fresh[name] = topology.restart(
                 self.optimizers[name], dense, opt_state[name]
             )
             rate = optax.tree.get(opt_state[name], "learning_rate")
-            fresh[name] = optax.tree.set(fresh[name], learning_rate=rate)
+            if rate is not None:
+                fresh[name] = _with_rate(name, fresh[name], rate)
         return params, fresh
 
     def step(
@@ -72,24 +77,44 @@ class Trained:
         opt_state: Tree,
         step: jax.Array,
         activity: Callable[[], networks.Activity] | None = None,
+        **extra: Any,
     ) -> tuple[Tree, Tree]:
         """One optimizer step of one module; its topology is rewired when `step` says so.
 
-        `activity` is the module's forward pass on the batch: called, at rewires only, by a regime
-        that looks at units.
+        Args:
+            name: of the module.
+            grads: gradient of its loss, dense.
+            params: its parameters.
+            opt_state: its optimizer's state.
+            step: int32 scalar, never batched: how many steps the module has taken before.
+            activity: the module's forward pass on the batch; called, at rewires only, by a regime
+                that looks at units.
+            **extra: what the module's optimizer asks for besides.
+
+        Returns:
+            The new parameters and optimizer state.
+
+        Raises:
+            ValueError: `extra` is not what the optimizer asks for.
         """
-        if name not in self.plans:
+        asked = self.asks.get(name, ())
+        if set(extra) != set(asked):
+            raise ValueError(
+                f"{name}: its optimizer asks for {', '.join(asked) or 'nothing more'}, and is "
+                f"given {', '.join(extra) or 'nothing'}"
+            )
+        if name not in self.modules:
             updates, opt_state = self.optimizers[name].update(grads, opt_state, params)
             return optax.apply_updates(params, updates), opt_state
-        extra: dict[str, Any] = {"step": step}
-        if activity is not None and self.plans[name].reads_activity:
+        extra["step"] = step
+        if activity is not None and self.modules[name].plan.reads_activity:
             extra["activity"] = lambda: networks.strengths(activity())
         updates, opt_state = self.optimizers[name].update(grads, opt_state, params, **extra)
         return topology.apply_updates(params, updates, topology.masks(opt_state)), opt_state
 
     def masks(self, opt_state: Tree) -> dict[str, Tree]:
         """{module: masks}; dense leaves carry topology's sentinel."""
-        return {name: topology.masks(opt_state[name]) for name in self.plans}
+        return {name: topology.masks(opt_state[name]) for name in self.modules}
 
     def _keys(self, key: jax.Array) -> list[tuple[str, jax.Array, jax.Array]]:
         """(module, key of its parameters, key of its masks)."""
@@ -101,7 +126,7 @@ class Trained:
 def make_trained(
     config: Any,
     inits: Inits,
-    total_updates: int,
+    updates: Mapping[str, int],
     plans: Mapping[str, topology.Plan] | None = None,
     max_grad_norms: Mapping[str, float] | None = None,
     temperature: TemperatureConfig | None = None,
@@ -111,7 +136,7 @@ def make_trained(
     Args:
         config: has a `ModuleConfig` for each module.
         inits: module -> (key -> dense parameters).
-        total_updates: optimizer steps of the run, from which schedules take their end.
+        updates: module -> its own optimizer steps in the run, from which schedules take their end.
         plans: topology plans to use instead of those that the settings describe.
         max_grad_norms: module -> clip of the gradient's norm, where there is one.
         temperature: of a maximum-entropy agent, which adds the module `temperature`: a
@@ -123,25 +148,65 @@ def make_trained(
     Raises:
         ValueError: the run is too short for a module's regime.
     """
+    roles, settings, clips = roles_of(config), modules_of(config), max_grad_norms or {}
     if plans is None:
         plans = {
             name: plan_module(
-                name,
-                getattr(config, name),
-                jax.eval_shape(init, jax.random.key(0)),
-                total_updates,
+                name, settings[name], jax.eval_shape(init, jax.random.key(0)), updates[name]
             )
             for name, init in inits.items()
         }
-    clips = max_grad_norms or {}
+    modules = {name: Module(roles[name], updates[name], plans[name]) for name in inits}
     optimizers = {
-        name: make_optimizer(getattr(config, name), plans[name], clips.get(name)) for name in inits
+        name: make_optimizer(settings[name], plans[name], clips.get(name)) for name in inits
     }
     if temperature is not None:
         init = lambda _: jnp.log(jnp.asarray(temperature.initial, jnp.float32))  # noqa: E731
         inits = {**inits, "temperature": init}
         optimizers["temperature"] = optax.adam(temperature.learning_rate)
-    return Trained(inits, optimizers, plans)
+    asks = {name: find_optimizer(settings[name].optimizer).asks for name in modules}
+    return Trained(inits, optimizers, modules, asks)
+
+
+def delayed(
+    due: jax.Array, update: Callable[[], tuple[Tree, Metrics]], unchanged: Tree
+) -> tuple[Tree, Metrics]:
+    """An update of a module that is not made every time; skipped, it costs nothing.
+
+    Args:
+        due: bool scalar from the clock, never batched.
+        update: makes it: what it changes, and metrics.
+        unchanged: the same as it is; nothing else should be in it, as it is copied.
+
+    Returns:
+        What is there afterwards, and the metrics, which know whether they were made.
+    """
+    _, metrics = jax.eval_shape(update)
+    none = jax.tree.map(lambda metric: jnp.zeros(metric.shape, metric.dtype), metrics)
+    after, metrics = jax.lax.cond(due, update, lambda: (unchanged, none))
+    count = due.astype(jnp.int32)
+    return after, {name: Occasional(value, count) for name, value in metrics.items()}
+
+
+def over_updates(metrics: Metrics) -> Metrics:
+    """Metrics of several updates, on a leading axis, as those of one call of `learn`."""
+
+    def over(metric: jax.Array | Occasional) -> jax.Array | Occasional:
+        if isinstance(metric, Occasional):
+            return Occasional(jnp.sum(metric.total), jnp.sum(metric.count))
+        return jnp.mean(metric)
+
+    return {name: over(metric) for name, metric in metrics.items()}
+
+
+def _with_rate(name: str, opt_state: Tree, rate: jax.Array) -> Tree:
+    """An optimizer's state with another learning rate; ValueError where it has none."""
+    if optax.tree.get(opt_state, "learning_rate") is None:
+        raise ValueError(
+            f"runs of one program cannot differ in {name}.learning_rate: the state of its "
+            "optimizer has no leaf learning_rate; train them in programs of their own"
+        )
+    return optax.tree.set(opt_state, learning_rate=rate)
 
 
 def replaced(state: Any, name: str, params: Tree, opt_state: Tree) -> Any:

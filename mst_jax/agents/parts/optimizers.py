@@ -1,0 +1,40 @@
+"""Optimizers by name, as a module's settings give them. A new one is one function and one line."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import optax
+
+from mst_jax.names import nearest
+
+
+class Optimizer(NamedTuple):
+    """How an optimizer is made, and what it must be told at each step.
+
+    Attributes:
+        make: (a module's settings) -> transformation. If its state has a leaf `learning_rate`, runs
+            of one program may differ in it.
+        asks: names of the arguments that its `update` needs besides gradients, state and
+            parameters, such as the TD error of an eligibility trace.
+    """
+
+    make: Callable[[Any], optax.GradientTransformation]
+    asks: tuple[str, ...] = ()
+
+
+def adamw(config: Any) -> optax.GradientTransformation:
+    """Adam with decoupled weight decay; the learning rate is an array leaf of the state."""
+    make = optax.inject_hyperparams(
+        optax.adamw, static_args=("b1", "b2", "eps", "eps_root", "weight_decay", "nesterov")
+    )
+    return make(learning_rate=config.learning_rate, weight_decay=config.weight_decay)
+
+
+OPTIMIZERS: dict[str, Optimizer] = {"adamw": Optimizer(adamw)}
+
+
+def find_optimizer(name: str) -> Optimizer:
+    """The optimizer of this name; ValueError for an unknown one."""
+    if name not in OPTIMIZERS:
+        raise ValueError(f"optimizer {name!r} is unknown: {nearest(name, OPTIMIZERS)}")
+    return OPTIMIZERS[name]
