@@ -1,6 +1,6 @@
 """Agents: one file per algorithm, listed in the registry."""
 
-from mst_jax.agents.actor_critic.config import DDPGConfig, SACConfig, TD3Config
+from mst_jax.agents.actor_critic.config import DDPGConfig, SACConfig
 from mst_jax.agents.base import (
     ROLES,
     Agent,
@@ -50,7 +50,6 @@ __all__ = [
     "Role",
     "SACConfig",
     "Sizes",
-    "TD3Config",
     "default_config",
     "explorer",
     "make_agent",

@@ -80,7 +80,7 @@ class Latest(NamedTuple):
 
     Attributes:
         observation: (E, *O), what `action` was chosen for.
-        action: (E, *A) as `act` gave it; what was carried out lies within the action space.
+        action: (E, *A) as it was drawn; what was carried out lies within the action space.
         reward: (E,) float32.
         terminated: (E,) bool; do not bootstrap.
         truncated: (E,) bool.
@@ -96,7 +96,7 @@ class Latest(NamedTuple):
 
 
 class Experience(NamedTuple):
-    """What there is to learn from. A program holds what its agent reads and nothing else.
+    """What there is to learn from; what an agent does not read is not computed.
 
     Attributes:
         latest: the transition just made; None where a `probe` asks between steps.

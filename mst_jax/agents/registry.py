@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from mst_jax import topology
-from mst_jax.agents.actor_critic.config import DDPGConfig, SACConfig, TD3Config
+from mst_jax.agents.actor_critic.config import DDPGConfig, SACConfig
 from mst_jax.agents.actor_critic.ddpg import build_ddpg
 from mst_jax.agents.actor_critic.sac import build_sac
-from mst_jax.agents.actor_critic.td3 import build_td3
+from mst_jax.agents.actor_critic.td3 import TD3Config, build_td3
 from mst_jax.agents.base import Agent, Sizes
 from mst_jax.agents.mr.config import MRQConfig, MRSACConfig
 from mst_jax.agents.mr.mrq import build_mrq

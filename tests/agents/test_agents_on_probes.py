@@ -18,7 +18,9 @@ MR = {**FAST, "discount": 0.9, "target_period": 25, "encoder__learning_rate": 1e
 SIMBA = {**FAST, "discount": 0.9, "tau": 0.02}
 # Next to no entropy in the values, so that they are those of the environment.
 COLD = {"temperature__initial": 1e-3, "temperature__learning_rate": 1e-9}
-EVERY_AGENT = pytest.mark.parametrize("name", sorted(AGENTS))
+SLOW = {"ddpg"}  # TD3 is made of its parts
+NAMES = [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in sorted(AGENTS)]
+EVERY_AGENT = pytest.mark.parametrize("name", NAMES)
 
 
 def fast_config(name):
@@ -70,7 +72,7 @@ def test_termination_does_not_bootstrap(name):
 @pytest.mark.parametrize(
     ("name", "environments"),
     [
-        *((name, 1) for name in sorted(AGENTS)),
+        *((name, 1) for name in sorted(set(AGENTS) - SLOW)),
         ("mrq", 4),
         pytest.param("sac", 4, marks=pytest.mark.slow),
     ],

@@ -10,9 +10,9 @@ import pytest
 from small_runs import advance, conditionals, small_config, start_run
 
 from mst_jax import envs, topology
-from mst_jax.agents import ModuleConfig, Sizes, TD3Config, make_agent, sweep
+from mst_jax.agents import ModuleConfig, Sizes, make_agent, sweep
 from mst_jax.agents.actor_critic.core import Batch
-from mst_jax.agents.actor_critic.td3 import build_td3
+from mst_jax.agents.actor_critic.td3 import TD3Config, build_td3
 from mst_jax.agents.parts import optimizers
 
 SIZES = Sizes.vector(3, 2, 500)

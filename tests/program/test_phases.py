@@ -15,15 +15,17 @@ from flax import struct
 from small_runs import metrics_without_wall_clock, small_config, small_settings, stop_after
 
 from mst_jax import envs, networks
-from mst_jax.agents import AGENTS, Agent, Experience, ModuleConfig, make_agent
+from mst_jax.agents import AGENTS, Agent, Experience, ModuleConfig, Occasional, make_agent
 from mst_jax.agents.base import Probe, learn_calls
 from mst_jax.agents.parts.modules import module
 from mst_jax.agents.parts.trained import Trained, make_trained, replaced
 from mst_jax.agents.parts.vectors import vector_sizes
 from mst_jax.agents.registry import Entry
 from mst_jax.envs.host.vector import WorkerVectorEnv
+from mst_jax.envs.suites import probe
 from mst_jax.program.arrays import loop_from_arrays, loop_to_arrays
 from mst_jax.program.drivers import make_driver
+from mst_jax.program.evaluation import make_evaluator
 from mst_jax.program.state import init_loop
 from mst_jax.program.step import Phase, phase_of
 from mst_jax.runs import checkpoints
@@ -136,7 +138,9 @@ class Tracker:
         new = self.trained.step("policy", grads, params, state.opt_state["policy"], clock.update)
         state = replaced(state, "policy", *new)
         state = state.replace(surprise=jnp.abs(latest.reward).max())
-        return state, None, {"policy/loss": loss, "far": jnp.abs(latest.action).max()}
+        odd = clock.update % 2
+        metrics = {"far": jnp.abs(latest.action).max(), "odd": Occasional(clock.update * odd, odd)}
+        return state, None, {"policy/loss": loss, **metrics}
 
 
 def make(config, sizes, total_steps, plans=None):
@@ -194,6 +198,7 @@ def test_an_agent_without_replay_runs_and_resumes_exactly(tracker, tmp_path, mon
     assert arrays["clock/update"] == 60
     kinds = {kind: [r for r in rows["seed_0"] if r["kind"] == kind] for kind in ("eval", "train")}
     assert all("value_bias" not in row for row in kinds["eval"])
+    assert [row["odd"] for row in kinds["train"]] == [10, 30, 50], "means over odd updates alone"
     assert max(row["far"] for row in kinds["train"]) > 1, "what was drawn, not what was carried out"
     (row, _) = [row for row in rows["seed_0"] if row["kind"] == "diagnostics"]
     assert {name for name in row if "/" in name} == {"policy/dead_inputs", "policy/dead_outputs"}
@@ -204,7 +209,7 @@ def test_a_run_that_learns_at_once_begins_with_the_agents_own_action(tracker):
     env = envs.make("probe:point")
     agent = make(tracker.config, env.spec, 60)
 
-    def probe(state, experience: Experience, key, batch_size):
+    def probes(state, experience: Experience, key, batch_size):
         view = experience.replay
         batch = view.transition(view.sample(key, batch_size), 1)
         params = state.params["policy"]
@@ -219,10 +224,26 @@ def test_a_run_that_learns_at_once_begins_with_the_agents_own_action(tracker):
     mean = jax.vmap(lambda s, o: agent.act(s, o, None, None))(bare.agent, observation)
     assert np.abs(bare.action - mean).max() < 5
     assert np.abs(bare.action).max() > 1 or (np.asarray(bare.action) != np.asarray(mean)).any()
-    looked_at = agent._replace(probe=probe)
+    looked_at = agent._replace(probe=probes)
     kept = start(looked_at, capacity=50, observation=observation, environment=environment)
     assert kept.buffer.reward.shape == (2, 50)
     np.testing.assert_array_equal(kept.action, bare.action)
     waiting = agent._replace(learning_starts=5)
     uniform = start(waiting, capacity=0, observation=observation, environment=environment)
     assert np.abs(uniform.action).max() <= 1
+    still = waiting._replace(explore=lambda state, observation, key, clock: 7 + 0 * observation[:2])
+    still = start(still, capacity=0, observation=observation, environment=environment)
+    assert (np.asarray(still.action) == 7).all()
+
+
+def test_an_evaluation_has_random_numbers_of_its_own(tracker):
+    """Equal when it is repeated, different in another evaluation, episode and seed."""
+    env = probe.action_reward(length=2).env
+    agent = make(tracker.config, env.spec, 60)
+    agent = agent._replace(evaluate=lambda state, observation, key: jax.random.uniform(key, (1,)))
+    states = jax.vmap(agent.init)(jax.random.split(jax.random.key(0), 2))
+    play = make_evaluator(agent, env, [0, 1], 2)
+    first, again, other = (play(states, index) for index in (0, 0, 1))
+    np.testing.assert_array_equal(first.returns, again.returns)
+    assert len(np.unique([first.returns, other.returns])) == 8
+    assert np.isnan(first.value_bias).all()

@@ -1,4 +1,4 @@
-"""Settings of SAC, DDPG and TD3, as published (docs/specs/network-sparsity.md §2)."""
+"""Settings of SAC and DDPG, as published (docs/specs/network-sparsity.md §2)."""
 
 from dataclasses import dataclass, field
 from functools import partial
@@ -95,28 +95,3 @@ class DDPGConfig(ActorCriticConfig):
         """Raises ValueError with one line for the first impossible setting."""
         super().validate()
         not_negative("exploration_noise", self.exploration_noise)
-
-
-@dataclass
-class TD3Config(DDPGConfig):
-    """Settings of TD3 (Fujimoto et al., 2018, table 3 and section 6.1).
-
-    Attributes:
-        exploration_noise: standard deviation of the Gaussian noise on actions when acting.
-        twin: two critics, of which the smaller value counts; that is TD3's own.
-        policy_delay: critic updates from one update of the actor and the targets to the next.
-        target_noise: standard deviation of the noise on the target actor's actions.
-        target_noise_clip: its clip.
-    """
-
-    twin: bool = True
-    policy_delay: int = 2
-    target_noise: float = 0.2
-    target_noise_clip: float = 0.5
-
-    def validate(self) -> None:
-        """Raises ValueError with one line for the first impossible setting."""
-        super().validate()
-        require(self.policy_delay >= 1, f"policy_delay={self.policy_delay} must be at least 1")
-        not_negative("target_noise", self.target_noise)
-        not_negative("target_noise_clip", self.target_noise_clip)

@@ -301,11 +301,21 @@ def make_actor_critic(
 class Algorithm(Protocol):
     """How to act and one update, on the shared core; `core.init` and `core.reset` make states."""
 
-    core: ActorCritic
+    @property
+    def core(self) -> ActorCritic:
+        """Networks and optimizers."""
 
-    act: Act
-    update: Update
-    probe: Callable[[ActorCriticState, Batch, jax.Array], dict[str, Probe]]
+    @property
+    def act(self) -> Act:
+        """See `Agent`."""
+
+    @property
+    def update(self) -> Update:
+        """One update on one batch."""
+
+    @property
+    def probe(self) -> Callable[[ActorCriticState, Batch, jax.Array], dict[str, Probe]]:
+        """(state, batch, key) -> {module: Probe}."""
 
 
 def agent_of(algorithm: Algorithm) -> Agent:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from mst_jax import networks, topology
-from mst_jax.agents.actor_critic.config import TD3Config
+from mst_jax.agents.actor_critic.config import DDPGConfig
 from mst_jax.agents.actor_critic.core import (
     ActorCritic,
     ActorCriticState,
@@ -26,8 +26,34 @@ from mst_jax.agents.actor_critic.ddpg import DDPG
 from mst_jax.agents.base import Agent, Metrics, Numbers, Sizes
 from mst_jax.agents.parts import draws
 from mst_jax.agents.parts import losses as losses
+from mst_jax.agents.parts.modules import not_negative, require
 from mst_jax.agents.parts.trained import copied, delayed, replaced
 from mst_jax.agents.parts.vectors import vector_sizes
+
+
+@dataclass
+class TD3Config(DDPGConfig):
+    """Settings of TD3 (Fujimoto et al., 2018, table 3 and section 6.1).
+
+    Attributes:
+        exploration_noise: standard deviation of the Gaussian noise on actions when acting.
+        twin: two critics, of which the smaller value counts; that is TD3's own.
+        policy_delay: critic updates from one update of the actor and the targets to the next.
+        target_noise: standard deviation of the noise on the target actor's actions.
+        target_noise_clip: its clip.
+    """
+
+    twin: bool = True
+    policy_delay: int = 2
+    target_noise: float = 0.2
+    target_noise_clip: float = 0.5
+
+    def validate(self) -> None:
+        """Raises ValueError with one line for the first impossible setting."""
+        super().validate()
+        require(self.policy_delay >= 1, f"policy_delay={self.policy_delay} must be at least 1")
+        not_negative("target_noise", self.target_noise)
+        not_negative("target_noise_clip", self.target_noise_clip)
 
 
 @struct.dataclass

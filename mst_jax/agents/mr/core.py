@@ -290,11 +290,21 @@ def make_core(
 class Algorithm(Protocol):
     """How to act and one update of critic and actor, on the shared core."""
 
-    core: MRCore
+    @property
+    def core(self) -> MRCore:
+        """Networks and optimizers."""
 
-    act: Act
-    update: Update
-    probe: Callable[[MRState, Any, jax.Array], dict[str, Probe]]
+    @property
+    def act(self) -> Act:
+        """See `Agent`."""
+
+    @property
+    def update(self) -> Update:
+        """One update on one batch."""
+
+    @property
+    def probe(self) -> Callable[[MRState, Any, jax.Array], dict[str, Probe]]:
+        """(state, batch, key) -> {critic, actor: Probe}."""
 
 
 def agent_of(algorithm: Algorithm) -> Agent:

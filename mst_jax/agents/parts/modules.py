@@ -9,7 +9,7 @@ import optax
 
 from mst_jax import networks, topology
 from mst_jax.agents.base import ROLES, Role
-from mst_jax.agents.parts.optimizers import OPTIMIZERS, find_optimizer
+from mst_jax.agents.parts.optimizers import find_optimizer
 from mst_jax.names import nearest
 from mst_jax.topology.mask_tree import named_leaves
 from mst_jax.user_code import is_dotted, one_line, resolve
@@ -76,7 +76,7 @@ class ModuleConfig:
             self.learning_rate > 0, f"{name}.learning_rate={self.learning_rate} must be positive"
         )
         not_negative(f"{name}.weight_decay", self.weight_decay)
-        one_of(f"{name}.optimizer", self.optimizer, OPTIMIZERS)
+        find_optimizer(self.optimizer, f"{name}.optimizer")
         try:
             re.compile(self.where)
         except re.error as error:

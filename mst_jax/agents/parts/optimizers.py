@@ -33,8 +33,8 @@ def adamw(config: Any) -> optax.GradientTransformation:
 OPTIMIZERS: dict[str, Optimizer] = {"adamw": Optimizer(adamw)}
 
 
-def find_optimizer(name: str) -> Optimizer:
-    """The optimizer of this name; ValueError for an unknown one."""
+def find_optimizer(name: str, setting: str = "optimizer") -> Optimizer:
+    """The optimizer of this name; ValueError for an unknown one, with the setting's name."""
     if name not in OPTIMIZERS:
-        raise ValueError(f"optimizer {name!r} is unknown: {nearest(name, OPTIMIZERS)}")
+        raise ValueError(f"{setting}={name!r} is unknown: {nearest(name, OPTIMIZERS)}")
     return OPTIMIZERS[name]
