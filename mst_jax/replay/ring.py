@@ -67,6 +67,11 @@ class Buffer:
     terminal_seen: jax.Array
     layout: Layout = dataclasses.field(metadata={"static": True})
 
+    @property
+    def environments(self) -> int:
+        """E, of each seed."""
+        return self.layout.environments
+
 
 def create(layout: Layout) -> Buffer:
     """Allocates an empty buffer, all zeros."""
