@@ -1,5 +1,7 @@
 """Observations with a history, pictures and discrete actions: stored in parts, read whole."""
 
+import io
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -52,6 +54,42 @@ def test_is_what_was_shown_over_many_wraps(kind, span, ring, hazard):
 def test_half_precision_rounds_floats_only(kind):
     flags = np.random.default_rng(0).random((40, 2, SEEDS)) < 0.1
     play(12, 2, flags, np.random.default_rng(1), 5, spaces=ALL[kind], row="float16")
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_round_trip_of_named_fields_is_bit_exact(kind):
+    """After a wrap, with half-precision floats, through NumPy's own files."""
+    flags = np.random.default_rng(0).random((40, 2, SEEDS * 2)) < 0.1
+    buffer, _ = play(
+        *(12, 2, flags, np.random.default_rng(1), 99),
+        environments=2,
+        spaces=ALL[kind],
+        row="bfloat16" if kind == "pixels" else "float16",
+    )
+    file = io.BytesIO()
+    np.savez(file, **replay.pack(buffer))
+    file.seek(0)
+    restored = replay.unpack(dict(np.load(file)), like=jax.eval_shape(lambda: buffer))
+    assert jax.tree.structure(restored) == jax.tree.structure(buffer)
+    for a, b in zip(jax.tree.leaves(restored), jax.tree.leaves(buffer), strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("spaces", "message"),
+    [
+        (PIXELS, "packed buffer has observation_size 24, this one 54"),
+        ((ATARI[0]._replace(fill="repeat"), ATARI[1]), "has fill with zeros 1, this one 0"),
+        ((ATARI[0]._replace(shape=(3, 2, 4)), ATARI[1]), "has observation axis 0 2, this one 3"),
+        ((ATARI[0]._replace(shape=(6, 4)), ATARI[1]), "is of observations with other axes"),
+        ((Observation((24,)), Continuous(2)), "arrays .*rows.* are missing or unknown"),
+    ],
+)
+def test_other_spaces_are_refused(spaces, message):
+    packed = replay.pack(replay.create(replay.Layout(*ATARI, 2, 12)))
+    with pytest.raises(ValueError, match=message):
+        replay.check(packed, jax.eval_shape(lambda: replay.create(replay.Layout(*spaces, 2, 12))))
 
 
 def test_a_stack_by_hand():
