@@ -58,7 +58,7 @@ class Layout:
     action: Action
     span: int
     capacity: int
-    seeds: int = 1
+    seeds: int = dataclasses.field(default=1, compare=False)  # a part of a buffer is laid out alike
     environments: int = 1
     row_dtype: str = "float32"
 
