@@ -40,6 +40,7 @@ test-matrix:
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/ty check --python $(BIN)/python
 
 # The handbook with the API reference, in site/; a warning is an error.
 docs: $(VENV)/.installed
@@ -47,4 +48,4 @@ docs: $(VENV)/.installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 clean:
-	rm -rf $(VENV) .venv-py* site build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-py* site build *.egg-info .pytest_cache .ruff_cache .hypothesis .test_programs

@@ -69,6 +69,7 @@ setup(
             "pytest-xdist>=3.8",
             "hypothesis>=6",
             "ruff==0.15.22",
+            "ty==0.0.107",
             "scipy",
             "nbclient",
             "ipykernel",

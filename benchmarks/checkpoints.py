@@ -28,7 +28,6 @@ from benchmarks.harness import define_output, launch_benchmark, show, write_resu
 from experiments.inputs import define_list, one_of
 from experiments.quickstart import settings_of_recipe
 from mst_jax.agents import Sizes, make_agent
-from mst_jax.envs import Continuous
 from mst_jax.program.arrays import loop_to_arrays
 from mst_jax.program.state import LoopState, init_loop
 from mst_jax.recipes import make_config
@@ -140,16 +139,13 @@ def fsync(scratch: Path) -> dict[str, float]:
 
 def full_run(slots: int) -> LoopState:
     """A run of MR.Q at a small size whose replay buffer is full of random numbers."""
-    agent = make_agent(
-        "mrq", make_config("mrq", "mst", "0.125x1"), Sizes.vector(OBSERVATION, ACTION), slots
-    )
+    sizes = Sizes.vector(OBSERVATION, ACTION)
+    agent = make_agent("mrq", make_config("mrq", "mst", "0.125x1"), sizes, slots)
     observation = np.zeros((1, OBSERVATION), np.float32)
-    run = jax.jit(partial(init_loop, agent, [0], slots, action=Continuous(ACTION)))(
-        observation=observation
-    )
-    rows = np.random.default_rng(0).random(run.buffer.rows.shape, np.float32)
+    run = jax.jit(partial(init_loop, agent, [0], slots, sizes=sizes))(observation=observation)
+    rows = np.random.default_rng(0).random(run.buffer.fields["rows"].shape, np.float32)
     filled = jax.numpy.full_like(run.buffer.filled, slots)
-    buffer = dataclasses.replace(run.buffer, rows=jax.numpy.array(rows), filled=filled)
+    buffer = dataclasses.replace(run.buffer, fields={"rows": jax.numpy.array(rows)}, filled=filled)
     return run.replace(buffer=buffer)
 
 

@@ -55,11 +55,10 @@ class Fused(NamedTuple):
 
 def fused(config: Any, count: int, updates: int = UPDATES, name: str = "mrq") -> Fused:
     """`updates` fused steps of `count` seeds on a constant environment, past the warm-up."""
-    agent = make_agent(name, config, Sizes.vector(OBSERVATION, ACTION, 500), 1_000_000)
+    sizes = Sizes.vector(OBSERVATION, ACTION, 500)
+    agent = make_agent(name, config, sizes, 1_000_000)
     observation = np.random.default_rng(0).normal(size=(count, OBSERVATION)).astype(np.float32)
-    start = partial(
-        init_loop, agent, list(range(count)), 20_000, action=Continuous(ACTION), environment=None
-    )
+    start = partial(init_loop, agent, list(range(count)), 20_000, sizes=sizes, environment=None)
     run = jax.jit(start)(observation=observation)
     ended = jnp.zeros(count, bool)
     timestep = Timestep(

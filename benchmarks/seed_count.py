@@ -21,7 +21,7 @@ from experiments.cli import one_line_errors
 from experiments.inputs import define_list, positive_integer
 from mst_jax import envs
 from mst_jax.agents import Agent, make_agent
-from mst_jax.figures.style import PALETTE
+from mst_jax.figures import PALETTE, save_figure
 from mst_jax.program.drivers import Driver, make_driver
 from mst_jax.program.evaluation import Evaluator, make_evaluator
 from mst_jax.program.state import LoopState
@@ -82,7 +82,7 @@ def main(_: list[str]) -> None:
     write_results(OUTPUT.value, "benchmarks.seed_count", {**settings, "counts": results})
     if OUTPUT.value:
         picture = Path(OUTPUT.value).with_suffix(".png")
-        draw(results, picture)
+        save_figure(draw(results), picture)
         print(picture)
 
 
@@ -138,7 +138,7 @@ def summary(count: int, bench: Bench, rows: list[dict[str, float]]) -> dict[str,
     }
 
 
-def draw(results: list[dict[str, float]], path: Path) -> None:
+def draw(results: list[dict[str, float]]) -> Figure:
     """Throughput, and what one step of one seed costs, against the number of seeds."""
     counts = [result["seeds"] for result in results]
     figure = Figure(figsize=(11.5, 3.4), layout="constrained")
@@ -160,7 +160,7 @@ def draw(results: list[dict[str, float]], path: Path) -> None:
     for axis in (speed, cost):
         axis.spines[["top", "right"]].set_visible(False)
     figure.suptitle(f"{TASK.value}, {AGENT.value} {RECIPE.value}, width {WIDTH.value}")
-    figure.savefig(path, dpi=160)
+    return figure
 
 
 def shares(results: list[dict[str, Any]]) -> dict[str, np.ndarray]:

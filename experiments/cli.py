@@ -16,7 +16,7 @@ from absl import app, flags, logging
 from experiments.compilation import use_cache
 from experiments.inputs import user_path
 from mst_jax.envs import EnvironmentFailedError
-from mst_jax.runs import DamagedCheckpointError
+from mst_jax.runs import DamagedCheckpointError, RunExistsError
 
 SCRIPT = "mst-"  # console scripts: mst-train runs experiments.train
 
@@ -63,6 +63,8 @@ def one_line_errors() -> Iterator[None]:
         yield
     except OSError as error:
         _end(explain(error))
+    except RunExistsError as error:
+        _end(f"{error}; to resume it: {command('train', f'--resume={error.folder}')}")
     except (ValueError, flags.Error, DamagedCheckpointError, EnvironmentFailedError) as error:
         _end(str(error))
 
@@ -124,7 +126,7 @@ def launch(
 
     def quiet_main(argv: list[str]) -> None:
         logging.set_verbosity(logging.WARNING)  # only now: parsing the flags sets it
-        warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
+        warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"  # ty: ignore[invalid-assignment]
         with one_line_errors():
             use_cache()
         try:

@@ -32,7 +32,8 @@ def use_cache() -> None:
         os.environ[VARIABLES["on"]] = "false"
         jax.config.update("jax_enable_compilation_cache", False)
         return
-    set_up = not jax.config.jax_enable_compilation_cache or jax.config.jax_compilation_cache_dir
+    values = jax.config.values
+    set_up = not values["jax_enable_compilation_cache"] or values["jax_compilation_cache_dir"]
     if CACHE.value is None and set_up:
         return  # by the user, or by the launcher that started this process
     folder = default_folder() if CACHE.value is None else Path(CACHE.value).expanduser().absolute()

@@ -19,6 +19,7 @@ from mst_jax import envs
 from mst_jax.analysis import read_diverged
 from mst_jax.program.evaluation import make_evaluator
 from mst_jax.runs import checkpoints
+from mst_jax.runs.files import replace_text
 from mst_jax.runs.health import healthy_at, mean_of_known
 from mst_jax.runs.settings import MOST_EPISODES
 from mst_jax.training import Snapshot, load_snapshot
@@ -83,7 +84,7 @@ def main(argv: list[str]) -> None:
             for seed, values in zip(settings.seed_list, returns, strict=True)
         },
     }
-    path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    replace_text(path, json.dumps(result, indent=2) + "\n")
     print(f"written to {path}")
 
 

@@ -9,10 +9,10 @@ from absl import flags
 
 from experiments.cli import launch, one_line_errors, run_folders
 from experiments.inputs import define_path, require_writable
-from mst_jax.analysis import read_diverged
-from mst_jax.figures import layer_table, read_layers, write_report
+from mst_jax.analysis import read_diverged, read_layers
+from mst_jax.figures import layer_table, write_report
 from mst_jax.runs.health import describe_diverged
-from mst_jax.training import checkpoint_fingerprint
+from mst_jax.training import checkpoint_fingerprint, load_snapshot
 
 SEED = flags.DEFINE_integer(
     "seed", None, "One of the run's seeds; the first by default.", lower_bound=0
@@ -30,19 +30,19 @@ def main(argv: list[str]) -> None:
     with one_line_errors():
         (folder,) = run_folders(argv, at_most=1)
         require_writable(OUTPUT.value or folder)
-        layers, snapshot = read_layers(folder, SEED.value)
+        found, snapshot = read_layers(folder, SEED.value), load_snapshot(folder)
         diverged = read_diverged(folder)
         digest = checkpoint_fingerprint(folder) if FINGERPRINT.value else None
-    settings, seed = snapshot.settings, snapshot.index_of(SEED.value) + snapshot.settings.seed
-    print(f"{settings.task}, {settings.recipe}, seed {seed}, step {snapshot.step:,}")
+    settings = found.settings
+    print(f"{settings.task}, {settings.recipe}, seed {found.seed}, step {found.step:,}")
     if diverged:
         print(f"  {describe_diverged(diverged)}")
     for module, params in snapshot.agent.parameters(snapshot.states).items():
         total = sum(leaf[0].size for leaf in jax.tree.leaves(params))
-        own = [layer for layer in layers if layer.name.startswith(f"{module}/")]
+        own = [layer for layer in found.layers if layer.name.startswith(f"{module}/")]
         absent = sum(np.count_nonzero(~layer.after) for layer in own)
         print(f"  {module}: {total - absent:,} of {total:,} parameters active")
-    print(layer_table(layers))
+    print(layer_table(found.layers))
     report = write_report(folder, OUTPUT.value, SEED.value)
     for title, why in report.absent.items():
         print(f"not drawn: {title}: {why}")

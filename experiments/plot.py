@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from experiments.cli import launch, one_line_errors, run_folders
 from experiments.inputs import define_path, require_output
 from mst_jax.analysis import Published, read_curve, read_published
-from mst_jax.figures import draw_curves
+from mst_jax.figures import draw_curves, save_figure
 from mst_jax.runs.health import describe_diverged
 
 OUTPUT = define_path("output", None, "Picture; by default in the first run folder.")
@@ -24,7 +24,7 @@ def main(argv: list[str]) -> None:
         published = _published(PUBLISHED.value) if PUBLISHED.value else []
         path = OUTPUT.value or folders[0] / "learning_curve.png"
         require_output(path, [f".{name}" for name in Figure().canvas.get_supported_filetypes()])
-    draw_curves(curves, path, published)
+    save_figure(draw_curves(curves, published), path)
     for folder, curve in zip(folders, curves, strict=True):
         if curve.diverged:
             print(f"{folder}: {describe_diverged(curve.diverged)}")

@@ -8,20 +8,26 @@ from datetime import datetime
 from pathlib import Path
 
 import numpy as np
-from absl import flags
 
 from experiments.cli import command, launch, one_line_errors
 from experiments.inputs import define_path, require_writable
-from mst_jax.analysis import Curve, read_curve
-from mst_jax.figures import draw_curves, draw_topology, read_layers, title_of, write_report
+from experiments.setting_flags import define_setting
+from mst_jax.analysis import Curve, read_curve, read_layers
+from mst_jax.figures import (
+    draw_curves,
+    draw_topology,
+    save_figure,
+    title_of,
+    write_report,
+)
 from mst_jax.recipes import make_config, override
 from mst_jax.runs import Settings, read_metrics
 from mst_jax.runs.health import mean_of_known
 from mst_jax.training import plan_run, train
 
-TASK = flags.DEFINE_string("task", "dmc:cartpole-swingup", "Task, as suite:name.")
-SEEDS = flags.DEFINE_integer("seeds", 4, "Seeds of each recipe, in one program.", lower_bound=1)
-STEPS = flags.DEFINE_integer("steps", 14_000, "Agent steps of each seed.", lower_bound=1)
+TASK = define_setting("task")
+SEEDS = define_setting("seeds", 4, "Seeds of each recipe, in one program.")
+STEPS = define_setting("steps", 14_000)
 LOGDIR = define_path("logdir", "runs/quickstart", "Each quickstart gets a folder in it.")
 
 RECIPES = ("mst", "dense")
@@ -59,12 +65,10 @@ def settings_of_recipe(recipe: str) -> Settings:
     """What a quickstart trains under a recipe, as its flags say."""
     config = override(make_config("mrq", recipe), SMALL)
     return Settings(
-        agent="mrq",
         task=TASK.value,
         recipe=recipe,
         config=config,
         steps=STEPS.value,
-        seed=0,
         seeds=SEEDS.value,
         eval_every=max(STEPS.value // 7, 1),
         eval_episodes=3,
@@ -80,9 +84,9 @@ def _report(folders: list[Path], logdir: Path) -> None:
     print(f"\nReturn on {TASK.value} after {STEPS.value:,} agent steps, each seed from -> to:")
     for folder, curve in zip(folders, curves, strict=True):
         _print_curve(folder, curve)
-    draw_curves(curves, logdir / "learning_curve.png")
-    layers, snapshot = read_layers(folders[0])
-    draw_topology(layers, logdir / "topology.png", title_of(layers, snapshot))
+    save_figure(draw_curves(curves), logdir / "learning_curve.png")
+    found = read_layers(folders[0])
+    save_figure(draw_topology(found.layers, title_of(found)), logdir / "topology.png")
     print(f"\n{logdir / 'learning_curve.png'}\n{logdir / 'topology.png'}")
     for folder in folders:
         print(f"\n{folder}")

@@ -3,11 +3,12 @@
 from experiments.cli import launch, one_line_errors, run_folders
 from experiments.inputs import define_path, known_name, require_writable
 from experiments.launch.collect import collect
-from experiments.launch.report_text import write_report
 from experiments.launch.study_folder import StudyFolder
+from experiments.launch.study_report import study_report
 from experiments.studies import STUDIES
 from experiments.studies.figures import learning_curves
 from mst_jax.analysis import write_csv
+from mst_jax.figures import save_figure
 
 OUTPUT = define_path("output", None, "Folder for the report; by default FOLDER/report.")
 
@@ -26,17 +27,18 @@ def main(argv: list[str]) -> None:
     pictures = {}
     if results.rows:
         write_csv(output / "results.csv", results.rows)
-        study.figure(results, output / f"{study.name}.png")
+        save_figure(study.figure(results), output / f"{study.name}.png")
         pictures[study.question] = f"{study.name}.png"
         for column, label in (
             ("step", "agent steps"),
             ("flops", "theoretical sparse operations of training"),
             ("wall_seconds", "seconds of the run, all its seeds together"),
         ):
-            learning_curves(results, output / f"against_{column}.png", column, label)
+            figure = learning_curves(results, column, label)
+            save_figure(figure, output / f"against_{column}.png")
             pictures[f"Return against {label}"] = f"against_{column}.png"
     (output / "report.md").write_text(
-        write_report(study, folder, manifest, cells, results, pictures), encoding="utf-8"
+        study_report(study, folder, manifest, cells, results, pictures), encoding="utf-8"
     )
     print(output / "report.md")
     for line in [*results.missing, *(f"{k}: {v}" for k, v in results.problems.items())]:

@@ -18,14 +18,14 @@ from absl import flags
 from experiments.cli import command, launch, one_line_errors, said
 from experiments.inputs import define_path, known_name, require_writable
 from experiments.launch.cluster import make_executor, submit
-from experiments.launch.estimates import CPU, GPU, estimate_groups
+from experiments.launch.forecast import CPU, GPU, forecast_groups
+from experiments.launch.grouping import Cells, group_cells, title
 from experiments.launch.pool import Summary, run_pool
 from experiments.launch.process import Silence
-from experiments.launch.programs import Group, programs, title
 from experiments.launch.study_folder import Status, StudyFolder, drop_full_checkpoints
+from experiments.setting_flags import define_setting
 from experiments.studies import STUDIES, Cell, Scale, Study
 from mst_jax.agents import AGENTS
-from mst_jax.runs.settings import MOST_SEEDS
 from mst_jax.training.memory import human
 
 STUDY = flags.DEFINE_string("study", None, f"What to run: {', '.join(sorted(STUDIES))}.")
@@ -47,10 +47,8 @@ TASKS = flags.DEFINE_list("tasks", None, "Instead of the size's tasks.")
 AGENT_NAMES = flags.DEFINE_list(
     "agents", None, f"Instead of the size's agents: {', '.join(sorted(AGENTS))}."
 )
-STEPS = flags.DEFINE_integer("steps", None, "Instead of the size's agent steps.", lower_bound=1)
-SEEDS = flags.DEFINE_integer(
-    "seeds", None, "Instead of the size's seeds.", lower_bound=1, upper_bound=MOST_SEEDS
-)
+STEPS = define_setting("steps", None, "Instead of the size's agent steps.")
+SEEDS = define_setting("seeds", None, "Instead of the size's seeds.")
 TOGETHER = flags.DEFINE_integer(
     "together",
     32,
@@ -81,7 +79,7 @@ def main(_: list[str]) -> None:
             require_writable(folder.path)
         gpus = visible_gpus()
         todo = [cell for cell in cells if folder.status(cell) is not Status.FINISHED]
-        groups = programs(todo, TOGETHER.value)
+        groups = group_cells(todo, TOGETHER.value)
         executor = _executor(folder, len(groups))
         print_plan(study.question, folder, cells, groups, bool(gpus))
         if DRY_RUN.value:
@@ -103,11 +101,11 @@ def main(_: list[str]) -> None:
 
 
 def print_plan(
-    question: str, folder: StudyFolder, cells: list[Cell], groups: list[Group], on_gpu: bool
+    question: str, folder: StudyFolder, cells: list[Cell], groups: list[Cells], on_gpu: bool
 ) -> None:
     """Prints what will be run and what it is estimated to take."""
     device = GPU if on_gpu else CPU
-    plan = estimate_groups(groups, device)  # refuses unknown tasks, before anything is printed
+    plan = forecast_groups(groups, device)  # refuses unknown tasks, before anything is printed
     counts = Counter(folder.status(cell) for cell in cells)
     print(f"{folder.path}: {question}")
     for cell in cells:
@@ -182,7 +180,7 @@ def _executor(folder: StudyFolder, groups: int) -> Any:
     return make_executor(folder, EXECUTOR.value, WORKERS.value or groups, parameters)
 
 
-def _submit(executor: Any, folder: StudyFolder, groups: list[Group]) -> None:
+def _submit(executor: Any, folder: StudyFolder, groups: list[Cells]) -> None:
     if not groups:
         print("everything is finished")
         return
@@ -193,7 +191,7 @@ def _submit(executor: Any, folder: StudyFolder, groups: list[Group]) -> None:
         _wait(jobs, folder, groups)
 
 
-def _wait(jobs: list[Any], folder: StudyFolder, groups: list[Group]) -> None:
+def _wait(jobs: list[Any], folder: StudyFolder, groups: list[Cells]) -> None:
     """Waits for submitit's own processes and says how their cells ended."""
     began, silences = time.monotonic(), [Silence(folder, group) for group in groups]
     while not all(job.done() for job in jobs):
@@ -207,7 +205,7 @@ def _wait(jobs: list[Any], folder: StudyFolder, groups: list[Group]) -> None:
         if status is Status.FINISHED:
             summary.finished.append(cell.id)
         elif status is Status.FAILED:
-            summary.failed[cell.id] = folder.failure(cell)["message"]
+            summary.failed[cell.id] = (folder.failure(cell) or {})["message"]
         else:
             summary.stopped.append(cell.id)
     sys.exit(conclude(folder, summary, time.monotonic() - began))

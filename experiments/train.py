@@ -15,28 +15,24 @@ from ml_collections import config_flags
 
 from experiments.cli import command, launch, one_line_errors
 from experiments.inputs import define_path, finite_number, require_writable
+from experiments.setting_flags import define_settings
 from mst_jax import envs
-from mst_jax.agents import AGENTS, SIMBA_SIZES, SWEPT
-from mst_jax.names import nearest
-from mst_jax.recipes import ARCHITECTURES, RECIPES, label, make_config, override, settings_of
-from mst_jax.runs import WANDB_MODES, DamagedCheckpointError, Settings, is_finished
+from mst_jax.agents import SIMBA_SIZES, SWEPT
+from mst_jax.names import dotted, nearest
+from mst_jax.recipes import ARCHITECTURES, label, make_config, override
+from mst_jax.runs import DamagedCheckpointError, Settings, is_finished
 from mst_jax.runs.lock import HeldError
+from mst_jax.runs.settings import ABOUT
 from mst_jax.training import (
     Job,
     make_program,
     plan_run,
-    program_of,
     resume_together,
     train_together,
+    unfinished,
 )
 
-AGENT = flags.DEFINE_string("agent", "mrq", f"Algorithm: {', '.join(sorted(AGENTS))}.")
-TASK = flags.DEFINE_string("task", "dmc:cartpole-swingup", "Task, as suite:name.")
-RECIPE = flags.DEFINE_string(
-    "recipe",
-    "mst",
-    f"Which modules are sparse: {', '.join(sorted(set().union(*RECIPES.values())))}.",
-)
+SETTINGS = define_settings()
 SIZE = flags.DEFINE_string(
     "size",
     "",
@@ -45,75 +41,18 @@ SIZE = flags.DEFINE_string(
 ARCHITECTURE = flags.DEFINE_string(
     "architecture", "", f"Of every module, instead of the recipe's: {', '.join(ARCHITECTURES)}."
 )
-SEEDS = flags.DEFINE_integer("seeds", 1, "Seeds trained in one program.", lower_bound=1)
-SEED = flags.DEFINE_integer("seed", 0, "First seed.", lower_bound=0)
-ENVIRONMENTS = flags.DEFINE_integer(
-    "environments",
-    1,
-    "Environments of each seed, stepped together: a step stores one transition of each and learns "
-    "once. All numbers of steps count those of one environment.",
-    lower_bound=1,
-)
-STEPS = flags.DEFINE_integer("steps", 500_000, "Agent steps of each seed.", lower_bound=1)
 LOGDIR = define_path("logdir", "runs", "Folder in which the run gets a folder of its own.")
-EVAL_EVERY = flags.DEFINE_integer("eval_every", 5_000, "Agent steps between evaluations.")
-EVAL_EPISODES = flags.DEFINE_integer("eval_episodes", 10, "Episodes of an evaluation, per seed.")
-FINAL_EVAL_EPISODES = flags.DEFINE_integer(
-    "final_eval_episodes",
-    0,
-    "Fresh episodes, per seed, for the last and the best policy of a finished run; 0: none.",
-)
-LOG_EVERY = flags.DEFINE_integer("log_every", 1_000, "Agent steps between metric rows.")
-CHECKPOINT_EVERY = flags.DEFINE_integer(
-    "checkpoint_every", 50_000, "Agent steps between full checkpoints; 0: only the last."
-)
-HISTORY_EVERY = flags.DEFINE_integer(
-    "history_every", 10_000, "Agent steps between snapshots of the masks that move; 0: none."
-)
-ROW_DTYPE = flags.DEFINE_enum(
-    "row_dtype", "float32", ["float32", "bfloat16", "float16"], "Storage of replayed observations."
-)
-DIAGNOSE_EVERY = flags.DEFINE_integer(
-    "diagnose_every", 5_000, "Agent steps between rank, plasticity and gradient metrics; 0: none."
-)
-GRADIENT_COVARIANCE = flags.DEFINE_bool(
-    "gradient_covariance", False, "With them, save cosines between 64 samples' gradients."
-)
-RESETS = flags.DEFINE_integer(
-    "resets", 0, "Times that networks and optimizers begin again, equally spaced; masks stay."
-)
-WANDB = flags.DEFINE_enum(
-    "wandb", "off", WANDB_MODES, "Send metrics to Weights & Biases too, a run for each seed."
-)
-MAX_ENVIRONMENT_ERRORS = flags.DEFINE_integer(
-    "max_environment_errors",
-    100,
-    "Steps that a run may lose to environments that fail; with one more it saves and stops.",
-    lower_bound=0,
-)
-WORKER_TIMEOUT = flags.DEFINE_float(
-    "worker_timeout",
-    envs.WORKER_TIMEOUT,
-    "Seconds without an answer after which a worker process is replaced; 0: wait for ever.",
-    lower_bound=0.0,
-)
 VARY = flags.DEFINE_multi_string(
     "vary",
     [],
     "SETTING=VALUE,VALUE,...: a run for each value, all in one program. For a module's sparsity, "
     "drop_fraction or learning_rate; given again, for each combination.",
 )
+CHANGEABLE = [name for name in SETTINGS if ABOUT[name].changeable]
 RESUME = define_path(
     "resume",
     None,
-    "Run folder to continue; of the other flags only max_environment_errors and worker_timeout.",
-)
-LIMITS = (MAX_ENVIRONMENT_ERRORS, WORKER_TIMEOUT)
-DECIDED_BY_THE_RUN = (
-    *(AGENT, TASK, RECIPE, SIZE, ARCHITECTURE, SEEDS, SEED, STEPS, LOGDIR, ROW_DTYPE, RESETS),
-    *(DIAGNOSE_EVERY, GRADIENT_COVARIANCE),
-    *(EVAL_EVERY, EVAL_EPISODES, FINAL_EVAL_EPISODES, LOG_EVERY, CHECKPOINT_EVERY, WANDB),
-    *(HISTORY_EVERY, VARY, ENVIRONMENTS),
+    f"Run folder to continue; of the other flags only {' and '.join(CHANGEABLE)}.",
 )
 
 
@@ -141,11 +80,12 @@ def parse(argv: list[str]) -> list[str]:
     """Parses flags in two passes: the agent and recipe decide what `--config.*` there is."""
     first = [arg for arg in argv if not arg.lstrip("-").startswith(("help", "config"))]
     flags.FLAGS(first, known_only=True)
-    config = make_config(AGENT.value, RECIPE.value, SIZE.value, ARCHITECTURE.value)
-    known = settings_of(config)
+    agent, recipe = SETTINGS["agent"].value, SETTINGS["recipe"].value
+    config = make_config(agent, recipe, SIZE.value, ARCHITECTURE.value)
+    known = dotted(config)
     _check_names(argv, list(known))
     lines = [f"    --config.{name}={value}" for name, value in known.items()]
-    title = f"Settings of {AGENT.value} under recipe {RECIPE.value}:"
+    title = f"Settings of {agent} under recipe {recipe}:"
     config_flags.DEFINE_config_dataclass("config", config, help_string="\n".join([title, *lines]))
     flags.FLAGS.unparse_flags()
     return flags.FLAGS(argv)
@@ -165,23 +105,21 @@ def _jobs() -> list[Job]:
         for job in jobs:
             require_writable(job.folder)
         return jobs
-    given = [f"--{flag.name}" for flag in DECIDED_BY_THE_RUN if flag.present]
+    decided = [flag for name, flag in SETTINGS.items() if name not in CHANGEABLE]
+    given = [f"--{f.name}" for f in (*decided, SIZE, ARCHITECTURE, LOGDIR, VARY) if f.present]
     given += [arg for arg in sys.argv if arg.lstrip("-").startswith("config.")]
     if given:
         raise ValueError(f"--resume continues a run as it was set up; leave out {', '.join(given)}")
     folder = RESUME.value
-    begun = [other for other in program_of(folder) if not is_finished(other)]
+    left = unfinished(folder)
     if is_finished(folder):
-        left = "going on with the others of its program" if begun else "there is nothing to do"
-        print(f"{folder} is finished: {left}")
-    limits = {flag.name: flag.value for flag in LIMITS if flag.present}
-    jobs = [
-        job._replace(settings=dataclasses.replace(job.settings, **limits))
-        for job in resume_together(begun or [folder])
-    ]
+        others = left != [folder]
+        told = "going on with the others of its program" if others else "there is nothing to do"
+        print(f"{folder} is finished: {told}")
+    limits = {name: SETTINGS[name].value for name in CHANGEABLE if SETTINGS[name].present}
+    jobs = [job.with_limits(**limits) for job in resume_together(left)]
     for job in jobs:
         if not job.finished:
-            job.settings.validate()
             require_writable(job.folder)
     return jobs
 
@@ -216,28 +154,9 @@ def _values(text: str) -> list[tuple[str, float]]:
 
 
 def _settings() -> Settings:
-    return Settings(
-        agent=AGENT.value,
-        task=TASK.value,
-        recipe=label(RECIPE.value, SIZE.value, ARCHITECTURE.value),
-        config=flags.FLAGS.config,
-        steps=STEPS.value,
-        seed=SEED.value,
-        seeds=SEEDS.value,
-        eval_every=EVAL_EVERY.value,
-        eval_episodes=EVAL_EPISODES.value,
-        log_every=LOG_EVERY.value,
-        checkpoint_every=CHECKPOINT_EVERY.value,
-        row_dtype=ROW_DTYPE.value,
-        resets=RESETS.value,
-        diagnose_every=DIAGNOSE_EVERY.value,
-        gradient_covariance=GRADIENT_COVARIANCE.value,
-        final_eval_episodes=FINAL_EVAL_EPISODES.value,
-        wandb=WANDB.value,
-        history_every=HISTORY_EVERY.value,
-        environments=ENVIRONMENTS.value,
-        **{flag.name: flag.value for flag in LIMITS},
-    )
+    given = {name: flag.value for name, flag in SETTINGS.items()}
+    given["recipe"] = label(given["recipe"], SIZE.value, ARCHITECTURE.value)
+    return Settings(**given, config=flags.FLAGS.config)
 
 
 if __name__ == "__main__":

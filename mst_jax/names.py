@@ -1,7 +1,9 @@
-"""Names that do not exist: which of the known ones may have been meant."""
+"""Names of settings: nested ones with dots, and which known name an unknown one may have meant."""
 
+import dataclasses
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 MOST = 30  # names in a message
 
@@ -14,3 +16,19 @@ def nearest(name: str, known: Iterable[str]) -> str:
     )
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
     return f"did you mean {' or '.join(near)}?" if near else f"there are {shown}"
+
+
+def dotted(values: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings or dataclasses as one dictionary: `{"critic.hidden": 512, ...}`.
+
+    Args:
+        values: a mapping with names as keys, or a dataclass.
+        prefix: what every name begins with.
+    """
+    if dataclasses.is_dataclass(values):
+        values = {field.name: getattr(values, field.name) for field in dataclasses.fields(values)}
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        inner = isinstance(value, Mapping) or dataclasses.is_dataclass(value)
+        flat |= dotted(value, f"{prefix}{name}.") if inner else {f"{prefix}{name}": value}
+    return flat

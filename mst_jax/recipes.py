@@ -15,7 +15,7 @@ from mst_jax.agents import (
     scaled,
     size_factors,
 )
-from mst_jax.names import nearest
+from mst_jax.names import dotted, nearest
 
 Overrides = dict[str, Any]
 ByRole = Mapping[Role, Overrides]  # settings of every module of a role
@@ -154,20 +154,11 @@ def override(config: Any, overrides: Overrides) -> Any:
         ValueError: when a setting does not exist.
     """
     for path, value in overrides.items():
-        known = settings_of(config)
+        known = dotted(config)
         if path not in known:
             raise ValueError(f"there is no setting {path!r}: {nearest(path, known)}")
         config = _replace(config, path.split("."), value)
     return config
-
-
-def settings_of(config: Any, prefix: str = "") -> Overrides:
-    """All settings of a configuration as dotted names."""
-    flat: Overrides = {}
-    for field in dataclasses.fields(config):
-        value, name = getattr(config, field.name), f"{prefix}{field.name}"
-        flat |= settings_of(value, f"{name}.") if dataclasses.is_dataclass(value) else {name: value}
-    return flat
 
 
 def _replace(config: Any, parts: list[str], value: Any) -> Any:

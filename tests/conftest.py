@@ -1,7 +1,10 @@
 """Settings for the whole suite: programs are small here, so compiling them is what takes time."""
 
+import ctypes
+import gc
 import os
-import tempfile
+import time
+from pathlib import Path
 
 # Before jax is imported, here and in the programs that tests start. Compiling at LLVM's lowest
 # level halves the suite's time; matrix products come precompiled and are not affected.
@@ -11,12 +14,35 @@ os.environ.setdefault("MUJOCO_GL", "disabled")
 import jax
 import pytest
 
-# Tests that build the same program again, and the programs they start, find it compiled.
+from experiments.compilation import default_folder
+from mst_jax.program import cache
+
+# Tests that build the same program again, the programs they start, and the next session find it
+# compiled. Another jax or processor has a folder of its own.
+PROGRAMS = Path(__file__).parents[1] / ".test_programs"
+DAYS = 14  # after which a program that no test has asked for goes
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # workers of pytest-xdist inherit it
-    _CACHE = tempfile.TemporaryDirectory(prefix="mst_jax_programs_")
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
+    folder = PROGRAMS / f"jax-{jax.__version__}-{default_folder().name}"
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
+    for old in PROGRAMS.rglob("*"):
+        if old.is_file() and old.stat().st_atime < time.time() - DAYS * 86_400:
+            old.unlink(missing_ok=True)
 jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+MOST_MEMORY = 1.2e9  # bytes that a worker may hold before it lets its programs go
+
+
+@pytest.fixture(autouse=True, scope="module")
+def bounded_memory():
+    """Compiled programs are most of what a worker holds; the disk has them."""
+    yield
+    resident = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    if resident > MOST_MEMORY:
+        cache.forget()
+        jax.clear_caches()
+        gc.collect()
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,10 @@
 """Small settings and runs that several test files share."""
 
+import atexit
+import functools
 import hashlib
 import json
+import tempfile
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -9,13 +12,16 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental.compilation_cache import compilation_cache
 
 from mst_jax.agents import AGENTS, default_config, make_agent
 from mst_jax.envs import Continuous, Timestep
+from mst_jax.names import dotted
+from mst_jax.program import cache
 from mst_jax.program.drivers import make_driver
 from mst_jax.program.state import init_loop
 from mst_jax.program.step import Phase, make_step
-from mst_jax.recipes import make_config, override, settings_of
+from mst_jax.recipes import make_config, override
 from mst_jax.runs import Settings
 
 MR_SMALL = {
@@ -38,8 +44,7 @@ SIMBA_SMALL = {
     "critic.interval": 20,
 }
 SMALL = {
-    name: MR_SMALL if "zs_size" in settings_of(default_config(name)) else SIMBA_SMALL
-    for name in AGENTS
+    name: MR_SMALL if "zs_size" in dotted(default_config(name)) else SIMBA_SMALL for name in AGENTS
 }
 CLI = [f"--config.{name}={value}" for name, value in MR_SMALL.items()]
 
@@ -52,20 +57,10 @@ def small_config(recipe="mst", agent="mrq", **changes):
 
 def small_settings(task="probe:point", recipe="mst", agent="mrq", **changes):
     """Settings of a run of a few hundred steps."""
-    defaults = {
-        "agent": agent,
-        "task": task,
-        "recipe": recipe,
-        "config": small_config(recipe, agent),
-        "steps": 240,
-        "seed": 0,
-        "seeds": 2,
-        "eval_every": 100,
-        "eval_episodes": 2,
-        "log_every": 40,
-        "checkpoint_every": 60,
-    }
-    return Settings(**{**defaults, **changes})
+    named = {"agent": agent, "task": task, "recipe": recipe, "config": small_config(recipe, agent)}
+    sizes = {"steps": 240, "seeds": 2, "eval_episodes": 2}
+    periods = {"eval_every": 100, "log_every": 40, "checkpoint_every": 60, "diagnose_every": 0}
+    return Settings(**{**named, **sizes, **periods, **changes})
 
 
 def start_run(
@@ -84,7 +79,7 @@ def run_shapes(env, config, num_seeds, agent="mrq"):
     environment, observation = jax.eval_shape(
         jax.vmap(env.reset), jax.random.split(jax.random.key(0), num_seeds)
     )
-    start = partial(init_loop, agent, list(range(num_seeds)), 500, action=spec.action)
+    start = partial(init_loop, agent, list(range(num_seeds)), 500, sizes=spec)
     return agent, jax.eval_shape(start, observation=observation, environment=environment)
 
 
@@ -135,10 +130,11 @@ def content(folder: Path):
 
 @contextmanager
 def cache_misses():
-    """A list that grows by one with every program that jax's persistent cache does not have.
+    """A list that grows by one with every program that a persistent cache does not have.
 
     As in a new process: what was compiled in this one is forgotten first. Every program counts,
-    however fast it compiles.
+    however fast it compiles. The cache is one of this process and of these calls alone: the one
+    that tests share may know a program from an earlier session.
     """
     missed = []
 
@@ -146,16 +142,49 @@ def cache_misses():
         if event == "/jax/compilation_cache/cache_misses":
             missed.append(event)
 
-    least = "jax_persistent_cache_min_compile_time_secs"
-    before = getattr(jax.config, least)
+    own = {
+        "jax_compilation_cache_dir": _own_programs(),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+    }
+    before = {name: getattr(jax.config, name) for name in own}
+    cache.forget()
     jax.clear_caches()
-    jax.config.update(least, 0.0)
+    _use_cache(own)
     jax.monitoring.register_event_listener(listen)
     try:
         yield missed
     finally:
         jax.monitoring.unregister_event_listener(listen)
-        jax.config.update(least, before)
+        _use_cache(before)
+
+
+@functools.cache
+def _own_programs():
+    folder = tempfile.TemporaryDirectory(prefix="mst_jax_own_programs_")
+    atexit.register(folder.cleanup)
+    return folder.name
+
+
+def _use_cache(settings):
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()  # it opens the folder it is given once
+
+
+@contextmanager
+def compilations():
+    """A list that grows by the seconds of every program that is compiled, or found on the disk."""
+    seconds = []
+
+    def listen(event, duration, **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            seconds.append(duration)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield seconds
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
 
 
 def stop_after(steps):

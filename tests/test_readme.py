@@ -4,6 +4,10 @@ import re
 from pathlib import Path
 
 import pytest
+from launchers import flags_of
+from small_runs import SMALL
+
+from mst_jax.api import training
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -22,11 +26,26 @@ def test_the_sparse_transform_on_ones_own_loop(capsys):
     assert int((kernel != 0).sum()) <= 820  # a fifth of 64 x 64, rounded up
 
 
-def test_loading_a_policy(finished_run, monkeypatch):
-    (code,) = [block for block in blocks("python") if "load_policy" in block]
-    names = {"observation": [0.1, 0.2, 0.3, 0.4]}
-    exec(code.replace("RUN_FOLDER", str(finished_run)), names)
-    assert names["action"].shape == (2,)
+@pytest.mark.slow
+def test_training_from_python(tmp_path, monkeypatch):
+    """Every line as it is there; only what it trains is small."""
+    (code,) = [block for block in blocks("python") if "mst_jax.train(" in block]
+    settings_from = training.settings_from
+
+    def small(given):
+        size = {"steps": 120, "eval_every": 60, "eval_episodes": 1, "diagnose_every": 0}
+        own = SMALL[given.get("agent", "mrq")]
+        return settings_from({**own, **given, **size, "task": "probe:point"})
+
+    monkeypatch.setattr(training, "settings_from", small)
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(code, names)
+    assert names["run"].returns.shape == (4, 3)
+    assert names["again"].settings.config.critic.sparsity == 0.8
+    assert names["policy"].act([0.1, 0.2, 0.3, 0.4]).shape == (2,)
+    assert [run.settings.recipe for run in names["both"]] == ["mst", "dense"]
+    assert all(run.finished for run in names["both"])
 
 
 def test_first_screen_says_that_masks_do_not_make_training_faster():
@@ -38,9 +57,7 @@ def test_first_screen_says_that_masks_do_not_make_training_faster():
 @pytest.mark.parametrize("line", [c for b in blocks("sh") for c in b.splitlines() if "-m exp" in c])
 def test_commands_name_launchers_and_flags_that_exist(line):
     module = re.search(r"-m (experiments\.\w+)", line).group(1)
-    source = (ROOT / (module.replace(".", "/") + ".py")).read_text(encoding="utf-8")
-    for flag in re.findall(r"--(\w+)=", line):
-        assert re.search(rf'(?i:define)_\w+\(\s*"{flag}"', source), f"{module} has no --{flag}"
+    assert set(re.findall(r"--(\w+)=", line)) <= {flag.name for flag in flags_of(module)}
 
 
 def test_make_targets_named_in_the_readme_exist():

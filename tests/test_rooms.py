@@ -9,17 +9,22 @@ import pytest
 ROOT = Path(__file__).parents[1] / "mst_jax"
 # A room may import those before it.
 FLOORS = (
-    *("names", "topology", "networks", "replay", "envs", "agents", "recipes", "diagnostics"),
-    *("runs", "analysis", "program", "training", "figures"),
+    *("names", "user_code", "topology", "networks", "envs", "replay", "agents", "recipes"),
+    *("diagnostics", "runs", "analysis", "figures", "program", "training", "api"),
 )
-ALONE = {"topology": set(), "networks": set(), "replay": set(), "envs": {"names"}}
-APART = {("program", "analysis"), ("training", "analysis")}
+ALONE = {"topology": set(), "networks": set(), "replay": {"envs"}, "envs": {"names", "user_code"}}
+APART = {(room, other) for room in ("program", "training") for other in ("analysis", "figures")}
 
 
 def imports(path):
-    """The modules of ours that a file imports when it is loaded, as dotted names."""
-    nodes = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.ImportFrom)]
-    for node in nodes:
+    """The modules that a file imports anywhere: in functions, for types, and by name in quotes."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Constant) and str(node.value).startswith("mst_jax."):
+            yield node.value  # of `import_module`
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        if not isinstance(node, ast.ImportFrom):
+            continue
         for alias in node.names:
             deeper = ROOT.parent / f"{node.module}.{alias.name}".replace(".", "/")
             inner = deeper.is_dir() or deeper.with_suffix(".py").is_file()
@@ -33,7 +38,8 @@ def name_of(path):
 
 FILES = {name_of(path): path for path in sorted(ROOT.rglob("*.py"))}
 IMPORTS = {
-    name: {m for m in imports(path) if m.startswith("mst_jax.")} for name, path in FILES.items()
+    name: {m for m in imports(path) if m in FILES and m != "mst_jax"}
+    for name, path in FILES.items()
 }
 
 

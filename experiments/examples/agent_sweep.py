@@ -47,7 +47,7 @@ def start(env: JaxEnv, steps: int) -> tuple[list[tuple[float, int]], Agent, Loop
     seeds = [seed for _, seed in runs]
     keys = keys_for(seed_keys(seeds), Purpose.ENVIRONMENT)
     environment, observation = jax.vmap(env.reset)(keys)
-    make = partial(init_loop, agent, seeds, 2 * steps + 2, action=spec.action)
+    make = partial(init_loop, agent, seeds, 2 * steps + 2, sizes=spec)
     run = jax.jit(make)(observation=observation, environment=environment, numbers=numbers)
     return runs, agent, run
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from experiments.launch.grouping import Cells
 from experiments.launch.process import HELD, STOPPED, Command, Silence, explain, start
-from experiments.launch.programs import Group
 from experiments.launch.study_folder import StudyFolder
 
 ENDS = {0: "finished", STOPPED: "stopped", HELD: "held"}  # exit status -> how a job ended
@@ -53,7 +53,7 @@ class GroupJob:
             raise RuntimeError("; ".join(failed))
         return ENDS[0]
 
-    def _run(self, folder: StudyFolder, group: Group) -> tuple[int, str]:
+    def _run(self, folder: StudyFolder, group: Cells) -> tuple[int, str]:
         """The exit status of a process for these cells, and why it failed if it did."""
         with _undisturbed():
             self._process = start(self.command, folder, group, {})
@@ -128,7 +128,7 @@ def make_executor(
 def submit(
     executor: Any,
     folder: StudyFolder,
-    groups: Sequence[Group],
+    groups: Sequence[Cells],
     command: Command | None = None,
     limit: float | None = None,
 ) -> list[Any]:

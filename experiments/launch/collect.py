@@ -4,17 +4,17 @@ from collections.abc import Sequence
 
 from experiments.launch.study_folder import StudyFolder
 from experiments.studies import Cell
-from experiments.studies.results import Group, Results
+from experiments.studies.results import Results, VariantRuns
 from mst_jax.analysis import Row, read_results
 from mst_jax.runs import is_finished
 
 
 def collect(folder: StudyFolder, cells: Sequence[Cell]) -> Results:
     """Reads the results of all finished cells; what cannot be read is a problem, not an end."""
-    groups: dict[tuple[str, str, str], Group] = {}
+    groups: dict[tuple[str, str, str], VariantRuns] = {}
     problems: dict[str, str] = {}
     for cell in cells:
-        group = groups.setdefault(cell.group, Group(*cell.group, cell.labels))
+        group = groups.setdefault(cell.group, VariantRuns(*cell.group, cell.labels))
         group.planned += cell.settings.seed_list
         run = folder.run(cell)
         if not is_finished(run):

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from experiments.studies.base import Labels
-from experiments.studies.results import Group, Results, comparable
+from experiments.studies.results import Results, VariantRuns, comparable
 from mst_jax.analysis import (
     Estimate,
     Paired,
@@ -111,7 +111,9 @@ def compare_all(results: Results, baseline: Labels) -> tuple[list[Comparison], l
     return found, impossible
 
 
-def _pools(groups: Sequence[Group], base: dict[str, Group]) -> list[dict[str, list[int]]]:
+def _pools(
+    groups: Sequence[VariantRuns], base: dict[str, VariantRuns]
+) -> list[dict[str, list[int]]]:
     """{task: common seeds} for each comparison: all tasks in one if they have scores."""
     common = {
         group.task: sorted(group.outcomes.keys() & base[group.task].outcomes.keys())
@@ -125,13 +127,13 @@ def _pools(groups: Sequence[Group], base: dict[str, Group]) -> list[dict[str, li
 
 
 def _compare(
-    groups: Sequence[Group], base: dict[str, Group], common: dict[str, list[int]]
+    groups: Sequence[VariantRuns], base: dict[str, VariantRuns], common: dict[str, list[int]]
 ) -> Comparison | str:
     """A variant's groups against the baseline's on some tasks and seeds, or why that cannot be."""
     scored = len(common) > 1
     own = {group.task: group for group in groups}
 
-    def runs(side: dict[str, Group], task: str) -> np.ndarray:
+    def runs(side: dict[str, VariantRuns], task: str) -> np.ndarray:
         returns = np.array([side[task].outcomes[seed] for seed in common[task]])
         return normalised(task, returns) if scored else returns
 

@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from experiments.launch.grouping import Cells, title
 from experiments.launch.process import HELD, STOPPED, Command, Silence, explain, start
-from experiments.launch.programs import Group, title
 from experiments.launch.study_folder import Status, StudyFolder
 from experiments.studies import Cell
 from mst_jax.runs.lock import owner
@@ -28,7 +28,7 @@ class Summary(NamedTuple):
 
 class _Running(NamedTuple):
     process: subprocess.Popen
-    group: Group
+    group: Cells
     attempt: int
     device: str | None
     began: float
@@ -36,7 +36,7 @@ class _Running(NamedTuple):
 
 
 class _Waiting(NamedTuple):
-    group: Group
+    group: Cells
     attempt: int = 1
     not_before: float = 0.0
     silence: Silence | None = None  # of the process that is at these cells, if it is not ours
@@ -44,7 +44,7 @@ class _Waiting(NamedTuple):
 
 def run_pool(
     folder: StudyFolder,
-    groups: Sequence[Group],
+    groups: Sequence[Cells],
     workers: int,
     devices: Sequence[str] = (),
     report: Callable[[str], None] = print,

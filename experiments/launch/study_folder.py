@@ -1,6 +1,5 @@
 """A study on disk: which cells it has, where their runs are, and how far each has come."""
 
-import dataclasses
 import json
 import shutil
 import time
@@ -10,8 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from experiments.studies import Cell, check_distinct
-from mst_jax.recipes import settings_of
-from mst_jax.runs import Settings, is_blank, is_finished, read_settings, rebuild_settings
+from mst_jax.names import dotted
+from mst_jax.runs import (
+    Settings,
+    is_blank,
+    is_finished,
+    read_settings,
+    rebuild_settings,
+    settings_values,
+)
 from mst_jax.runs.files import replace_text
 from mst_jax.runs.json_file import read_json
 from mst_jax.runs.lock import GUARD, exclusive, owner
@@ -170,7 +176,7 @@ def drop_full_checkpoints(run: Path) -> None:
 
 def require_same(old: Settings, new: Settings, name: str) -> None:
     """Raises ValueError naming the first setting in which two set-ups of a cell differ."""
-    before, after = settings_of(old), settings_of(new)
+    before, after = dotted(old), dotted(new)
     for key in before.keys() | after.keys():
         if before.get(key) != after.get(key):
             raise ValueError(
@@ -195,5 +201,5 @@ def _plain(cell: Cell) -> dict[str, Any]:
     return {
         "id": cell.id,
         "labels": cell.labels,
-        "settings": dataclasses.asdict(cell.settings),
+        "settings": settings_values(cell.settings),
     }

@@ -2,7 +2,7 @@
 
 from experiments.studies.base import Cell, Labels, Scale, Study, Variant, check_distinct
 from experiments.studies.modules import MODULES, MST_VS_UNIFORM, RIGL_SETTINGS
-from experiments.studies.scaling import RESET, SCALING_DEPTH, SCALING_WIDTH, SPARSITY_SWEEP
+from experiments.studies.sizes import RESET, SCALING_DEPTH, SCALING_WIDTH, SPARSITY_SWEEP
 
 STUDIES: dict[str, Study] = {
     study.name: study

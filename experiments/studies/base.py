@@ -169,4 +169,5 @@ def _settings(
         checkpoint_every=max(1, scale.steps // scale.checkpoints),
         resets=variant.resets,
         history_every=0,
+        diagnose_every=0,
     )

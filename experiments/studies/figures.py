@@ -1,30 +1,29 @@
 """The figures of studies: every panel is one task and agent, and says which variants it lacks."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.studies.published import STEPS, published_points
-from experiments.studies.results import Group, Results
+from experiments.studies.results import Results, VariantRuns
 from mst_jax.analysis import Estimate, estimate, mean
 from mst_jax.figures.curves import draw_ends, draw_mean
 from mst_jax.figures.style import PALETTE, plain
 
-Draw = Callable[[Axes, Sequence[Group]], None]
-StudyFigure = Callable[[Results, Path], None]
+Draw = Callable[[Axes, Sequence[VariantRuns]], None]
+StudyFigure = Callable[[Results], Figure]
 
 
-def against_size(results: Results, path: Path) -> None:
+def against_size(results: Results) -> Figure:
     """Return against the parameters, dense and sparse; a sparse network has its active ones too."""
-    _panels(results, path, _draw_size, "parameters (hollow: active ones)")
+    return _panels(results, _draw_size, "parameters (hollow: active ones)")
 
 
-def against_sparsity(results: Results, path: Path) -> None:
+def against_sparsity(results: Results) -> Figure:
     """Return against sparsity, one line for each network."""
-    _panels(results, path, _draw_sparsity, "sparsity of both networks")
+    return _panels(results, _draw_sparsity, "sparsity of both networks")
 
 
 def bars(x: str, colour: str | None, panel: str | None = None) -> StudyFigure:
@@ -36,11 +35,10 @@ def bars(x: str, colour: str | None, panel: str | None = None) -> StudyFigure:
         panel: label with a panel for each of its values.
     """
 
-    def draw(results: Results, path: Path) -> None:
+    def draw(results: Results) -> Figure:
         values = [group.labels[panel] for group in results.groups] if panel else [None]
-        _panels(
+        return _panels(
             results,
-            path,
             lambda axis, groups: _draw_bars(axis, groups, x, colour),
             x,
             [(panel, value) for value in dict.fromkeys(values)],
@@ -49,14 +47,13 @@ def bars(x: str, colour: str | None, panel: str | None = None) -> StudyFigure:
     return draw
 
 
-def learning_curves(results: Results, path: Path, x: str = "step", label: str = "") -> None:
+def learning_curves(results: Results, x: str = "step", label: str = "") -> Figure:
     """Return against steps, operations or seconds: means over seeds with 95 % intervals.
 
     A line is dotted where it is not of all seeds; a cross is the last return of a diverged one.
     """
-    _panels(
+    return _panels(
         results,
-        path,
         lambda axis, groups: _draw_curves(axis, groups, x),
         label or "agent steps",
         can_draw=lambda group: group.rows,
@@ -70,12 +67,11 @@ def interval(values: np.ndarray) -> Estimate:
 
 def _panels(
     results: Results,
-    path: Path,
     draw: Draw,
     xlabel: str,
     splits: Sequence[tuple[str | None, object]] = ((None, None),),
-    can_draw: Callable[[Group], object] = lambda group: group.final,
-) -> None:
+    can_draw: Callable[[VariantRuns], object] = lambda group: group.final,
+) -> Figure:
     """A row for each task and agent, a column for each value of the label that splits it."""
     pairs = results.panels
     figure = Figure(figsize=(5.6 * len(splits), 3.8 * len(pairs)), layout="constrained")
@@ -96,10 +92,10 @@ def _panels(
             if axis.get_legend_handles_labels()[0]:
                 axis.legend(fontsize=7, framealpha=0.7, edgecolor="none")
             _name_missing(axis, groups)
-    figure.savefig(path, dpi=130)
+    return figure
 
 
-def _name_missing(axis: Axes, groups: Sequence[Group]) -> None:
+def _name_missing(axis: Axes, groups: Sequence[VariantRuns]) -> None:
     """Writes which variants have no, or not all, of their seeds."""
     lines = [f"{group.variant}: {group.count}" for group in groups if group.missing]
     if lines:
@@ -110,7 +106,7 @@ def _name_missing(axis: Axes, groups: Sequence[Group]) -> None:
         axis.text(0.98, 0.02, plain(text), fontsize=6, color="0.25", **place)
 
 
-def _draw_size(axis: Axes, groups: Sequence[Group]) -> None:
+def _draw_size(axis: Axes, groups: Sequence[VariantRuns]) -> None:
     for index, kind in enumerate(dict.fromkeys(group.labels["kind"] for group in groups)):
         own = sorted(
             (g for g in groups if g.labels["kind"] == kind), key=lambda g: g.column("parameters")
@@ -128,7 +124,7 @@ def _draw_size(axis: Axes, groups: Sequence[Group]) -> None:
     axis.set_xscale("log")
 
 
-def _draw_sparsity(axis: Axes, groups: Sequence[Group]) -> None:
+def _draw_sparsity(axis: Axes, groups: Sequence[VariantRuns]) -> None:
     for index, network in enumerate(dict.fromkeys(group.labels["network"] for group in groups)):
         own = [group for group in groups if group.labels["network"] == network]
         xs = [float(group.labels["sparsity"]) for group in own]
@@ -140,7 +136,7 @@ def _draw_sparsity(axis: Axes, groups: Sequence[Group]) -> None:
 
 
 def _draw_published(
-    axis: Axes, groups: Sequence[Group], x: Callable[[Group], float], colour: str
+    axis: Axes, groups: Sequence[VariantRuns], x: Callable[[VariantRuns], float], colour: str
 ) -> None:
     """Crosses where the paper has a number for the same task, agent, variant and steps."""
     points = [
@@ -153,7 +149,7 @@ def _draw_published(
         axis.plot(*zip(*known, strict=True), "x", color=colour, label="published mean")
 
 
-def _draw_bars(axis: Axes, groups: Sequence[Group], x: str, colour: str | None) -> None:
+def _draw_bars(axis: Axes, groups: Sequence[VariantRuns], x: str, colour: str | None) -> None:
     places = list(dict.fromkeys(group.labels[x] for group in groups))
     colours = list(dict.fromkeys(group.labels[colour] if colour else None for group in groups))
     width = 0.8 / len(colours)
@@ -171,7 +167,7 @@ def _draw_bars(axis: Axes, groups: Sequence[Group], x: str, colour: str | None) 
     axis.set_xticks(range(len(places)), [plain(place) for place in places], rotation=20)
 
 
-def _draw_curves(axis: Axes, groups: Sequence[Group], x: str) -> None:
+def _draw_curves(axis: Axes, groups: Sequence[VariantRuns], x: str) -> None:
     crossed = [group for group in groups if group.diverged][:1]  # one of them is explained
     for index, group in enumerate(groups):
         xs, returns = group.curve(x)
@@ -187,7 +183,7 @@ def _draw_curves(axis: Axes, groups: Sequence[Group], x: str) -> None:
 
 
 def _mark_diverged(
-    axis: Axes, xs: Sequence[float], found: Sequence[Estimate], groups: Sequence[Group]
+    axis: Axes, xs: Sequence[float], found: Sequence[Estimate], groups: Sequence[VariantRuns]
 ) -> None:
     """Writes beside a mean how many seeds are not in it because they diverged."""
     for x, mean_of_rest, group in zip(xs, found, groups, strict=True):

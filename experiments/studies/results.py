@@ -12,7 +12,7 @@ from mst_jax.runs.health import describe_diverged
 
 
 @dataclass
-class Group:
+class VariantRuns:
     """All seeds of one variant of one agent on one task.
 
     Attributes:
@@ -93,7 +93,7 @@ class Results:
         problems: cell name -> why its results could not be read.
     """
 
-    groups: list[Group]
+    groups: list[VariantRuns]
     problems: dict[str, str]
 
     @property
@@ -110,11 +110,11 @@ class Results:
         """Pairs of task and agent, in order."""
         return list(dict.fromkeys((group.task, group.agent) for group in self.groups))
 
-    def panel(self, task: str, agent: str) -> list[Group]:
+    def panel(self, task: str, agent: str) -> list[VariantRuns]:
         """The groups of one task and agent."""
         return [group for group in self.groups if (group.task, group.agent) == (task, agent)]
 
-    def named(self, agent: str, variant: str) -> list[Group]:
+    def named(self, agent: str, variant: str) -> list[VariantRuns]:
         """One variant of an agent on all its tasks."""
         return [group for group in self.groups if (group.agent, group.variant) == (agent, variant)]
 
@@ -128,7 +128,7 @@ class Results:
         ]
 
 
-def _why_missing(group: Group) -> str:
+def _why_missing(group: VariantRuns) -> str:
     """The missing seeds of a group: those that diverged, have no return, or are not finished."""
     there = {row["seed"] for row in group.rows}
     others = [seed for seed in group.missing if seed not in group.diverged]
@@ -140,7 +140,7 @@ def _why_missing(group: Group) -> str:
     return "; ".join(parts)
 
 
-def scores(groups: Iterable[Group]) -> list[np.ndarray]:
+def scores(groups: Iterable[VariantRuns]) -> list[np.ndarray]:
     """Final returns of each group as scores, as statistics over tasks take them."""
     return [normalised(group.task, group.returns) for group in groups]
 

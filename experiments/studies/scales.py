@@ -2,7 +2,8 @@
 
 from experiments.studies.base import Scale
 from mst_jax.agents import AGENTS, ROLES, default_config, roles_of
-from mst_jax.recipes import ByRole, Overrides, for_modules, settings_of
+from mst_jax.names import dotted
+from mst_jax.recipes import ByRole, Overrides, for_modules
 
 # docs/specs/network-sparsity.md §1.2 and docs/specs/mst-and-mrq.md §4.3.
 HARDEST = ("dmc:dog-run", "dmc:dog-trot", "dmc:humanoid-run", "dmc:humanoid-walk")
@@ -29,7 +30,7 @@ def tiny(agent: str) -> Overrides:
     """Settings that make an agent small enough to show in minutes that everything runs."""
     config = default_config(agent)
     latent = "representation" in roles_of(config).values()
-    own = settings_of(config)
+    own = dotted(config)
     shared = {name: value for name, value in _SMALL.items() if name in own}
     return {**for_modules(config, _ON_LATENTS if latent else _ON_SIMBA), **shared}
 

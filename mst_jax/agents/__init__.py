@@ -21,14 +21,13 @@ from mst_jax.agents.base import (
     player,
 )
 from mst_jax.agents.mr.config import MRQConfig, MRSACConfig
-from mst_jax.agents.parts.modules import REGIMES, ModuleConfig, modules_of, roles_of
+from mst_jax.agents.parts.modules import ModuleConfig, modules_of, roles_of
 from mst_jax.agents.registry import AGENTS, default_config, make_agent
 from mst_jax.agents.scaling import SIMBA_SIZES, scaled, size_factors
 from mst_jax.agents.sweeps import SWEPT, shared_settings, sweep
 
 __all__ = [
     "AGENTS",
-    "REGIMES",
     "ROLES",
     "SIMBA_SIZES",
     "SWEPT",

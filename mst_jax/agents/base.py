@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import jax
 from flax import struct
 
-from mst_jax import networks, replay, topology
+from mst_jax import networks, topology
 from mst_jax.envs.spaces import Action, Continuous, Observation
 
 AgentState = Any
@@ -105,7 +105,7 @@ class Experience(NamedTuple):
     """
 
     latest: Latest | None
-    replay: replay.View | None
+    replay: Any  # a replay.View, or None; an agent knows which it asked for
 
 
 class Feedback(NamedTuple):

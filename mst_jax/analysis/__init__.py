@@ -9,11 +9,9 @@ from mst_jax.analysis.curves import (
     read_published,
     read_rows,
 )
-from mst_jax.analysis.history import TopologyHistory, read_history
+from mst_jax.analysis.layers import Layer, Layers, read_layers
 from mst_jax.analysis.lines import Lines, Panels
-from mst_jax.analysis.movement import movement
-from mst_jax.analysis.normalised import normalised, score_range
-from mst_jax.analysis.plasticity import plasticity
+from mst_jax.analysis.moving import movement
 from mst_jax.analysis.results_table import (
     Cost,
     Row,
@@ -26,6 +24,8 @@ from mst_jax.analysis.results_table import (
     updates_at,
     write_csv,
 )
+from mst_jax.analysis.scores import normalised, score_range
+from mst_jax.analysis.signs import plasticity
 from mst_jax.analysis.statistics import (
     Estimate,
     Paired,
@@ -41,11 +41,14 @@ from mst_jax.analysis.statistics import (
     wins,
     with_worst,
 )
+from mst_jax.runs.history import TopologyHistory, read_history
 
 __all__ = [
     "Cost",
     "Curve",
     "Estimate",
+    "Layer",
+    "Layers",
     "Lines",
     "Paired",
     "Panels",
@@ -71,6 +74,7 @@ __all__ = [
     "read_curve",
     "read_diverged",
     "read_history",
+    "read_layers",
     "read_published",
     "read_results",
     "read_rows",

@@ -13,6 +13,7 @@ import numpy as np
 
 from mst_jax import envs, topology
 from mst_jax.agents import Agent, make_agent
+from mst_jax.names import dotted
 from mst_jax.runs import Settings, read_metrics, read_settings
 from mst_jax.runs.folder import seed_folder
 from mst_jax.runs.health import diverged_by, healthy_at, return_of, returns_of
@@ -105,7 +106,7 @@ def read_results(folder: Path) -> list[Row]:
         "block": settings.seeds,
         "parameters": cost.parameters,
         "active_parameters": cost.active_parameters,
-        **_flat(dataclasses.asdict(settings.config), "config."),
+        **dotted(settings.config, "config."),
     }
     rows = []
     for seed in settings.seed_list:
@@ -193,11 +194,3 @@ def _total_seconds(rows: Sequence[Row]) -> list[float]:
         last = seconds
         totals.append(before + seconds)
     return totals
-
-
-def _flat(values: dict[str, Any], prefix: str) -> Row:
-    flat: Row = {}
-    for name, value in values.items():
-        nested = isinstance(value, dict)
-        flat |= _flat(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
-    return flat

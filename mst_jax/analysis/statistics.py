@@ -9,7 +9,7 @@ import bisect
 import itertools
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict, Unpack
 
 import numpy as np
 from scipy.special import ncfdtr, stdtrit
@@ -20,6 +20,14 @@ Estimator = Callable[..., np.ndarray]  # scores of one or more groups -> (...,)
 RESAMPLES = 2_000
 CONFIDENCE = 0.95
 EXACT_PAIRS = 12  # up to here all 2^n sign flips are tried, beyond as many random ones
+
+
+class Bootstrap(TypedDict, total=False):
+    """Arguments of `estimate` that others hand on to it."""
+
+    resamples: int
+    confidence: float
+    seed: int
 
 
 class Estimate(NamedTuple):
@@ -122,7 +130,7 @@ def estimate(
     return Estimate(np.asarray(estimator(*groups)), low, high)
 
 
-def paired(x: Scores, y: Scores, **bootstrap: float) -> Paired:
+def paired(x: Scores, y: Scores, **bootstrap: Unpack[Bootstrap]) -> Paired:
     """Compares runs pairwise: entry i of a task is the same seed in x and in y.
 
     The sign-flip test supposes that under no difference each pair is as likely the other way round;

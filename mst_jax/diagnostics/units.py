@@ -43,4 +43,4 @@ def active_fraction(layers: Layers) -> jax.Array:
         jnp.sum(jnp.where(jnp.isfinite(x), (x > 0).astype(jnp.float32), jnp.nan))
         for x in layers.values()
     )
-    return positive / max(sum(x.size for x in layers.values()), 1)
+    return jnp.asarray(positive / max(sum(x.size for x in layers.values()), 1))

@@ -11,6 +11,8 @@ from mst_jax.envs.base import (
     Timestep,
     vector_spec,
 )
+from mst_jax.envs.check import check
+from mst_jax.envs.host.task import host_task
 from mst_jax.envs.registry import SUITES, make, tasks
 from mst_jax.envs.spaces import Action, Continuous, Discrete, Observation
 
@@ -28,6 +30,8 @@ __all__ = [
     "Observation",
     "Spec",
     "Timestep",
+    "check",
+    "host_task",
     "make",
     "tasks",
     "vector_spec",

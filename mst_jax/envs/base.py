@@ -173,11 +173,11 @@ class HostTask(NamedTuple):
 
     Attributes:
       spec: of the task.
-      vector: `vector(seeds, workers=None, timeout=WORKER_TIMEOUT) -> HostVectorEnv` with one
-        environment for each (seed, environment index) pair in `seeds`; `workers` is the number of
-        processes, by default one per core and never more than environments. Results do not
-        depend on it. A process that does not answer for `timeout` seconds counts as dead; 0:
-        never.
+      vector: `vector(seeds, workers=None, timeout=WORKER_TIMEOUT, label=None) -> HostVectorEnv`
+        with one environment for each (seed, environment index) pair in `seeds`; `workers` is the
+        number of processes, by default one per core and never more than environments. Results do
+        not depend on it. A process that does not answer for `timeout` seconds counts as dead; 0:
+        never. `label` is what messages call the environments, instead of the task's name.
     """
 
     spec: Spec

@@ -3,6 +3,9 @@
 A new suite is one module with `tasks() -> list[str]` and `make(name, action_repeat)` that returns
 a `JaxEnv` or a `HostTask`, and one line here (docs/environments.md). With `accepts(name) -> bool`
 it takes names that it does not list, and `OWN_TASKS` says how users get at theirs.
+
+A task of one's own needs neither: its name is `package.module:function`, of a function without
+arguments that returns a `JaxEnv` or a `HostTask`. The name of a suite wins.
 """
 
 from collections.abc import Iterable
@@ -12,6 +15,7 @@ from typing import NamedTuple
 
 from mst_jax.envs.base import HostTask, JaxEnv
 from mst_jax.names import nearest
+from mst_jax.user_code import is_dotted, one_line, resolve
 
 
 class Suite(NamedTuple):
@@ -40,17 +44,22 @@ def make(task: str, *, action_repeat: int | None = None) -> JaxEnv | HostTask:
     """Makes a task by name.
 
     Args:
-      task: `"suite:name"`, such as `"dmc:cartpole-swingup"` or `"probe:constant_reward"`.
-      action_repeat: environment steps per agent step; None takes the suite's own default.
+      task: `"suite:name"`, such as `"dmc:cartpole-swingup"` or `"probe:constant_reward"`, or the
+        dotted name of a function of your own, such as `"my_pkg.envs:drift"`.
+      action_repeat: environment steps per agent step; None takes the suite's own default. A
+        function of your own gets it as `action_repeat=`, if it is given.
 
     Returns:
       A `JaxEnv` or a `HostTask`; its `spec.task` is `task`.
 
     Raises:
-      ValueError: if the suite or the name is unknown, a package is missing, or the repeat is
-        impossible; the message says what exists or what to install.
+      ValueError: if the suite or the name is unknown, a package is missing, the repeat is
+        impossible, or a function of your own fails or returns something else; the message says
+        what exists or what to install.
     """
     suite, separator, name = task.partition(":")
+    if separator and suite not in SUITES and is_dotted(task):
+        return _own(task, action_repeat)
     if not separator:
         raise ValueError(f"task {task!r} must read 'suite:name'; suites are {', '.join(SUITES)}")
     module = _load(suite)
@@ -68,6 +77,26 @@ def tasks(suite: str) -> list[str]:
       ValueError: if the suite is unknown or a package it needs is missing.
     """
     return _load(suite).tasks()
+
+
+def _own(task: str, action_repeat: int | None) -> JaxEnv | HostTask:
+    """What a user's function makes, under the task's name."""
+    function = resolve("task", task)
+    if not callable(function):
+        raise ValueError(f"task {task!r} is a {type(function).__name__}, not a function")
+    arguments = {} if action_repeat is None else {"action_repeat": action_repeat}
+    try:
+        made = function(**arguments)
+    except Exception as error:  # whatever a user's function raises
+        raise ValueError(
+            f"task {task!r} fails: {type(error).__name__}: {one_line(error)}"
+        ) from error
+    if not isinstance(made, (JaxEnv, HostTask)):
+        raise ValueError(
+            f"task {task!r} returns a {type(made).__name__}, not a JaxEnv or HostTask "
+            "(mst_jax.envs.host_task makes one of a HostEnv)"
+        )
+    return made._replace(spec=made.spec._replace(task=task))
 
 
 def _load(suite: str) -> ModuleType:

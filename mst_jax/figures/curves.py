@@ -1,7 +1,6 @@
 """Learning curves as a figure with every seed in it."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,11 +12,16 @@ from mst_jax.figures.style import PALETTE, plain
 from mst_jax.runs.health import describe_diverged, mean_of_known
 
 
-def draw_curves(curves: Sequence[Curve], path: Path, published: Sequence[Published] = ()) -> None:
+def draw_curves(curves: Sequence[Curve], published: Sequence[Published] = ()) -> Figure:
     """Draws each run's seeds, their mean in bold and its interval; one panel for each task.
 
-    Published curves of the same tasks are drawn beside, as points with one standard deviation, up
-    to where ours end.
+    Args:
+        curves: of runs.
+        published: of papers; those of the same tasks are drawn beside, as points with one standard
+            deviation, up to where ours end.
+
+    Returns:
+        The figure, not saved.
     """
     names = sorted({curve.task for curve in curves})
     figure = Figure(figsize=(5.2 * len(names), 3.6), layout="constrained")
@@ -33,7 +37,7 @@ def draw_curves(curves: Sequence[Curve], path: Path, published: Sequence[Publish
         axis.set(title=plain(task), xlabel="agent steps", ylabel="evaluation return")
         axis.spines[["top", "right"]].set_visible(False)
         axis.legend(frameon=False, fontsize=8)
-    figure.savefig(path, dpi=160)
+    return figure
 
 
 def _draw(axis: Axes, curve: Curve, colour: str) -> None:
@@ -69,7 +73,7 @@ def draw_mean(
     mean = mean_of_known(returns, axis=0)
     low, high = interval_over_seeds(returns)
     axis.fill_between(xs, low, high, color=style["color"], alpha=0.15, linewidth=0)
-    whole = np.isfinite(returns).all(axis=0)
+    whole = np.asarray(np.isfinite(returns).all(axis=0))
     axis.plot(xs, np.where(whole, mean, np.nan), linestyle, **style)
     part = ~whole  # and the points beside, which the dots begin and end at
     part[:-1] |= ~whole[1:]

@@ -1,14 +1,13 @@
 """Degree distributions of sparse layers, beside what an Erdős–Rényi random layer would have."""
 
-from pathlib import Path
-
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mst_jax import topology
-from mst_jax.analysis.history import as_matrix
+from mst_jax.analysis.layers import short_name
 from mst_jax.figures.style import PALETTE, plain
+from mst_jax.topology.mask_tree import as_matrix
 
 BARS = 30  # at most; more are not told apart in a small panel
 
@@ -43,13 +42,15 @@ def erdos_renyi_degrees(partners: int, neurons: int, active: int) -> np.ndarray:
     return found
 
 
-def draw_degrees(layers: dict[str, np.ndarray], path: Path, title: str) -> None:
+def draw_degrees(layers: dict[str, np.ndarray], title: str) -> Figure:
     """Draws in-degrees of outputs and out-degrees of inputs, all seeds together, two layers a row.
 
     Args:
         layers: name -> bool (S, inputs, outputs), masks of all seeds; full layers are left out.
-        path: picture to write.
         title: of the figure.
+
+    Returns:
+        The figure, not saved.
 
     Raises:
         ValueError: no layer has a mask with a hole.
@@ -75,13 +76,13 @@ def draw_degrees(layers: dict[str, np.ndarray], path: Path, title: str) -> None:
     note = "bars: now, all seeds; line: the same weights at random"
     figure.suptitle(plain(f"{title}\n{note}"), fontsize=9)
     figure.supylabel("share of neurons", fontsize=8)
-    figure.savefig(path, dpi=150)
+    return figure
 
 
 def layers_of(masks: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """{path: bool (S, ...)} as {name: (S, inputs, outputs)}; vectors have no degrees."""
     return {
-        path.removesuffix("/kernel"): np.stack([as_matrix(seed) for seed in stacked])
+        short_name(path): np.stack([as_matrix(seed) for seed in stacked])
         for path, stacked in sorted(masks.items())
         if stacked.ndim > 2
     }

@@ -4,8 +4,6 @@ Every seed is a thin line and the mean over seeds a bold one. Colours are Okabe 
 different quantities also differ in style, so that they can be told apart in grey.
 """
 
-from pathlib import Path
-
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
@@ -20,28 +18,29 @@ COLUMNS = 3
 
 def draw_panels(
     panels: Panels,
-    path: Path,
     *,
     title: str,
     ylabel: str = "",
     xlabel: str = "agent steps",
     shared: bool = True,
-) -> None:
+) -> Figure:
     """Draws one panel after the other, three a row, with one legend.
 
     Args:
         panels: title -> name -> lines; the same names look the same in every panel.
-        path: picture to write.
         title: of the figure.
         ylabel: what the values are.
         xlabel: what they are drawn over.
         shared: whether all panels have the same vertical range.
 
+    Returns:
+        The figure, not saved.
+
     Raises:
         ValueError: there is no panel.
     """
     if not panels:
-        raise ValueError(f"there is nothing to draw for {path.name}")
+        raise ValueError("there is no panel to draw")
     names = list(dict.fromkeys(name for panel in panels.values() for name in panel))
     looks = {
         name: (PALETTE[i % len(PALETTE)], STYLES[i % len(STYLES)]) for i, name in enumerate(names)
@@ -79,7 +78,7 @@ def draw_panels(
             fontsize=7,
             frameon=False,
         )
-    figure.savefig(path, dpi=150)
+    return figure
 
 
 def _draw(axis: Axes, lines: Lines, colour: str, style: str, name: str) -> None:

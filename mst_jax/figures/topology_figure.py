@@ -1,66 +1,24 @@
 """A picture of masks: each sparse layer at the start of training and now."""
 
-from pathlib import Path
-from typing import NamedTuple
-
-import jax
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mst_jax import topology
-from mst_jax.analysis.history import as_matrix, short_name
+from mst_jax.analysis.layers import Layer, Layers
 from mst_jax.figures.style import plain
-from mst_jax.runs.folder import INITIAL_TOPOLOGY
-from mst_jax.training import Snapshot, load_snapshot
 
 WIDEST = 256  # more rows or columns are not visible in print; they are averaged into blocks
 
 
-class Layer(NamedTuple):
-    """One layer's masks (inputs, outputs) before and after."""
-
-    name: str
-    before: np.ndarray
-    after: np.ndarray
-
-
-def read_layers(folder: Path, seed: int | None = None) -> tuple[list[Layer], Snapshot]:
-    """Masks of one seed at the start and in the newest checkpoint; ValueError if not a run.
-
-    Args:
-        folder: run folder.
-        seed: one of the run's seeds; the first by default.
-
-    Returns:
-        Every masked layer in the order of its path, and the checkpoint.
-    """
-    snapshot = load_snapshot(folder)
-    index = snapshot.index_of(seed)
-    initial = topology.load_masks(folder / INITIAL_TOPOLOGY)
-    named = {
-        jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
-        for path, leaf in jax.tree_util.tree_flatten_with_path(initial)[0]
-    }
-    layers = [
-        Layer(short_name(path), as_matrix(named[path][index]), as_matrix(masks[index]))
-        for path, masks in sorted(snapshot.masks.items())
-    ]
-    return layers, snapshot
-
-
-def title_of(layers: list[Layer], snapshot: Snapshot, seed: int | None = None) -> str:
+def title_of(found: Layers) -> str:
     """Task, recipe and seed of a picture, whether it diverged, and which modules have no masks."""
-    settings = snapshot.settings
-    number = settings.seed_list[snapshot.index_of(seed)]
-    masked = {layer.name.partition("/")[0] for layer in layers}
-    dense = [module for module in snapshot.agent.plans if module not in masked]
-    title = f"{settings.task}, {settings.recipe}, seed {number}, step {snapshot.step:,}"
-    title += "" if snapshot.healthy[snapshot.index_of(seed)] else ", DIVERGED"
-    return title + (f"\ndense: {', '.join(dense)}" if dense else "")
+    settings = found.settings
+    title = f"{settings.task}, {settings.recipe}, seed {found.seed}, step {found.step:,}"
+    title += "" if found.healthy else ", DIVERGED"
+    return title + (f"\ndense: {', '.join(found.dense)}" if found.dense else "")
 
 
-def draw_topology(layers: list[Layer], path: Path, title: str) -> None:
+def draw_topology(layers: list[Layer], title: str) -> Figure:
     """Draws each sparse layer at the start (left) and now (right), two layers a row.
 
     Kept weights are dark, grown ones blue, removed ones orange. Layers whose mask is full, as
@@ -86,7 +44,7 @@ def draw_topology(layers: list[Layer], path: Path, title: str) -> None:
         right.set_title(f"now {layer.after.mean():.1%}\n{grown:.0%} of it grown", fontsize=7)
     if not sparse:
         axes[0, 0].text(0, 0.5, "Every module is dense: there are no masks to show.")
-    figure.savefig(path, dpi=150)
+    return figure
 
 
 def _show(axis: Axes, before: np.ndarray, after: np.ndarray) -> None:

@@ -9,20 +9,19 @@ from mst_jax.networks.actor_critic import (
     make_critic,
     make_gaussian_actor,
 )
-from mst_jax.networks.mlp import (
+from mst_jax.networks.architecture import (
     ACTIVATIONS,
-    MLP,
     RESIDUALS,
     Architecture,
     Params,
     Residual,
     layer_norm,
 )
+from mst_jax.networks.build import network
 from mst_jax.networks.mrq import Encoder, EncoderSizes, Prediction, make_encoder
 
 __all__ = [
     "ACTIVATIONS",
-    "MLP",
     "RESIDUALS",
     "Activity",
     "Actor",
@@ -39,5 +38,6 @@ __all__ = [
     "make_critic",
     "make_encoder",
     "make_gaussian_actor",
+    "network",
     "strengths",
 ]

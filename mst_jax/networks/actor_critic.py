@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mst_jax.networks.activity import Activity, activity_of
-from mst_jax.networks.mlp import MLP, Architecture, Params, head, trunk
+from mst_jax.networks.architecture import Architecture, Params
+from mst_jax.networks.build import head, network, trunk
 
 
 class Critic(NamedTuple):
@@ -75,7 +76,7 @@ def make_critic(input_size: int, architecture: Architecture, heads: int = 2) -> 
 
 def make_actor(input_size: int, action_size: int, architecture: Architecture) -> Actor:
     """A policy network whose output is the action before its tanh."""
-    return Actor(*_functions(MLP(action_size, architecture), input_size))
+    return Actor(*_functions(network(action_size, architecture), input_size))
 
 
 def make_gaussian_actor(

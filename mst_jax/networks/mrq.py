@@ -8,7 +8,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mst_jax.networks.activity import Activity, activity_of
-from mst_jax.networks.mlp import MLP, Architecture, Params, dense
+from mst_jax.networks.architecture import Architecture, Params
+from mst_jax.networks.build import network
+from mst_jax.networks.mlp import dense
 
 
 class EncoderSizes(NamedTuple):
@@ -43,9 +45,9 @@ class _Encoder(nn.Module):
     architecture: Architecture
 
     def setup(self) -> None:
-        self.zs = MLP(self.sizes.zs, self.architecture, activate_output=True)
+        self.zs = network(self.sizes.zs, self.architecture, activate_output=True)
         self.za = dense(self.sizes.za, name=None)
-        self.zsa = MLP(self.sizes.zsa, self.architecture)
+        self.zsa = network(self.sizes.zsa, self.architecture)
         self.head = dense(1 + self.sizes.zs + self.sizes.bins, name=None)
 
     def embed_observation(self, observation: jax.Array) -> jax.Array:

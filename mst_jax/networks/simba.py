@@ -3,15 +3,10 @@
 A linear embedding, pre-norm residual blocks with a linear skip path, and a final norm.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import jax
 from flax import linen as nn
 
-if TYPE_CHECKING:
-    from mst_jax.networks.mlp import Architecture
+from mst_jax.networks.architecture import Architecture
 
 EXPANSION = 4  # width of a block's hidden layer, relative to the network's
 
@@ -62,7 +57,7 @@ class _Nonlinearity(nn.Module):
         return self.architecture.nonlinearity(x)
 
 
-def norm(architecture: Architecture, name: str) -> nn.LayerNorm | _Identity:
+def norm(architecture: Architecture, name: str) -> nn.Module:
     """Layer norm with learnable scale and offset (eps 1e-6), or nothing if `norm` is off."""
     return nn.LayerNorm(epsilon=1e-6, name=name) if architecture.norm else _Identity()
 

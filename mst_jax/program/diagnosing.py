@@ -8,6 +8,7 @@ import jax
 
 from mst_jax.agents import Agent, Metrics
 from mst_jax.diagnostics import diagnose, gradient_covariance, interference, sample_gradients
+from mst_jax.program.cache import kept
 from mst_jax.program.sharding import LOOP, SEEDS, over_devices, seed_mesh, seeds_per_device
 from mst_jax.program.state import LoopState, Purpose, between_steps, keys_for, over_seeds
 from mst_jax.runs.covariances import save_covariances
@@ -30,16 +31,7 @@ def make_diagnose(
     Returns:
         (loop, step) -> {module/metric: (S,)}, on one fresh replay batch per seed.
     """
-    mesh = seed_mesh(num_seeds)
-    of_seed = over_seeds(partial(diagnose, agent), seeds_per_device(num_seeds, mesh))
-
-    def of_run(loop: LoopState) -> Metrics:
-        keys = keys_for(loop.keys, Purpose.DIAGNOSE, loop.clock.step)
-        return of_seed(loop.agent, between_steps(loop), keys)
-
-    metrics_of, covariances_of = (
-        jax.jit(over_devices(fn, mesh, (LOOP,), SEEDS)) for fn in (of_run, covariances(agent))
-    )
+    metrics_of, covariances_of = _programs(agent, num_seeds)
 
     def make_row(loop: LoopState, step: int) -> Metrics:
         metrics = metrics_of(loop)
@@ -51,6 +43,22 @@ def make_diagnose(
         return metrics
 
     return make_row
+
+
+@kept
+def _programs(agent: Agent, num_seeds: int) -> tuple[Callable, Callable]:
+    """Loop -> metrics, and loop -> gradient covariances, jitted."""
+    mesh = seed_mesh(num_seeds)
+    of_seed = over_seeds(partial(diagnose, agent), seeds_per_device(num_seeds, mesh))
+
+    def of_run(loop: LoopState) -> Metrics:
+        keys = keys_for(loop.keys, Purpose.DIAGNOSE, loop.clock.step)
+        return of_seed(loop.agent, between_steps(loop), keys)
+
+    metrics_of, covariances_of = (
+        jax.jit(over_devices(fn, mesh, (LOOP,), SEEDS)) for fn in (of_run, covariances(agent))
+    )
+    return metrics_of, covariances_of
 
 
 def covariances(agent: Agent) -> Callable[[LoopState], dict[str, jax.Array]]:

@@ -2,15 +2,16 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 
-from mst_jax.agents import Agent, Numbers
+from mst_jax.agents import Agent, Numbers, Sizes
 from mst_jax.envs import WORKER_TIMEOUT, Action, EnvironmentFailedError, HostTask, JaxEnv
+from mst_jax.program.cache import kept
 from mst_jax.program.sharding import (
     LOOP,
     SEEDS,
@@ -70,10 +71,13 @@ class Clocks:
 
 
 class Programs:
-    """The program of each phase, compiled when it is first needed."""
+    """The program of each phase, compiled when it is first needed.
 
-    def __init__(self, functions: dict[Phase, Callable[..., LoopState]], clocks: Clocks) -> None:
-        self._jitted = {key: jax.jit(fn, donate_argnums=0) for key, fn in functions.items()}
+    What was compiled before for the same jitted function and shapes is not compiled again.
+    """
+
+    def __init__(self, jitted: Mapping[Phase, Any], clocks: Clocks) -> None:
+        self._jitted = jitted
         self._compiled: dict[Phase, Callable[..., LoopState]] = {}
         self._clocks = clocks
 
@@ -141,14 +145,6 @@ class Driver(ABC):
         """Stops worker processes, if there are any."""
         return
 
-    def _steps(self) -> dict[Phase, Step]:
-        """What follows a step of the environments of one device, by phase."""
-        own = seeds_per_device(self._num_seeds, self._mesh)
-        return {
-            phase: make_step(self._agent, self._space, own, phase)
-            for phase in phases_of(self._agent)
-        }
-
 
 def make_driver(
     agent: Agent,
@@ -166,26 +162,68 @@ def make_driver(
     (S, ...), they differ in more than their random numbers. A worker process that does not answer
     for `worker_timeout` seconds counts as dead (0: never).
     """
-    mesh = seed_mesh(len(seeds))
-    start = jax.jit(
-        partial(
-            init_loop,
-            agent,
-            seeds,
-            capacity,
-            action=task.spec.action,
-            row_dtype=row_dtype,
-            numbers=numbers,
-        ),
-        out_shardings=None if mesh is None else shardings(mesh),
+    start = partial(
+        _start(agent, len(seeds), capacity, task.spec, row_dtype),
+        seeds=np.array(seeds, np.uint32),
+        numbers=numbers,
     )
     if isinstance(task, JaxEnv):
         keys = environment_keys(keys_for(seed_keys(seeds), Purpose.ENVIRONMENT), environments)
-        environment, observation = jax.jit(over_seeds(task.reset, len(keys)))(keys)
+        environment, observation = _start_environments(task, len(keys))(keys)
         driver = JaxDriver(agent, task, len(seeds), environments)
         return driver, start(observation=observation, environment=environment)
     driver = HostDriver(agent, task, seeds, environments, worker_timeout)
     return driver, start(observation=driver.reset())
+
+
+@kept
+def _start(
+    agent: Agent, num_seeds: int, capacity: int, sizes: Sizes, row_dtype: Any
+) -> Callable[..., LoopState]:
+    """(seeds, numbers, observation, environment) -> the loop before its first step, jitted."""
+    mesh = seed_mesh(num_seeds)
+    start = partial(init_loop, agent, capacity=capacity, sizes=sizes, row_dtype=row_dtype)
+    return jax.jit(start, out_shardings=None if mesh is None else shardings(mesh))
+
+
+@kept
+def _start_environments(env: JaxEnv, count: int) -> Callable[[jax.Array], Any]:
+    return jax.jit(over_seeds(env.reset, count))
+
+
+def _steps(agent: Agent, space: Action, own: int) -> dict[Phase, Step]:
+    """What follows a step of the environments of `own` seeds, by phase."""
+    return {phase: make_step(agent, space, own, phase) for phase in phases_of(agent)}
+
+
+@kept
+def _step_programs(agent: Agent, space: Action, num_seeds: int) -> dict[Phase, Any]:
+    """Jitted steps that follow one of environments on the host."""
+    mesh = seed_mesh(num_seeds)
+    steps = _steps(agent, space, seeds_per_device(num_seeds, mesh))
+    return {
+        phase: jax.jit(over_devices(step, mesh, (LOOP, SEEDS), LOOP), donate_argnums=0)
+        for phase, step in steps.items()
+    }
+
+
+@kept
+def _chunk_programs(
+    agent: Agent, env: JaxEnv, num_seeds: int, environments: int
+) -> dict[Phase, Any]:
+    """Jitted chunks of steps, those of the environments included."""
+    mesh = seed_mesh(num_seeds)
+    own = seeds_per_device(num_seeds, mesh)
+    steps = _steps(agent, env.spec.action, own)
+    between = {Phase.LEARN: steps.get(Phase.ACT)}  # the learning program acts in between
+    chunks = {
+        phase: make_advance(step, env, own * environments, between.get(phase), agent.learn_every)
+        for phase, step in steps.items()
+    }
+    return {
+        phase: jax.jit(over_devices(chunk, mesh, (LOOP, SHARED), LOOP), donate_argnums=0)
+        for phase, chunk in chunks.items()
+    }
 
 
 class HostDriver(Driver):
@@ -202,11 +240,7 @@ class HostDriver(Driver):
         super().__init__(agent, task.spec.action, len(seeds))
         pairs = [(seed, index) for seed in seeds for index in range(environments)]
         self._env = task.vector(pairs, timeout=worker_timeout)
-        steps = {
-            phase: over_devices(step, self._mesh, (LOOP, SEEDS), LOOP)
-            for phase, step in self._steps().items()
-        }
-        self._programs = Programs(steps, self.clocks)
+        self._programs = Programs(_step_programs(agent, self._space, len(seeds)), self.clocks)
 
     def reset(self) -> np.ndarray:
         """Starts the first episode of every environment; observations (S*E, *O)."""
@@ -264,19 +298,8 @@ class JaxDriver(Driver):
     def __init__(self, agent: Agent, env: JaxEnv, num_seeds: int, environments: int = 1) -> None:
         super().__init__(agent, env.spec.action, num_seeds)
         self._errors = np.zeros(num_seeds, np.int64)
-        count = seeds_per_device(num_seeds, self._mesh) * environments
-        steps = self._steps()
-        between = {Phase.LEARN: steps.get(Phase.ACT)}  # the learning program acts in between
-        chunks = {
-            phase: over_devices(
-                make_advance(step, env, count, between.get(phase), agent.learn_every),
-                self._mesh,
-                (LOOP, SHARED),
-                LOOP,
-            )
-            for phase, step in steps.items()
-        }
-        self._programs = Programs(chunks, self.clocks)
+        programs = _chunk_programs(agent, env, num_seeds, environments)
+        self._programs = Programs(programs, self.clocks)
 
     def advance(
         self,

@@ -11,6 +11,7 @@ import numpy as np
 from mst_jax.agents import Agent, player
 from mst_jax.agents.base import Value
 from mst_jax.envs import WORKER_TIMEOUT, EnvironmentFailedError, HostTask, JaxEnv
+from mst_jax.program.cache import kept
 from mst_jax.program.sharding import SEEDS, over_devices, seed_mesh, seeds_per_device
 from mst_jax.program.state import Purpose, keys_for, over_seeds, seed_keys
 
@@ -22,7 +23,8 @@ class Evaluation(NamedTuple):
     """Whole episodes of every seed's policy, float64; NaN for an episode that has no return.
 
     Attributes:
-        returns: (S, episodes), sums of rewards; NaN where the environment failed.
+        returns: (S, episodes), sums of rewards; NaN where the environment failed, or an action was
+            not finite: numbers that are may overflow on the way to it.
         value_bias: (S, episodes), the critic's value of the first state and action less the
             discounted return that followed (Monte Carlo); NaN likewise. The value of a
             maximum-entropy critic contains its entropy bonus, and the return of a truncated episode
@@ -90,18 +92,13 @@ class HostEvaluator:
         together = episodes_together(len(seeds), episodes)
         pairs = [(seed + SEED_OFFSET, index) for seed in seeds for index in range(together)]
         self.failure: str | None = None
-        self._env = task.vector(pairs, timeout=worker_timeout)
+        label = f"{task.spec.task} in evaluation, seeds + {SEED_OFFSET}"
+        self._env = task.vector(pairs, timeout=worker_timeout, label=label)
         self._shape = (len(seeds), together)
         self._rounds = episodes // together
         self._discount = agent.discount
         self._keys = seed_keys([seed + SEED_OFFSET for seed in seeds])
-        act, value = player(agent), value_of(agent)
-
-        def acts(state: Any, observation: jax.Array, keys: jax.Array, step: jax.Array) -> jax.Array:
-            return jax.vmap(act, (None, 0, 0))(state, observation, action_keys(keys, step))
-
-        self._act = _jitted(acts, len(seeds), arguments=4)
-        self._value = _jitted(jax.vmap(value, (None, 0, 0)), len(seeds), arguments=3)
+        self._act, self._value = _act_and_value(agent, len(seeds))
 
     def __call__(self, agent_states: Any, index: int) -> Evaluation:
         """See `Evaluator`."""
@@ -128,7 +125,7 @@ class HostEvaluator:
     def _play(self, agent_states: Any, episode: int, keys: jax.Array) -> Evaluation:
         """One whole episode in every environment, keys (S, together)."""
         observation = self._env.reset(episode=episode)
-        count = observation.shape[0]
+        count, space = observation.shape[0], self._env.spec.action
         returns, discounted, values = np.zeros(count), np.zeros(count), None
         running, weight = np.ones(count, bool), np.ones(count)
         for step in itertools.count():
@@ -138,20 +135,17 @@ class HostEvaluator:
             action = self._act(agent_states, batch, keys, np.full(self._shape[0], step, np.int32))
             if values is None:
                 values = np.asarray(self._value(agent_states, batch, action), np.float64)
-            timestep = self._env.step(self._carried_out(action))
-            reward = np.where(running, np.where(timestep.lost, np.nan, timestep.reward), 0.0)
+            drawn = np.asarray(action).reshape(count, *space.shape)
+            safe = space.safe(drawn)
+            timestep = self._env.step(space.bounded(safe))
+            lost = timestep.lost | (safe != drawn).reshape(count, -1).any(axis=1)
+            reward = np.where(running, np.where(lost, np.nan, timestep.reward), 0.0)
             returns += reward
             discounted += weight * reward
             weight *= np.where(timestep.terminated | timestep.truncated, 0.0, self._discount)
             running &= ~timestep.over
             observation = timestep.observation
         return Evaluation(returns.reshape(self._shape), values - discounted.reshape(self._shape))
-
-    def _carried_out(self, action: jax.Array) -> np.ndarray:
-        """Actions (S, episodes, ...) as the environments take them."""
-        space = self._env.spec.action
-        flat = np.asarray(action).reshape(-1, *space.shape)
-        return space.bounded(space.safe(flat))
 
     def close(self) -> None:
         """Stops the worker processes."""
@@ -164,8 +158,7 @@ class JaxEvaluator:
     def __init__(self, agent: Agent, env: JaxEnv, seeds: list[int], episodes: int) -> None:
         self.failure: str | None = None
         self._keys = seed_keys([seed + SEED_OFFSET for seed in seeds])
-        play = jax.vmap(_episode(agent, env), (None, 0))
-        self._play = _jitted(play, len(seeds), arguments=2)
+        self._play = _play(agent, env, len(seeds))
         self._episodes = episodes
 
     def __call__(self, agent_states: Any, index: int) -> Evaluation:
@@ -176,6 +169,27 @@ class JaxEvaluator:
 
     def close(self) -> None:
         """Nothing to stop."""
+
+
+@kept
+def _act_and_value(agent: Agent, num_seeds: int) -> tuple[Callable, Callable]:
+    """(states, observations, keys, step) -> actions, and (states, observations, actions) -> values.
+
+    Of several episodes of each seed.
+    """
+    act, value = player(agent), value_of(agent)
+
+    def acts(state: Any, observation: jax.Array, keys: jax.Array, step: jax.Array) -> jax.Array:
+        return jax.vmap(act, (None, 0, 0))(state, observation, action_keys(keys, step))
+
+    values = jax.vmap(value, (None, 0, 0))
+    return _jitted(acts, num_seeds, arguments=4), _jitted(values, num_seeds, arguments=3)
+
+
+@kept
+def _play(agent: Agent, env: JaxEnv, num_seeds: int) -> Callable:
+    """(states, keys (S, episodes)) -> returns and value biases of whole episodes."""
+    return _jitted(jax.vmap(_episode(agent, env), (None, 0)), num_seeds, arguments=2)
 
 
 def episode_keys(keys: jax.Array, index: int, episodes: int) -> jax.Array:
@@ -225,9 +239,9 @@ def _episode(agent: Agent, env: JaxEnv) -> Callable[[Any, jax.Array], tuple[jax.
 
     def play(agent_state: Any, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         def step(carry: _Carry) -> _Carry:
-            chosen = act(agent_state, carry.observation, action_key(key, carry.step))
-            action = space.safe(chosen)
-            state, timestep = env.step(carry.state, space.bounded(action))
+            action = act(agent_state, carry.observation, action_key(key, carry.step))
+            safe = space.safe(action)
+            state, timestep = env.step(carry.state, space.bounded(safe))
             ended = timestep.terminated | timestep.truncated
             return _Carry(
                 state,
@@ -236,7 +250,7 @@ def _episode(agent: Agent, env: JaxEnv) -> Callable[[Any, jax.Array], tuple[jax.
                 carry.discounted + carry.weight * timestep.reward,
                 jnp.where(ended, 0.0, carry.weight * agent.discount),
                 timestep.over,
-                timestep.lost,
+                carry.lost | timestep.lost | (safe != action).any(),
                 carry.step + 1,
             )
 

@@ -17,10 +17,11 @@ from mst_jax.agents import (
     Memory,
     Metrics,
     Numbers,
+    Sizes,
     explorer,
 )
 from mst_jax.agents.base import Act
-from mst_jax.envs import Action
+from mst_jax.envs import Spec
 
 LOOKED_AT = 10_000  # last transitions kept for the diagnostics of an agent without a memory
 
@@ -150,9 +151,41 @@ def stored(agent: Agent) -> Memory | None:
     return agent.memory
 
 
+def replay_layout(
+    agent: Agent,
+    sizes: Sizes | Spec,
+    capacity: int,
+    seeds: int,
+    environments: int = 1,
+    row_dtype: Any = jnp.float32,
+) -> replay.Layout | None:
+    """What the replay buffer of a run holds; None for an agent that stores nothing.
+
+    Args:
+        agent: says how long its samples are.
+        sizes: what the environments show and take.
+        capacity: slots per seed.
+        seeds: S.
+        environments: E, of each seed.
+        row_dtype: dtype of stored float observations and actions.
+    """
+    memory = stored(agent)
+    if memory is None:
+        return None
+    return replay.Layout(
+        observation=sizes.observation,
+        action=sizes.action,
+        span=memory.span,
+        capacity=capacity,
+        seeds=seeds,
+        environments=environments,
+        row_dtype=jnp.dtype(row_dtype).name,
+    )
+
+
 def experience_of(agent: Agent, buffer: replay.Buffer | None, latest: Latest) -> Experience:
     """What an agent learns from, (S, ...); what is stored for its probe alone is not part of it."""
-    return Experience(latest, replay.view(buffer) if agent.memory else None)
+    return Experience(latest, replay.view(buffer) if agent.memory and buffer else None)
 
 
 def between_steps(loop: LoopState) -> Experience:
@@ -174,7 +207,7 @@ def init_loop(
     seeds: list[int],
     capacity: int,
     observation: jax.Array,
-    action: Action,
+    sizes: Sizes | Spec,
     environment: Any = None,
     row_dtype: Any = jnp.float32,
     numbers: Numbers | None = None,
@@ -186,7 +219,7 @@ def init_loop(
         seeds: one integer per seed.
         capacity: replay slots per seed, if the agent stores anything.
         observation: first observations (S*E, *O).
-        action: the space of actions.
+        sizes: what the environments show and take.
         environment: pure-JAX environment states (S*E, ...), if any.
         row_dtype: dtype of stored observations and actions.
         numbers: arrays (S, ...) in place of the configuration's, if runs differ in them.
@@ -198,20 +231,9 @@ def init_loop(
     environments = observation.shape[0] // num_seeds
     keys = seed_keys(seeds)
     own = (keys_for(keys, Purpose.AGENT),) + (() if numbers is None else (numbers,))
-    states, memory = over_seeds(agent.init, num_seeds)(*own), stored(agent)
-    buffer = (
-        None
-        if memory is None
-        else replay.create(
-            num_seeds=num_seeds,
-            capacity=capacity,
-            observation_size=observation.shape[1],
-            action_size=action.size,
-            span=memory.span,
-            row_dtype=row_dtype,
-            environments=environments,
-        )
-    )
+    states, action = over_seeds(agent.init, num_seeds)(*own), sizes.action
+    layout = replay_layout(agent, sizes, capacity, num_seeds, environments, row_dtype)
+    buffer = None if layout is None else replay.create(layout)
     observation, lead = jnp.asarray(observation), (num_seeds, environments)
     by_seed = observation.reshape(*lead, *observation.shape[1:])
     if agent.observes_start:

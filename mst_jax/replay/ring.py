@@ -15,19 +15,22 @@ A truncated episode leaves its last span−1 slots unsampleable for ever; a term
 sampleable (what lies beyond the end is masked by the losses; docs/specs/mst-and-mrq.md §6.9).
 Validity is not stored: the leaf of the sum tree is the slot's priority if it is sampleable, else
 zero.
+
+Where an observation holds a history of h parts, a slot keeps the newest one and its age, the
+position in its episode counted up to h-1; a read finds the others in the slots before. A write
+therefore also ends the h-1 slots after those that it overwrites: their parts are gone.
 """
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 
 from mst_jax.replay import sum_tree
+from mst_jax.replay.layout import Layout
 from mst_jax.replay.view import View
-
-ROW_DTYPES = ("float32", "bfloat16", "float16")
 
 # Finite but absurd priorities would overflow the sums; those below would be flushed to zero.
 SMALLEST_PRIORITY, LARGEST_PRIORITY = 1e-30, 1e30
@@ -39,21 +42,21 @@ class Buffer:
     """Replay buffer of S seeds, N slots each in E rings; every leaf has the leading axis S.
 
     Attributes:
-      rows: row_dtype[S, N, O+A], observation and action.
+      fields: the layout's fields by name, dtype[S, N, ...]: `rows` (row_dtype[S, N, O+A],
+        observation and action), or `observation`, `action` and, with a history, `age`.
       reward: float32[S, N], exact whatever the row dtype.
       terminated: uint8[S, N].
       tree: levels of the sum tree, float32[S, n_l], leaves first.
       cursor: int32[S, E], slot of the next transition, counted from the ring's first.
       filled: int32[S, E], slots that hold a transition or a finished episode's final observation.
-      steps: int32[S, E], transitions of the current episode so far, counted up to `span`.
+      steps: int32[S, E], transitions of the current episode so far, counted up to the larger of
+        `span` and the history before an observation.
       max_priority: float32[S], largest priority ever set (1 at first), given to new starts.
       terminal_seen: bool[S], whether a terminated transition was ever inserted.
-      observation_size: O.
-      span: transitions that follow a sampleable start, itself included.
-      environments: E.
+      layout: sizes and dtypes.
     """
 
-    rows: jax.Array
+    fields: dict[str, jax.Array]
     reward: jax.Array
     terminated: jax.Array
     tree: sum_tree.Tree
@@ -62,108 +65,41 @@ class Buffer:
     steps: jax.Array
     max_priority: jax.Array
     terminal_seen: jax.Array
-    observation_size: int = dataclasses.field(metadata={"static": True})
-    span: int = dataclasses.field(metadata={"static": True})
-    environments: int = dataclasses.field(metadata={"static": True})
+    layout: Layout = dataclasses.field(metadata={"static": True})
+
+    @property
+    def environments(self) -> int:
+        """E, of each seed."""
+        return self.layout.environments
 
 
-def create(
-    *,
-    num_seeds: int,
-    capacity: int,
-    observation_size: int,
-    action_size: int,
-    span: int,
-    row_dtype: DTypeLike = jnp.float32,
-    environments: int = 1,
-) -> Buffer:
-    """Allocates an empty buffer.
-
-    Args:
-      num_seeds: S.
-      capacity: N, slots of each seed; a finished episode of T transitions takes T+1 of them.
-      observation_size: O.
-      action_size: A.
-      span: transitions that must follow a start, itself included, before it is sampleable. MR.Q:
-        max(horizon, n)+1; one-step methods: 1. Samples may be up to `span` steps long.
-      row_dtype: dtype of stored observations and actions (float32, bfloat16 or float16); they are
-        always read as float32.
-      environments: E, each with a ring of N / E slots.
-
-    Returns:
-      The buffer, all zeros.
-
-    Raises:
-      ValueError: if a size is not positive, the capacity too small or no multiple of E, or the
-        dtype none of these.
-    """
-    sizes = {
-        "num_seeds": num_seeds,
-        "observation_size": observation_size,
-        "action_size": action_size,
-        "span": span,
-        "environments": environments,
-    }
-    for name, size in sizes.items():
-        if size < 1:
-            raise ValueError(f"{name} must be at least 1, not {size}")
-    if capacity % environments:
-        raise ValueError(
-            f"capacity {capacity} cannot be shared evenly by {environments} environments: "
-            f"use {capacity - capacity % environments} or another multiple"
-        )
-    smallest = environments * (span + 2)
-    if capacity < smallest:
-        for_all = "" if environments == 1 else f" and {environments} environments"
-        raise ValueError(
-            f"capacity {capacity} is too small for a span of {span}{for_all}: "
-            f"use at least {smallest}"
-        )
-    if jnp.dtype(row_dtype).name not in ROW_DTYPES:
-        raise ValueError(f"row_dtype must be one of {', '.join(ROW_DTYPES)}, not {row_dtype}")
+def create(layout: Layout) -> Buffer:
+    """Allocates an empty buffer, all zeros."""
 
     def zeros(*shape: int, dtype: DTypeLike = jnp.int32) -> jax.Array:
-        return jnp.zeros((num_seeds, *shape), dtype)
+        return jnp.zeros((layout.seeds, *shape), dtype)
 
+    capacity, environments = layout.capacity, layout.environments
     return Buffer(
-        rows=zeros(capacity, observation_size + action_size, dtype=row_dtype),
+        fields={
+            name: zeros(capacity, *field.shape, dtype=field.dtype)
+            for name, field in layout.fields.items()
+        },
         reward=zeros(capacity, dtype=jnp.float32),
         terminated=zeros(capacity, dtype=jnp.uint8),
         tree=tuple(zeros(size, dtype=jnp.float32) for size in sum_tree.level_sizes(capacity)),
         cursor=zeros(environments),
         filled=zeros(environments),
         steps=zeros(environments),
-        max_priority=jnp.ones(num_seeds, jnp.float32),
+        max_priority=jnp.ones(layout.seeds, jnp.float32),
         terminal_seen=zeros(dtype=bool),
-        observation_size=observation_size,
-        span=span,
-        environments=environments,
+        layout=layout,
     )
 
 
-def nbytes(
-    *,
-    num_seeds: int,
-    capacity: int,
-    observation_size: int,
-    action_size: int,
-    span: int,
-    row_dtype: DTypeLike = jnp.float32,
-    environments: int = 1,
-) -> int:
-    """Returns the bytes that `create` with the same arguments would allocate; allocates nothing."""
-    shapes = jax.eval_shape(
-        functools.partial(
-            create,
-            num_seeds=num_seeds,
-            capacity=capacity,
-            observation_size=observation_size,
-            action_size=action_size,
-            span=span,
-            row_dtype=row_dtype,
-            environments=environments,
-        )
-    )
+def nbytes(layout: Layout) -> int:
+    """Returns the bytes that `create` would allocate; allocates nothing."""
+    shapes = jax.eval_shape(lambda: create(layout))
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
 
 
@@ -179,40 +115,44 @@ def insert(
     """Inserts one transition of every environment, in place when the buffer is donated.
 
     Environment e of seed s is row s*E+e of every array. `next_observation` must be the next call's
-    `observation` unless the episode ended here. A start that becomes sampleable gets the largest
-    priority of its seed so far.
+    `observation` unless the episode ended here. Of a history only the newest part is kept: the
+    first observation of an episode must be `layout.observation.fresh` (so it begins anew also
+    after a lost life), and every next one must have moved on by one part; others are read as if
+    they were. A start that becomes sampleable gets the largest priority of its seed so far.
 
     Args:
       buffer: the buffer.
-      observation: [S*E, O].
-      action: [S*E, A].
+      observation: [S*E, *O].
+      action: [S*E, *A].
       reward: [S*E].
       terminated: bool[S*E], true end of the episode.
       truncated: bool[S*E], cut off by a limit. If both are set the episode counts as terminated.
-      next_observation: [S*E, O]; the final observation if the episode ended.
+      next_observation: [S*E, *O]; the final observation if the episode ended.
 
     Returns:
       The buffer with the transitions.
 
     Raises:
-      ValueError: if a shape does not fit the buffer.
+      ValueError: if a shape does not fit the buffer, or a dtype cannot be stored without loss: a
+        number among flags, a fraction where the spaces have integers.
     """
-    seeds, _, width = buffer.rows.shape
-    size, rows = buffer.observation_size, seeds * buffer.environments
+    layout, seeds = buffer.layout, buffer.reward.shape[0]
+    shown, taken = layout.observation, layout.action
+    rows = seeds * layout.environments
     expected = {
-        "observation": (observation, (rows, size)),
-        "action": (action, (rows, width - size)),
-        "reward": (reward, (rows,)),
-        "terminated": (terminated, (rows,)),
-        "truncated": (truncated, (rows,)),
-        "next_observation": (next_observation, (rows, size)),
+        "observation": (observation, shown.shape, shown.dtype),
+        "action": (action, taken.shape, taken.dtype),
+        "reward": (reward, (), "float32"),
+        "terminated": (terminated, (), "bool"),
+        "truncated": (truncated, (), "bool"),
+        "next_observation": (next_observation, shown.shape, shown.dtype),
     }
-    for name, (array, shape) in expected.items():
-        _check_shape(name, array, shape)
+    for name, (array, shape, dtype) in expected.items():
+        _check_array(name, array, (rows, *shape), dtype)
 
     def by_seed(array: ArrayLike, dtype: DTypeLike | None = None) -> jax.Array:
         array = jnp.asarray(array, dtype)
-        return array.reshape(seeds, buffer.environments, *array.shape[1:])
+        return array.reshape(seeds, layout.environments, *array.shape[1:])
 
     return jax.vmap(_insert)(
         buffer,
@@ -247,7 +187,7 @@ def set_priorities(buffer: Buffer, indices: ArrayLike, priorities: ArrayLike) ->
         raise ValueError(
             f"indices must have shape ({buffer.reward.shape[0]}, batch), not {jnp.shape(indices)}"
         )
-    _check_shape("priorities", priorities, jnp.shape(indices))
+    _check_array("priorities", priorities, jnp.shape(indices), "float32")
     return jax.vmap(_set_priorities)(
         buffer, jnp.asarray(indices), jnp.asarray(priorities, jnp.float32)
     )
@@ -256,15 +196,13 @@ def set_priorities(buffer: Buffer, indices: ArrayLike, priorities: ArrayLike) ->
 def view(buffer: Buffer) -> View:
     """Returns the read-only view that agents sample from; map over axis 0 of all its leaves."""
     return View(
-        rows=buffer.rows,
+        fields=buffer.fields,
         reward=buffer.reward,
         terminated=buffer.terminated,
         tree=buffer.tree,
         filled=buffer.filled.sum(axis=1),
         terminal_seen=buffer.terminal_seen,
-        observation_size=buffer.observation_size,
-        span=buffer.span,
-        environments=buffer.environments,
+        layout=buffer.layout,
     )
 
 
@@ -278,19 +216,25 @@ def _insert(
     next_observation: jax.Array,
 ) -> Buffer:
     """`insert` for one seed, [E, ...] each."""
-    ring = buffer.reward.shape[0] // buffer.environments
-    first = ring * jnp.arange(buffer.environments)[:, None]  # of each ring's slots
+    layout = buffer.layout
+    ring, span, past = layout.ring, layout.span, layout.history - 1
+    first = ring * jnp.arange(layout.environments)[:, None]  # of each ring's slots
     cursor = buffer.cursor[:, None]
     ended = (terminated | truncated).astype(jnp.int32)
     written = (first + (cursor + jnp.arange(2)) % ring).ravel()
-    transition = jnp.concatenate([observation, action], axis=1)
-    provisional = jnp.concatenate([next_observation, jnp.zeros_like(action)], axis=1)
+    transition = layout.split(observation, action)
+    provisional = layout.split(next_observation, jnp.zeros_like(action))
+    if past:
+        transition["age"] = jnp.minimum(buffer.steps, past)
+        provisional["age"] = jnp.minimum(buffer.steps + 1, past)
 
-    # The slots touched: `span` starts ending at this one, and the two overwritten slots.
-    age = jnp.arange(buffer.span - 1, -2, -1)  # span-1 ... 0 for this transition, -1 for the next
-    in_episode = (age >= 0) & (age <= buffer.steps[:, None])
-    ripe = (in_episode & (terminated[:, None] | (age == buffer.span - 1))).ravel()
-    overwritten = jnp.tile(age <= 0, buffer.environments)
+    # The slots touched: `span` starts ending at this one, the two overwritten slots, and those
+    # after them whose history reaches into these.
+    # span-1 ... 0 for this transition, -1 for its next observation, -2 ... for those beyond
+    behind = jnp.arange(span - 1, -2 - past, -1)
+    in_episode = (behind >= 0) & (behind <= buffer.steps[:, None])
+    ripe = (in_episode & (terminated[:, None] | (behind == span - 1))).ravel()
+    overwritten = jnp.tile(behind <= 0, layout.environments)
 
     def write(array: jax.Array, transition: jax.Array, provisional: jax.Array) -> jax.Array:
         values = jnp.stack([transition, provisional], axis=1).reshape(-1, *array.shape[1:])
@@ -298,19 +242,22 @@ def _insert(
 
     return dataclasses.replace(
         buffer,
-        rows=write(buffer.rows, transition, provisional),
+        fields={
+            name: write(array, transition[name], provisional[name])
+            for name, array in buffer.fields.items()
+        },
         reward=write(buffer.reward, reward, jnp.zeros_like(reward)),
         terminated=write(buffer.terminated, terminated, jnp.zeros_like(terminated)),
         tree=sum_tree.replace(
             buffer.tree,
-            (first + (cursor - age) % ring).ravel(),
+            (first + (cursor - behind) % ring).ravel(),
             jnp.where(ripe, buffer.max_priority, 0.0),
             where=ripe | overwritten,
         ),
         cursor=(buffer.cursor + 1 + ended) % ring,
         # While an episode goes on, one slot is taken by its provisional next observation.
         filled=jnp.minimum(buffer.filled + 1 + ended, ring - 1 + ended),
-        steps=jnp.where(ended, 0, jnp.minimum(buffer.steps + 1, buffer.span)),
+        steps=jnp.where(ended, 0, jnp.minimum(buffer.steps + 1, max(span, past))),
         terminal_seen=buffer.terminal_seen | terminated.any(),
     )
 
@@ -329,6 +276,9 @@ def _set_priorities(buffer: Buffer, indices: jax.Array, priorities: jax.Array) -
     )
 
 
-def _check_shape(name: str, array: ArrayLike, shape: tuple[int, ...]) -> None:
-    if jnp.shape(array) != shape:
-        raise ValueError(f"{name} must have shape {shape}, not {jnp.shape(array)}")
+def _check_array(name: str, array: ArrayLike, shape: tuple[int, ...], dtype: str) -> None:
+    found = jnp.result_type(array)
+    if jnp.shape(array) != shape or not np.can_cast(found, dtype, "same_kind"):
+        raise ValueError(
+            f"{name} must be {dtype}{list(shape)}, not {found}{list(jnp.shape(array))}"
+        )

@@ -13,12 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from mst_jax.replay import sum_tree
+from mst_jax.replay.layout import Layout
 from mst_jax.replay.ring import Buffer
 
-SLOTS = ("rows", "reward", "terminated", "priority")
 SCALARS = ("cursor", "filled", "steps", "max_priority", "terminal_seen")
 SLICE = 65_536  # slots that are copied from an accelerator at a time
-LAYOUT = ("capacity", "observation_size", "action_size", "span")
 
 
 def pack(buffer: Buffer) -> dict[str, np.ndarray]:
@@ -31,22 +30,19 @@ def pack(buffer: Buffer) -> dict[str, np.ndarray]:
       buffer: the buffer.
 
     Returns:
-      `rows`, `reward`, `terminated` and `priority` as [S*E, K, ...], K the slots written so far in
-      the fullest ring; `cursor`, `filled` and `steps` as [S*E], `max_priority` and `terminal_seen`
-      as [S]; and `layout`, int64[4], the sizes that `unpack` checks. bfloat16 rows are given as
-      their uint16 bits, because NumPy's own files cannot hold that dtype.
+      The layout's fields (`rows`, or `observation`, `action` and `age`), `reward`, `terminated` and
+      `priority` as [S*E, K, ...], K the slots written so far in the fullest ring; `cursor`,
+      `filled` and `steps` as [S*E], `max_priority` and `terminal_seen` as [S]; and `layout`, int64,
+      the sizes that `unpack` checks. bfloat16 fields are given as their uint16 bits, because
+      NumPy's own files cannot hold that dtype.
     """
-    written = _written(np.asarray(buffer.filled), _ring(buffer))
-    slots = {
-        "rows": buffer.rows,
-        "reward": buffer.reward,
-        "terminated": buffer.terminated,
-        "priority": buffer.tree[0],
+    written = _written(np.asarray(buffer.filled), buffer.layout.ring)
+    arrays = {
+        name: _to_host(array, written, buffer.layout).view(_host_dtype(array.dtype))
+        for name, array in _slots(buffer).items()
     }
-    arrays = {name: _to_host(array, written, buffer) for name, array in slots.items()}
-    arrays["rows"] = arrays["rows"].view(_host_dtype(buffer.rows.dtype))
     arrays |= {name: np.array(getattr(buffer, name)).ravel() for name in SCALARS}
-    return arrays | {"layout": _layout(buffer)}
+    return arrays | {"layout": np.array([*buffer.layout.numbers.values()], np.int64)}
 
 
 def unpack(arrays: Mapping[str, np.ndarray], like: Buffer) -> Buffer:
@@ -66,13 +62,18 @@ def unpack(arrays: Mapping[str, np.ndarray], like: Buffer) -> Buffer:
     arrays = {name: np.asarray(array) for name, array in arrays.items()}
     check(arrays, like)
     # Level by level, so that the host never holds a second buffer.
-    leaves = _spread(arrays["priority"], like.tree[0], like)
+    leaves = _spread(arrays["priority"], like.tree[0], like.layout)
     tree = zip(*map(sum_tree.from_leaves, leaves), strict=True)
+
+    def restored(name: str, like_array: jax.Array | jax.ShapeDtypeStruct) -> jax.Array:
+        slots = arrays[name].view(like_array.dtype)
+        return _place(_spread(slots, like_array, like.layout), like_array)
+
     return dataclasses.replace(
         like,
-        rows=_place(_spread(arrays["rows"].view(like.rows.dtype), like.rows, like), like.rows),
-        reward=_place(_spread(arrays["reward"], like.reward, like), like.reward),
-        terminated=_place(_spread(arrays["terminated"], like.terminated, like), like.terminated),
+        fields={name: restored(name, field) for name, field in like.fields.items()},
+        reward=restored("reward", like.reward),
+        terminated=restored("terminated", like.terminated),
         tree=tuple(_place(np.stack(level), of) for level, of in zip(tree, like.tree, strict=True)),
         **{
             name: _place(arrays[name].reshape(leaf.shape), leaf)
@@ -83,31 +84,36 @@ def unpack(arrays: Mapping[str, np.ndarray], like: Buffer) -> Buffer:
 
 def check(arrays: Mapping[str, np.ndarray], like: Buffer) -> None:
     """Raises ValueError unless the arrays are what `pack` makes of a buffer such as `like`."""
-    expected = {*SLOTS, *SCALARS, "layout"}
+    slots = _slots(like)
+    expected = {*slots, *SCALARS, "layout"}
     if set(arrays) != expected:
         raise ValueError(
             f"packed buffer: arrays {sorted(set(arrays) ^ expected)} are missing or unknown"
         )
-    seeds = len(arrays["max_priority"]), len(like.max_priority)
-    sizes = (seeds[0], *arrays["layout"]), (seeds[1], *_layout(like))
-    for name, found, wanted in zip(("num_seeds", *LAYOUT), *sizes, strict=True):
-        if found != wanted:
-            raise ValueError(
-                f"packed buffer has {name} {found}, this one {wanted}; "
-                "restore it with the settings it was made with"
-            )
+    _check_sizes(arrays, like)
     for name in SCALARS:
         leaf = getattr(like, name)
         _check_array(name, arrays[name], (leaf.size,), leaf.dtype)
-    rings, written = like.filled.size, _slots(arrays, _ring(like))
-    shapes = {
-        "rows": (like.rows, _host_dtype(like.rows.dtype)),
-        "reward": (like.reward, like.reward.dtype),
-        "terminated": (like.terminated, like.terminated.dtype),
-        "priority": (like.tree[0], like.tree[0].dtype),
-    }
-    for name, (leaf, dtype) in shapes.items():
-        _check_array(name, arrays[name], (rings, written, *leaf.shape[2:]), dtype)
+    rings, count = like.filled.size, _count(arrays, like.layout.ring)
+    for name, leaf in slots.items():
+        shape = rings, count, *leaf.shape[2:]
+        _check_array(name, arrays[name], shape, _host_dtype(leaf.dtype))
+
+
+def _check_sizes(arrays: Mapping[str, np.ndarray], like: Buffer) -> None:
+    wanted = {"seeds": len(like.max_priority), **like.layout.numbers}
+    sizes = len(arrays["max_priority"]), *arrays["layout"]
+    if len(sizes) != len(wanted):
+        raise ValueError(
+            "packed buffer is of observations with other axes; "
+            "restore it with the settings it was made with"
+        )
+    for (name, size), found in zip(wanted.items(), sizes, strict=True):
+        if found != size:
+            raise ValueError(
+                f"packed buffer has {name} {found}, this one {size}; "
+                "restore it with the settings it was made with"
+            )
 
 
 def _check_array(name: str, array: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> None:
@@ -118,9 +124,14 @@ def _check_array(name: str, array: np.ndarray, shape: tuple[int, ...], dtype: np
         )
 
 
-def _ring(buffer: Buffer) -> int:
-    """Slots of each ring."""
-    return buffer.reward.shape[1] // buffer.environments
+def _slots(buffer: Buffer) -> dict[str, jax.Array]:
+    """What a buffer holds for each slot, by name."""
+    return {
+        **buffer.fields,
+        "reward": buffer.reward,
+        "terminated": buffer.terminated,
+        "priority": buffer.tree[0],
+    }
 
 
 def _written(filled: np.ndarray, ring: int) -> int:
@@ -128,28 +139,22 @@ def _written(filled: np.ndarray, ring: int) -> int:
     return min(int(filled.max()) + 1, ring)
 
 
-def _slots(arrays: Mapping[str, np.ndarray], ring: int) -> int:
+def _count(arrays: Mapping[str, np.ndarray], ring: int) -> int:
     """Slots of a ring that are there: those written, or more, up to all of them, when padded."""
     least = _written(arrays["filled"], ring)
-    return min(max(least, arrays["rows"].shape[1]), ring)
-
-
-def _layout(buffer: Buffer) -> np.ndarray:
-    _, capacity, width = buffer.rows.shape
-    size = buffer.observation_size
-    return np.array([capacity, size, width - size, buffer.span], np.int64)
+    return min(max(least, arrays["reward"].shape[1]), ring)
 
 
 def _host_dtype(dtype: np.dtype) -> np.dtype:
     return np.dtype(np.uint16) if dtype == jnp.bfloat16 else np.dtype(dtype)
 
 
-def _to_host(array: jax.Array, written: int, buffer: Buffer) -> np.ndarray:
+def _to_host(array: jax.Array, written: int, layout: Layout) -> np.ndarray:
     """The first `written` slots of each ring [S*E, K, ...], from all devices."""
     shards = [shard for shard in array.addressable_shards if shard.replica_id == 0]
     shards.sort(key=lambda shard: shard.index[0].start or 0)  # by seed
     of_shard = _view if shards[0].device.platform == "cpu" else _fetch
-    parts = [of_shard(shard.data, written, _ring(buffer), buffer.environments) for shard in shards]
+    parts = [of_shard(shard.data, written, layout.ring, layout.environments) for shard in shards]
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
@@ -182,12 +187,12 @@ def _slice(array: jax.Array, seed: int, start: int, size: int) -> jax.Array:
 
 
 def _spread(
-    slots: np.ndarray, like: jax.Array | jax.ShapeDtypeStruct, buffer: Buffer
+    slots: np.ndarray, like: jax.Array | jax.ShapeDtypeStruct, layout: Layout
 ) -> np.ndarray:
     """The slots [S*E, K, ...] where they belong in `like`'s shape, zeros elsewhere."""
     out = np.zeros(like.shape, like.dtype)
-    rings = _rings(out, _ring(buffer), buffer.environments)
-    written = min(slots.shape[1], _ring(buffer))
+    rings = _rings(out, layout.ring, layout.environments)
+    written = min(slots.shape[1], layout.ring)
     rings[:, :, :written] = slots[:, :written].reshape(*rings.shape[:2], written, *slots.shape[2:])
     return out
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from mst_jax.replay import sum_tree
+from mst_jax.replay.layout import Layout
 
 
 class Subtrajectory(NamedTuple):
@@ -18,8 +19,8 @@ class Subtrajectory(NamedTuple):
     episode's own final one.
 
     Attributes:
-      observation: float32[B, L+1, O].
-      action: float32[B, L, A].
+      observation: [B, L+1, *O], in the space's dtype, as are the actions.
+      action: [B, L, *A].
       reward: float32[B, L].
       terminated: bool[B, L].
     """
@@ -37,11 +38,11 @@ class Transition(NamedTuple):
     masked: R = Σ γ^k r_k Π_{j<k} (1 − terminated_j) (docs/specs/mst-and-mrq.md §6.9).
 
     Attributes:
-      observation: float32[B, O], at the start.
-      action: float32[B, A], taken there.
+      observation: [B, *O], at the start, in the space's dtype, as are the others.
+      action: [B, *A], taken there.
       reward: float32[B, n].
       terminated: bool[B, n].
-      next_observation: float32[B, O], n steps on.
+      next_observation: [B, *O], n steps on.
     """
 
     observation: jax.Array
@@ -60,26 +61,22 @@ class View:
     so call them under `jax.vmap` over axis 0.
 
     Attributes:
-      rows: row_dtype[N, O+A], observation and action of each slot.
+      fields: the layout's fields by name, dtype[N, ...].
       reward: float32[N].
       terminated: uint8[N].
       tree: sum tree over the N slots; zero where a slot is not sampleable.
       filled: int32, slots that hold a transition or the final observation of a finished episode.
       terminal_seen: bool, whether any terminated transition was ever inserted.
-      observation_size: O.
-      span: transitions that follow a sampleable start, itself included.
-      environments: E, the rings of N / E slots that a window stays within.
+      layout: sizes and dtypes; a window stays within its ring.
     """
 
-    rows: jax.Array
+    fields: dict[str, jax.Array]
     reward: jax.Array
     terminated: jax.Array
     tree: sum_tree.Tree
     filled: jax.Array
     terminal_seen: jax.Array
-    observation_size: int = dataclasses.field(metadata={"static": True})
-    span: int = dataclasses.field(metadata={"static": True})
-    environments: int = dataclasses.field(metadata={"static": True})
+    layout: Layout = dataclasses.field(metadata={"static": True})
 
     def sample(self, key: jax.Array, batch_size: int) -> jax.Array:
         """Draws starts with replacement, with probability proportional to their priority.
@@ -111,11 +108,11 @@ class View:
         self._check_one_seed()
         self._check_steps(length)
         window = self._window(indices, length + 1)
-        rows = self.rows[window].astype(jnp.float32)
+        observation, action = self._read(window)
         steps = window[:, :-1]
         return Subtrajectory(
-            observation=rows[..., : self.observation_size],
-            action=rows[:, :-1, self.observation_size :],
+            observation=observation,
+            action=action,
             reward=self.reward[steps],
             terminated=self.terminated[steps].astype(bool),
         )
@@ -136,15 +133,29 @@ class View:
         self._check_one_seed()
         self._check_steps(n)
         window = self._window(indices, n + 1)
-        rows = self.rows[window[:, (0, -1)]].astype(jnp.float32)
+        observation, action = self._read(window[:, (0, -1)])
         steps = window[:, :-1]
         return Transition(
-            observation=rows[:, 0, : self.observation_size],
-            action=rows[:, 0, self.observation_size :],
+            observation=observation[:, 0],
+            action=action[:, 0],
             reward=self.reward[steps],
             terminated=self.terminated[steps].astype(bool),
-            next_observation=rows[:, 1, : self.observation_size],
+            next_observation=observation[:, 1],
         )
+
+    def probability(self, indices: jax.Array) -> jax.Array:
+        """Returns the probability with which `sample` draws each start, for importance weights.
+
+        Args:
+          indices: int32[B], from `sample`.
+
+        Returns:
+          float32[B], the start's share of the total priority; zero while nothing is sampleable.
+        """
+        self._check_one_seed()
+        # The last level, 16 sums, has the total without reading the others.
+        total = sum_tree.total(self.tree[-1])
+        return jnp.where(total > 0, self.tree[0][indices] / total, 0.0)
 
     def mean_absolute_reward(self) -> jax.Array:
         """Returns mean |reward| over all filled slots, float32; zero when there are none.
@@ -156,15 +167,42 @@ class View:
         self._check_one_seed()
         return sum_tree.total(jnp.abs(self.reward)) / jnp.maximum(self.filled, 1)
 
+    def _read(self, slots: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Observations [B, K, *O] in slots [B, K], and actions [B, K-1, *A] in all but the last."""
+        fields, size = self.fields, self.layout.observation.size
+        if self.layout.packed:
+            rows = fields["rows"][slots].astype(jnp.float32)
+            return rows[..., :size], rows[:, :-1, size:]
+        action = fields["action"][slots[:, :-1]].astype(self.layout.action.dtype)
+        return self._stacks(slots), action
+
+    def _stacks(self, slots: jax.Array) -> jax.Array:
+        """Observations [B, K, *O] in slots [B, K], of parts that are in these and earlier slots."""
+        space, part = self.layout.observation, self.layout.part
+        back = jnp.arange(space.history - 1, -1, -1)  # oldest first
+        if space.history == 1:
+            parts = self.fields["observation"][slots][:, :, None]
+        else:
+            age = self.fields["age"][slots].astype(jnp.int32)[..., None]
+            parts = self.fields["observation"][self._moved(slots, -jnp.minimum(back, age))]
+            if space.fill == "zeros":
+                parts = jnp.where((back <= age)[..., None], parts, 0)
+        parts = parts.astype(space.dtype).reshape(*slots.shape, space.history, *part)
+        return jnp.moveaxis(parts, 2, -2).reshape(*slots.shape, *space.shape)
+
     def _window(self, indices: jax.Array, size: int) -> jax.Array:
-        ring = self.reward.shape[0] // self.environments
-        offset = indices % ring
-        return (indices - offset)[:, None] + (offset[:, None] + jnp.arange(size)) % ring
+        return self._moved(indices, jnp.arange(size))
+
+    def _moved(self, slots: jax.Array, steps: jax.Array) -> jax.Array:
+        """The slots so many steps on within the ring of each: [..., K] of slots [...]."""
+        ring = self.layout.ring
+        offset = slots % ring
+        return (slots - offset)[..., None] + (offset[..., None] + steps) % ring
 
     def _check_steps(self, steps: int) -> None:
-        if not 1 <= steps <= self.span:
+        if not 1 <= steps <= self.layout.span:
             raise ValueError(
-                f"{steps} steps asked of a buffer whose span is {self.span}; "
+                f"{steps} steps asked of a buffer whose span is {self.layout.span}; "
                 "create it with a span at least as long"
             )
 

@@ -2,19 +2,15 @@
 
 from mst_jax.runs.arrays import fingerprint
 from mst_jax.runs.checkpoints import DamagedCheckpointError
-from mst_jax.runs.folder import is_blank, is_finished
-from mst_jax.runs.settings import (
-    WANDB_MODES,
-    Settings,
-    describe_machine,
-    read_settings,
-    rebuild_settings,
-)
+from mst_jax.runs.config_file import read_settings, rebuild_settings, settings_values
+from mst_jax.runs.folder import RunExistsError, is_blank, is_finished
+from mst_jax.runs.settings import Settings
 from mst_jax.runs.sinks import read_metrics
+from mst_jax.runs.versions import describe_machine
 
 __all__ = [
-    "WANDB_MODES",
     "DamagedCheckpointError",
+    "RunExistsError",
     "Settings",
     "describe_machine",
     "fingerprint",
@@ -23,4 +19,5 @@ __all__ = [
     "read_metrics",
     "read_settings",
     "rebuild_settings",
+    "settings_values",
 ]

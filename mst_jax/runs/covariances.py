@@ -14,7 +14,7 @@ def save_covariances(folder: Path, step: int, matrices: Mapping[str, jax.Array])
     arrays = {name: np.asarray(matrix) for name, matrix in matrices.items()}
     path = covariance_file(folder, step)
     path.parent.mkdir(exist_ok=True)
-    np.savez(path, **arrays)
+    np.savez(path, **arrays)  # ty: ignore[invalid-argument-type] - allow_pickle is no module
 
 
 def read_covariances(folder: Path, index: int = 0) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -35,7 +35,7 @@ def read_covariances(folder: Path, index: int = 0) -> dict[str, tuple[np.ndarray
         for path in (folder / COVARIANCES).glob("covariance_*.npz")
     }
     if not files:
-        raise ValueError(f"{folder} holds no gradient covariances (--gradient_covariance)")
+        raise ValueError(f"{folder} holds no gradient covariances (gradient_covariance was off)")
     first, last = min(files), max(files)
     with np.load(files[first]) as before, np.load(files[last]) as after:
         return {

@@ -13,6 +13,14 @@ INITIAL_TOPOLOGY = "topology_initial.npz"
 CHECKPOINTS, TOPOLOGY, COVARIANCES = "checkpoints", "topology", "diagnostics"  # folders
 
 
+class RunExistsError(ValueError):
+    """A run cannot begin where there is one; `folder` is it."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(f"{folder} exists: resume that run, or choose another logdir")
+        self.folder = folder
+
+
 def seed_folder(folder: Path, seed: int) -> Path:
     """Where the metrics of one seed are."""
     return folder / f"seed_{seed}"

@@ -7,14 +7,47 @@ which NumPy alone reads. Masks that never move are in the run's topology_initial
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from mst_jax import topology
 from mst_jax.agents import Agent
+from mst_jax.runs.config_file import read_settings
 from mst_jax.runs.files import sync
-from mst_jax.runs.folder import TOPOLOGY
+from mst_jax.runs.folder import INITIAL_TOPOLOGY, TOPOLOGY
 from mst_jax.runs.settings import Settings
-from mst_jax.topology.mask_tree import named_leaves
+from mst_jax.topology.mask_tree import as_matrix, named_leaves, natural
+
+
+class TopologyHistory(NamedTuple):
+    """The masks of a run that moved, read from disk layer by layer.
+
+    Attributes:
+        settings: of the run.
+        files: file of every snapshot, the masks before training first.
+        steps: (T,) agent step of each.
+        layers: paths of the leaves whose masks can move, `layer_2` before `layer_10`.
+        sizes: (inputs, outputs) of each layer, kernel and ensemble axes counted as inputs.
+    """
+
+    settings: Settings
+    files: list[Path]
+    steps: np.ndarray
+    layers: list[str]
+    sizes: dict[str, tuple[int, int]]
+
+    def masks(self, layer: str) -> np.ndarray:
+        """Masks of one layer over time, one byte a weight.
+
+        Args:
+            layer: one of `layers`.
+
+        Returns:
+            bool (S, T, inputs, outputs).
+        """
+        seeds = [read_leaf(file, layer) for file in self.files]
+        return np.stack(seeds, axis=1).reshape(len(seeds[0]), len(seeds), *self.sizes[layer])
 
 
 def moving_leaves(agent: Agent) -> dict[str, tuple[int, ...]]:
@@ -55,6 +88,38 @@ def save(folders: Mapping[Path, slice], agent: Agent, states: Any, step: int) ->
 def saved(folder: Path) -> dict[int, Path]:
     """{agent step: file} of the snapshots of a run, in the order of time."""
     return {int(path.stem): path for path in sorted((folder / TOPOLOGY).glob("[0-9]*.npz"))}
+
+
+def read_history(folder: Path) -> TopologyHistory:
+    """Reads what a run kept of its topology.
+
+    Raises:
+        ValueError: when the folder is not a run or holds no snapshot.
+    """
+    settings = read_settings(folder)
+    snapshots = saved(folder)
+    if not snapshots:
+        raise ValueError(
+            f"{folder} holds no topology history: no mask of the run can move, or it has not come "
+            f"to its first snapshot (history_every={settings.history_every}, 0 is never)"
+        )
+    files = [folder / INITIAL_TOPOLOGY, *snapshots.values()]
+    with np.load(files[-1]) as file:
+        shapes = {
+            name.removeprefix("shape/"): file[name].tolist()
+            for name in file.files
+            if name.startswith("shape/")
+        }
+    layers = sorted(shapes, key=natural)
+    sizes = {name: as_matrix(np.empty(shapes[name][1:], bool)).shape for name in layers}
+    return TopologyHistory(settings, files, np.array([0, *snapshots]), layers, sizes)
+
+
+def read_leaf(path: Path, leaf: str) -> np.ndarray:
+    """One leaf's masks of all seeds, bool (S, ...), from a file of bit-packed masks."""
+    with np.load(path) as file:
+        shape = file[f"shape/{leaf}"]
+        return np.unpackbits(file[f"bits/{leaf}"], count=shape.prod()).reshape(shape).astype(bool)
 
 
 def cut_back(folder: Path, step: int) -> None:

@@ -1,22 +1,16 @@
-"""What a run is: its settings, saved as config.json, and where and under which versions it ran."""
+"""What a run is: its settings. Defaults, limits and what each is for are written here, once.
+
+The launchers' flags, `help(Settings)` and the table in docs/training.md are made from the fields.
+"""
 
 import dataclasses
-import importlib.metadata
-import json
 import math
-import platform
-import subprocess
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import jax
-
-from mst_jax.agents import default_config
+from mst_jax.agents import AGENTS
 from mst_jax.envs import WORKER_TIMEOUT
-from mst_jax.runs.files import replace_text
-from mst_jax.runs.folder import CONFIG, VERSIONS
-from mst_jax.runs.json_file import read_json
+from mst_jax.recipes import RECIPES
 
 # Environments are seeded with 32 bits, those of evaluations by a seed SEED_OFFSET = 100 above; and
 # `jax.random.key` drops higher bits, so that seed 2**32 would be seed 0 again.
@@ -24,79 +18,134 @@ LAST_SEED = 2**32 - 101
 MOST_SEEDS, MOST_ENVIRONMENTS, MOST_EPISODES = 10_000, 1_000_000, 1_000_000
 MOST_UPDATES = 2**31 - 1  # clocks are int32
 WANDB_MODES = ("off", "offline", "online")
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "dm_control", "mujoco")
+ROW_DTYPES = ("float32", "bfloat16", "float16")
 
 
-@dataclasses.dataclass(frozen=True)
+class About(NamedTuple):
+    """What is known of a setting besides its name, type and default.
+
+    Attributes:
+        text: what it is, in a sentence or two.
+        least: smallest value.
+        most: largest value; what is counted by several settings together is limited elsewhere.
+        choices: all values that it may have; any, if empty.
+        before: what runs did that were written before the setting existed.
+        changeable: whether a run that is resumed may have another value from there on.
+    """
+
+    text: str
+    least: int | None
+    most: int | None
+    choices: tuple[str, ...]
+    before: Any
+    changeable: bool
+
+
+def _setting(
+    default: Any,
+    text: str,
+    *,
+    least: int | None = None,
+    most: int | None = None,
+    choices: tuple[str, ...] = (),
+    changeable: bool = False,
+    before: Any = dataclasses.MISSING,
+) -> Any:
+    """A field with its default; runs of before it have the default too, unless `before=` says."""
+    before = default if before is dataclasses.MISSING else before
+    about = About(text, least, most, choices, before, changeable)
+    return dataclasses.field(default=default, metadata={"about": about})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
     """One run: everything that decides its results, and where they go.
 
-    Attributes:
-        agent: a name of `mst_jax.agents.AGENTS`.
-        task: `suite:name`.
-        recipe: the recipe the configuration began from; a label once the run exists.
-        config: the agent's configuration dataclass.
-        steps: agent steps of each seed.
-        seed: the first seed.
-        seeds: how many consecutive seeds run in one program.
-        eval_every: agent steps between evaluations.
-        eval_episodes: episodes of each.
-        log_every: agent steps between rows of training metrics.
-        diagnose_every: agent steps between rows of rank and plasticity metrics; 0 for none.
-        gradient_covariance: with these rows, also save cosines between samples' gradients.
-        checkpoint_every: agent steps between full checkpoints; 0 for only the last.
-        row_dtype: dtype of stored observations and actions.
-        resets: times that networks and optimizers begin again, equally spaced over the run; buffer,
-            masks and observation statistics stay (docs/specs/network-sparsity.md §4 "Reset").
-        final_eval_episodes: episodes that judge the last and the best policies of a finished run; 0
-            for no such evaluation.
-        wandb: `off`, `offline` or `online`; metrics go to Weights & Biases as well.
-        history_every: agent steps between snapshots of the masks that move; 0 for none.
-        environments: environments of each seed, stepped together. An agent step takes one step in
-            each, stores that many transitions and learns once; every number of steps counts those
-            of one environment, so a seed collects `environments * steps` transitions.
-        max_environment_errors: training steps that the run may lose to environments that fail,
-            over all seeds; with one more it saves and stops.
-        worker_timeout: seconds without an answer after which a worker process counts as dead; 0:
-            never.
+    `config` is the agent's configuration dataclass (`mst_jax.recipes.make_config`). All else has a
+    default; the settings are described in docs/training.md, and by `help(Settings)`.
     """
 
-    agent: str
-    task: str
-    recipe: str
     config: Any
-    steps: int
-    seed: int
-    seeds: int
-    eval_every: int
-    eval_episodes: int
-    log_every: int
-    checkpoint_every: int
-    row_dtype: str = "float32"
-    diagnose_every: int = 0
-    gradient_covariance: bool = False
-    resets: int = 0
-    final_eval_episodes: int = 0
-    wandb: str = "off"
-    history_every: int = 10_000
-    environments: int = 1
-    max_environment_errors: int = 100
-    worker_timeout: float = WORKER_TIMEOUT
+    agent: str = _setting("mrq", f"Algorithm: {', '.join(sorted(AGENTS))}.")
+    task: str = _setting("dmc:cartpole-swingup", "Task, as suite:name.")
+    recipe: str = _setting(
+        "mst",
+        f"Which modules are sparse: {', '.join(sorted(set().union(*RECIPES.values())))}. "
+        "A label once the run exists.",
+    )
+    steps: int = _setting(500_000, "Agent steps of each seed.", least=1)
+    seeds: int = _setting(1, "Seeds trained in one program.", least=1, most=MOST_SEEDS)
+    seed: int = _setting(0, "First seed.", least=0)
+    environments: int = _setting(
+        1,
+        "Environments of each seed, stepped together: a step stores one transition of each and "
+        "learns once. All numbers of steps count those of one environment.",
+        least=1,
+    )
+    eval_every: int = _setting(5_000, "Agent steps between evaluations.", least=1)
+    eval_episodes: int = _setting(
+        10, "Episodes of an evaluation, per seed.", least=1, most=MOST_EPISODES
+    )
+    final_eval_episodes: int = _setting(
+        0,
+        "Fresh episodes, per seed, for the last and the best policy of a finished run; 0: none.",
+        least=0,
+        most=MOST_EPISODES,
+    )
+    log_every: int = _setting(1_000, "Agent steps between metric rows.", least=1)
+    checkpoint_every: int = _setting(
+        50_000, "Agent steps between full checkpoints; 0: only the last.", least=0
+    )
+    history_every: int = _setting(
+        10_000, "Agent steps between snapshots of the masks that move; 0: none.", least=0, before=0
+    )
+    row_dtype: str = _setting(
+        "float32", "Storage of replayed observations and actions.", choices=ROW_DTYPES
+    )
+    diagnose_every: int = _setting(
+        5_000,
+        "Agent steps between rank, plasticity and gradient metrics; 0: none.",
+        least=0,
+        before=0,
+    )
+    gradient_covariance: bool = _setting(
+        False, "With them, save cosines between 64 samples' gradients."
+    )
+    resets: int = _setting(
+        0,
+        "Times that networks and optimizers begin again, equally spaced; buffer, masks and "
+        "observation statistics stay.",
+        least=0,
+    )
+    wandb: str = _setting(
+        "off", "Send metrics to Weights & Biases too, a run for each seed.", choices=WANDB_MODES
+    )
+    max_environment_errors: int = _setting(
+        100,
+        "Steps that a run may lose to environments that fail, over all seeds; with one more it "
+        "saves and stops.",
+        least=0,
+        changeable=True,
+    )
+    worker_timeout: float = _setting(
+        WORKER_TIMEOUT,
+        "Seconds without an answer after which a worker process is replaced; 0: wait for ever.",
+        least=0,
+        changeable=True,
+    )
 
     def validate(self) -> None:
         """Raises ValueError with one line for the first impossible setting."""
-        positive = ("steps", "seeds", "environments", "eval_every", "eval_episodes", "log_every")
-        for name in positive:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        counts = ("seed", "checkpoint_every", "resets", "final_eval_episodes")
-        limits = ("max_environment_errors", "worker_timeout")
-        for name in (*counts, "history_every", "diagnose_every", *limits):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}={getattr(self, name)} must not be negative")
+        for name, about in ABOUT.items():
+            value = getattr(self, name)
+            if about.least is not None and value < about.least:
+                least = f"be at least {about.least}" if about.least else "not be negative"
+                raise ValueError(f"{name}={value} must {least}")
         self._check_range()
-        if self.wandb not in WANDB_MODES:
-            raise ValueError(f"wandb={self.wandb!r} is none of {', '.join(WANDB_MODES)}")
+        for name, about in ABOUT.items():
+            if about.choices and getattr(self, name) not in about.choices:
+                choices = ", ".join(about.choices)
+                raise ValueError(f"{name}={getattr(self, name)!r} is none of {choices}")
         if self.gradient_covariance and not self.diagnose_every:
             raise ValueError("gradient_covariance needs diagnose_every above 0")
         self.config.validate()
@@ -118,17 +167,14 @@ class Settings:
                 raise ValueError(f"{name}={value} must be a finite number")
             if isinstance(value, int) and name != "seed" and value > MOST_UPDATES:
                 raise ValueError(f"{name}={value} must be below 2**31")
-        last = self.seed + self.seeds - 1
         updates = self.steps * getattr(self.config, "updates_per_step", 1)
-        most = {
-            "seed": (last, LAST_SEED),
-            "seeds": (self.seeds, MOST_SEEDS),
+        own = {k: (getattr(self, k), about.most) for k, about in ABOUT.items() if about.most}
+        together = {
+            "seed": (self.seed + self.seeds - 1, LAST_SEED),
             "environments": (self.seeds * self.environments, MOST_ENVIRONMENTS),
-            "eval_episodes": (self.eval_episodes, MOST_EPISODES),
-            "final_eval_episodes": (self.final_eval_episodes, MOST_EPISODES),
             "steps": (updates, MOST_UPDATES),
         }
-        for name, (value, limit) in most.items():
+        for name, (value, limit) in {**own, **together}.items():
             if value > limit:
                 given = getattr(self, name)
                 raise ValueError(f"{name}={given} is too large: {value:,} exceeds {limit:,}")
@@ -137,6 +183,14 @@ class Settings:
     def seed_list(self) -> list[int]:
         """The seeds, consecutive from `seed`."""
         return list(range(self.seed, self.seed + self.seeds))
+
+    def index_of(self, seed: int | None) -> int:
+        """Position of a seed in `seed_list`, the first by default; ValueError if not held."""
+        if seed is None:
+            return 0
+        if seed not in self.seed_list:
+            raise ValueError(f"this run holds the seeds {self.seed_list}, not {seed}")
+        return seed - self.seed
 
     @property
     def reset_period(self) -> int:
@@ -159,77 +213,21 @@ class Settings:
         return f"{self.task.replace(':', '-')}/{self.agent}-{self.recipe}{several}-seeds{block}"
 
 
-def write_settings(folder: Path, settings: Settings) -> None:
-    """Writes versions.json and then config.json, which makes a folder a run folder."""
-    contents = {VERSIONS: describe_machine(), CONFIG: dataclasses.asdict(settings)}
-    for name, values in contents.items():
-        replace_text(folder / name, json.dumps(values, indent=2) + "\n")
+FIELDS = {field.name: field for field in dataclasses.fields(Settings) if field.name != "config"}
+ABOUT: dict[str, About] = {name: field.metadata["about"] for name, field in FIELDS.items()}
 
 
-def config_values(folder: Path) -> dict[str, Any]:
-    """What config.json holds, as it is there."""
-    return read_json(folder / CONFIG)
+def settings_table() -> str:
+    """Every setting with its default and what it is, as a Markdown table."""
+    lines = [
+        f"| `{name}` | `{FIELDS[name].default}` | {about.text}"
+        f"{' One of ' + ', '.join(about.choices) + '.' if about.choices else ''} |"
+        for name, about in ABOUT.items()
+    ]
+    return "\n".join(["| setting | default | what it is |", "|---|---|---|", *lines])
 
 
-def read_settings(folder: Path) -> Settings:
-    """Reads config.json; ValueError when the folder is not a run or holds other fields."""
-    path = folder / CONFIG
-    if not path.is_file():
-        raise ValueError(f"{folder} is not a run folder: it has no {CONFIG}")
-    try:
-        return rebuild_settings(config_values(folder))
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read as a run's settings: {error}") from error
-
-
-def rebuild_settings(raw: dict[str, Any]) -> Settings:
-    """The settings that `dataclasses.asdict` made a dictionary of.
-
-    Raises:
-        TypeError: other fields, or a value of another type.
-        KeyError: no agent or configuration.
-        ValueError: an unknown agent.
-    """
-    config = _rebuild(default_config(raw["agent"]), raw["config"])
-    settings = Settings(**{**raw, "config": config})
-    for field in dataclasses.fields(Settings):
-        if field.type is not Any:
-            _require_type(field.name, getattr(settings, field.name), field.type)
-    return settings
-
-
-def describe_machine() -> dict[str, Any]:
-    """Versions, git revision and hardware, for every saved result."""
-    return {
-        "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES},
-        "git": _git_revision(),
-        "platform": platform.platform(),
-        "backend": jax.default_backend(),
-        "devices": [str(device.device_kind) for device in jax.devices()],
-    }
-
-
-def _rebuild(default: Any, values: dict[str, Any]) -> Any:
-    """Fills a (nested) configuration dataclass; an unknown or missing field is a TypeError."""
-    fields = {field.name for field in dataclasses.fields(default)}
-    if fields != set(values):
-        raise TypeError(f"fields differ: {sorted(fields ^ set(values))}")
-    for name, value in values.items():
-        own = getattr(default, name)
-        if own is not None:
-            _require_type(name, value, dict if dataclasses.is_dataclass(own) else type(own))
-    nested = {
-        name: _rebuild(getattr(default, name), value) if isinstance(value, dict) else value
-        for name, value in values.items()
-    }
-    return type(default)(**nested)
-
-
-def _require_type(name: str, value: Any, kind: type) -> None:
-    """Raises TypeError unless a value has a setting's type; a whole number will do for a float."""
-    if type(value) is not kind and not (kind is float and type(value) is int):
-        raise TypeError(f"{name} is {value!r}, not a {kind.__name__}")
+Settings.__doc__ = f"{Settings.__doc__}\n{settings_table()}\n"
 
 
 def _numbers(settings: Any, prefix: str = "") -> Iterator[tuple[str, float]]:
@@ -240,26 +238,3 @@ def _numbers(settings: Any, prefix: str = "") -> Iterator[tuple[str, float]]:
             yield from _numbers(value, f"{name}.")
         elif isinstance(value, (int, float)):
             yield name, value
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _git_revision(file: Path = Path(__file__)) -> str | None:
-    """The revision of this source tree, with +changes if the work tree differs; else None.
-
-    None also when another project's repository is around an installed package, as when a virtual
-    environment lies in it: only a repository that tracks our own files says what we are.
-    """
-    run = lambda *args: subprocess.run(  # noqa: E731
-        ["git", "-C", str(file.parent), *args], capture_output=True, text=True, check=True
-    ).stdout.strip()
-    try:
-        run("ls-files", "--error-unmatch", file.name)
-        return run("rev-parse", "HEAD") + ("+changes" if run("status", "--porcelain") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None

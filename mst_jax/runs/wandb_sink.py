@@ -24,13 +24,13 @@ def check_wandb(mode: str) -> None:
         from wandb.errors import UsageError
     except ImportError as error:
         raise ValueError(
-            f"--wandb={mode} needs the package wandb: pip install 'mst_jax[wandb]'"
+            f"wandb={mode} needs the package wandb: pip install 'mst_jax[wandb]'"
         ) from error
     if mode == "online":
         try:
             login()
         except UsageError as error:
-            raise ValueError(f"--wandb=online: {error} Or use --wandb=offline.") from error
+            raise ValueError(f"wandb=online: {error} Or choose wandb=offline") from error
 
 
 class WandB:

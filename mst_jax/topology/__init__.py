@@ -22,6 +22,7 @@ from mst_jax.topology.allocation import (
     explicit,
     uniform,
 )
+from mst_jax.topology.conformance import check_regime
 from mst_jax.topology.flops import Costs, costs
 from mst_jax.topology.gradual import (
     dense_then_rigl,
@@ -43,6 +44,7 @@ from mst_jax.topology.planning import Plan, Table, Totals, plan
 from mst_jax.topology.presets import PRESETS, rigl_preset
 from mst_jax.topology.regime import Regime, Sharing, Timing
 from mst_jax.topology.regimes import dense, network_sparsity, rigl, set, snfs, static
+from mst_jax.topology.registry import REGIMES, MakesRegime
 from mst_jax.topology.scores import (
     Leaf,
     adam_gradient,
@@ -64,6 +66,7 @@ from mst_jax.topology.transform import init, restart, sparse
 
 __all__ = [
     "PRESETS",
+    "REGIMES",
     "Allocation",
     "Costs",
     "DenseLeaf",
@@ -72,6 +75,7 @@ __all__ = [
     "LeafDifference",
     "LeafHistory",
     "LeafStatistics",
+    "MakesRegime",
     "MomentPolicy",
     "Plan",
     "Regime",
@@ -88,6 +92,7 @@ __all__ = [
     "average_gradient",
     "bias_corrected",
     "check",
+    "check_regime",
     "costs",
     "count",
     "degree_histogram",

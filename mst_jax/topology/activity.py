@@ -1,8 +1,7 @@
 """What a rewire may know of neurons: how active they are on the batch at hand."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,19 +32,19 @@ def neurons(group: Group, activity: Activity | None) -> Neurons:
     """
     if not required(group):
         return {}
-    given = activity() if callable(activity) else activity
+    given: Any = activity() if callable(activity) else activity
     found = {e.path: jnp.asarray(given[e.path]) for e in group.entries if e.path in given}
     if not found:
         raise ValueError(
             f"activity has no entry for any leaf that is rewired by it ({group.entries[0].path!r}, "
-            f"...), only for {sorted(given)[:3]}."
+            f"...), only for {sorted(given)[:3]}"
         )
     outputs = {entry.path: entry.shape[-1:] for entry in group.entries}
     for path, own in found.items():
         if own.shape != outputs[path]:
             raise ValueError(
                 f"activity[{path!r}] has shape {own.shape}, expected {outputs[path]}: one number "
-                f"for each output of the kernel."
+                f"for each output of the kernel"
             )
     return found
 
@@ -54,6 +53,6 @@ def require(group: Group, activity: Activity | None) -> None:
     """Raises ``ValueError`` if the activity is needed and missing."""
     if required(group) and activity is None:
         raise ValueError(
-            "This plan looks at the activity of neurons: tx.update(..., step=step, activity={path "
-            "of a kernel: mean absolute activation of its outputs}), or a function returning that."
+            "this plan looks at the activity of neurons: tx.update(..., step=step, activity={path "
+            "of a kernel: mean absolute activation of its outputs}), or a function returning that"
         )

@@ -6,8 +6,6 @@ Mocanu et al. 2018; Erdős–Rényi-kernel (ERK): Evci et al. 2020, §3; procedu
 ``docs/specs/mst-and-mrq.md`` §3.2.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -115,7 +113,7 @@ def named(allocation: str | Allocation) -> Allocation:
         return allocation
     known = {"uniform": uniform, "er": erdos_renyi, "erk": erdos_renyi_kernel}
     if allocation not in known:
-        raise ValueError(f"Unknown allocation {allocation!r}: use one of {sorted(known)}.")
+        raise ValueError(f"unknown allocation {allocation!r}: use one of {sorted(known)}")
     return known[allocation]()
 
 
@@ -152,7 +150,7 @@ def budgets(
         ValueError: if the sparsity is out of range or leaves a leaf without weights.
     """
     if not 0.0 <= sparsity <= 1.0:
-        raise ValueError(f"Sparsity must be in [0, 1], got {sparsity}.")
+        raise ValueError(f"sparsity must be in [0, 1], got {sparsity}")
     groups = [1] * len(shapes) if groups is None else list(map(int, groups))
     sizes = [math.prod(shape) for shape in shapes]
     densities = allocation.densities(paths, shapes, sparsity)
@@ -173,8 +171,8 @@ def budgets(
         if n < g:
             what = "no weights" if g == 1 else f"fewer than one weight in each of {g} groups"
             raise ValueError(
-                f"Sparsity {sparsity} leaves {path!r} with {what}: lower the sparsity or keep "
-                f"that leaf dense with an earlier rule."
+                f"sparsity {sparsity} leaves {path!r} with {what}: lower the sparsity or keep "
+                f"that leaf dense with an earlier rule"
             )
     return whole
 
@@ -182,18 +180,18 @@ def budgets(
 def pattern_of(text: str) -> re.Pattern[str]:
     """The compiled pattern of a rule; one line that says what is wrong if there is none."""
     if not isinstance(text, str):
-        raise TypeError(f"A pattern must be text such as '.*kernel', got {text!r}.")
+        raise TypeError(f"a pattern must be text such as '.*kernel', got {text!r}")
     try:
         return re.compile(text)
     except re.error as error:
-        raise ValueError(f"{text!r} is not a regular expression: {error}.") from None
+        raise ValueError(f"{text!r} is not a regular expression: {error}") from None
 
 
 def _lookup(values: Mapping[re.Pattern[str], Fraction], path: str) -> Fraction:
     for pattern, value in values.items():
         if pattern.fullmatch(path):
             return value
-    raise ValueError(f"No explicit sparsity for {path!r}: add a pattern that matches it.")
+    raise ValueError(f"no explicit sparsity for {path!r}: add a pattern that matches it")
 
 
 def _scaled(terms: Sequence[Shape], shapes: Sequence[Shape], sparsity: float) -> list[Fraction]:

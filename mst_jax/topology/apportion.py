@@ -4,8 +4,6 @@ Everything is integer arithmetic on vectors as long as a module has leaves, so t
 for any total and nothing depends on how a product of floats is rounded.
 """
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 

@@ -1,7 +1,5 @@
 """Running averages of the dense gradient, for the scores that read them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import jax

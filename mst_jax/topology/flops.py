@@ -4,15 +4,13 @@ Theoretical, because masks on dense arrays save neither: these are what hardware
 sparsity would need. Counts are the plan's exact integers, so no device is involved.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 
-from mst_jax.topology.planning import Entry, Plan
+from mst_jax.topology.planning import LeafPlan, Plan
 from mst_jax.topology.scores import random
 
 
@@ -59,7 +57,7 @@ def costs(plan: Plan, steps: int, positions: Mapping[str, int] | None = None) ->
     """
     times = positions or {}
     if strangers := sorted(times.keys() - plan.names.keys()):
-        raise ValueError(f"positions of {strangers[0]!r}: the plan's leaves are {[*plan.names]}.")
+        raise ValueError(f"positions of {strangers[0]!r}: the plan's leaves are {[*plan.names]}")
     inference = training = dense_inference = 0.0
     stored = parameters = 0
     entries = plan.entries()
@@ -84,7 +82,7 @@ def costs(plan: Plan, steps: int, positions: Mapping[str, int] | None = None) ->
 
 
 def _over_training(
-    plan: Plan, group: int, column: int, entry: Entry, steps: int
+    plan: Plan, group: int, column: int, entry: LeafPlan, steps: int
 ) -> tuple[float, float]:
     """Mean active weights over training, and share of steps that need the dense gradient."""
     timing, counts = plan.groups[group].timing, plan.groups[group].table.target[:, column]

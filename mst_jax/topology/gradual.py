@@ -3,14 +3,13 @@
 Schedules are of *counts*, solved leaf by leaf on the host; the device only ever sees integers.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Unpack
 
 from mst_jax.topology import schedules, scores
 from mst_jax.topology.allocation import Allocation, exact
-from mst_jax.topology.regime import Regime, Sharing, Timing
+from mst_jax.topology.regime import Options, Regime, Sharing, Timing, check_options
 from mst_jax.topology.regimes import (
     Sparsity,
     check_share,
@@ -32,7 +31,7 @@ def gradual_magnitude_pruning(
     schedule: Callable[[float, float, int, int], Schedule] = schedules.cubic,
     threshold: str = "leaf",
     allocation: str | Allocation = "er",
-    **options: object,
+    **options: Unpack[Options],
 ) -> Regime:
     """D2S: from dense to sparse, the smallest weights first (Zhu & Gupta 2017).
 
@@ -52,7 +51,7 @@ def gradual_magnitude_pruning(
             all leaves of the rule, so that the smallest weights of the module go wherever they
             are. The module's total is exact either way.
         allocation: as in `static`; under a global threshold of the first topology only.
-        **options: other fields of `Regime`.
+        **options: see `Options`; a name that does not exist is refused.
 
     Returns:
         The regime.
@@ -60,6 +59,7 @@ def gradual_magnitude_pruning(
     Raises:
         ValueError: sparsity out of range, ``end`` not after ``start``, or unknown threshold.
     """
+    check_options(gradual_magnitude_pruning, options)
     level, allocation = resolve(sparsity, allocation)
     check_share("initial", initial)
     one_of("threshold", threshold, ("leaf", "global"))
@@ -87,7 +87,7 @@ def granet(
     final_drop_fraction: float = 0.005,
     threshold: str = "leaf",
     allocation: str | Allocation = "er",
-    **options: object,
+    **options: Unpack[Options],
 ) -> Regime:
     """GraNet: gradual pruning with prune-and-regrow at every step of it (Liu et al. 2021).
 
@@ -105,7 +105,7 @@ def granet(
         final_drop_fraction: the same at ``end``; half a cosine in between.
         threshold: ``leaf`` or, as published, ``global``; see `gradual_magnitude_pruning`.
         allocation: as in `static`; under a global threshold of the first topology only.
-        **options: other fields of `Regime`.
+        **options: see `Options`; a name that does not exist is refused.
 
     Returns:
         The regime.
@@ -113,6 +113,7 @@ def granet(
     Raises:
         ValueError: shares out of range, or ``end`` not after ``start``.
     """
+    check_options(granet, options)
     regime = gradual_magnitude_pruning(
         sparsity,
         start=start,
@@ -139,7 +140,7 @@ def gradual_growth(
     final: float = 0.0,
     schedule: Callable[[float, float, int, int], Schedule] = schedules.cubic,
     allocation: str | Allocation = "er",
-    **options: object,
+    **options: Unpack[Options],
 ) -> Regime:
     """S2D: from sparse to dense, growing where the dense gradient is largest; nothing is dropped.
 
@@ -154,7 +155,7 @@ def gradual_growth(
         final: final sparsity; 0 ends dense.
         schedule: ``(initial, final, start, end) -> schedule``.
         allocation: as in `static`.
-        **options: other fields of `Regime`.
+        **options: see `Options`; a name that does not exist is refused.
 
     Returns:
         The regime.
@@ -162,6 +163,7 @@ def gradual_growth(
     Raises:
         ValueError: sparsity out of range, or no rewire before ``end``.
     """
+    check_options(gradual_growth, options)
     level, allocation = resolve(sparsity, allocation)
     check_share("final", final)
     return Regime(
@@ -187,7 +189,7 @@ def neuroplastic_expansion(
     prune: str = "magnitude",
     tau: float = 0.0,
     allocation: str | Allocation = "er",
-    **options: object,
+    **options: Unpack[Options],
 ) -> Regime:
     """Neuroplastic Expansion (Liu et al. 2025): grow with some pruning, then rewire as RigL.
 
@@ -217,7 +219,7 @@ def neuroplastic_expansion(
             mean are never dropped by it; the paper's 0 leaves neurons that are exactly silent, and
             ``math.inf`` spends every drop.
         allocation: as in `static`; with ``rate`` of the first topology only.
-        **options: other fields of `Regime`.
+        **options: see `Options`; a name that does not exist is refused.
 
     Returns:
         The regime.
@@ -225,11 +227,12 @@ def neuroplastic_expansion(
     Raises:
         ValueError: shares out of range, no rewire before ``end``, or unknown ``prune``.
     """
+    check_options(neuroplastic_expansion, options)
     check_share("prune_share", prune_share)
     one_of("prune", prune, ("magnitude", "dormancy"))
     if not tau >= 0.0:
-        raise ValueError(f"tau must not be negative, got {tau}.")
-    own: dict[str, object] = {"draw": "magnitude"}
+        raise ValueError(f"tau must not be negative, got {tau}")
+    own: Options = {"draw": "magnitude"}
     if rate is not None:
         if not callable(rate):
             check_share("rate", rate, closed=True)
@@ -268,7 +271,7 @@ def dense_then_rigl(
     interval: int = 100,
     drop_fraction: float | Schedule = 0.3,
     allocation: str | Allocation = "er",
-    **options: object,
+    **options: Unpack[Options],
 ) -> Regime:
     """Dense until ``start``, then one magnitude prune, then RigL.
 
@@ -279,7 +282,7 @@ def dense_then_rigl(
         interval: steps between rewires.
         drop_fraction: RigL's, half a cosine from ``start`` to zero at ``end``, or a schedule.
         allocation: as in `static`.
-        **options: other fields of `Regime`.
+        **options: see `Options`; a name that does not exist is refused.
 
     Returns:
         The regime.
@@ -287,8 +290,9 @@ def dense_then_rigl(
     Raises:
         ValueError: shares out of range, or ``end`` before ``start``.
     """
+    check_options(dense_then_rigl, options)
     if start < 1:
-        raise ValueError(f"start must be at least 1, got {start}; use rigl() to begin sparse.")
+        raise ValueError(f"start must be at least 1, got {start}; use rigl() to begin sparse")
     level, allocation = resolve(sparsity, allocation)
     falling = fading(drop_fraction, start, max(end, start + 1))
     return Regime(

@@ -10,9 +10,8 @@ so that the sentinel reaches the function as an object instead of vanishing. ``N
 it already means "absent" in parameter trees.
 """
 
-from __future__ import annotations
-
 import math
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -55,9 +54,20 @@ def named_leaves(tree: PyTree, is_leaf: Callable[[PyTree], bool] | None = None) 
     for key_path, leaf in jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_leaf)[0]:
         path = path_of(key_path)
         if path in named:
-            raise ValueError(f"Two leaves of this tree are called {path!r}: rename one of them.")
+            raise ValueError(f"two leaves of this tree are called {path!r}: rename one of them")
         named[path] = leaf
     return named
+
+
+def natural(path: str) -> list[int | str]:
+    """Sort key in which ``layer_2`` comes before ``layer_10``."""
+    parts = re.split(r"(\d+)", path)  # text and digits alternate
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)]
+
+
+def as_matrix(mask: np.ndarray) -> np.ndarray:
+    """A mask as (inputs, outputs): kernel and ensemble axes join the inputs; a vector is a row."""
+    return mask.reshape(-1, mask.shape[-1])
 
 
 def require_same_leaves(what: str, tree: PyTree, params: PyTree) -> None:
@@ -76,8 +86,8 @@ def require_same_leaves(what: str, tree: PyTree, params: PyTree) -> None:
         return
     path = next(path for path in [*wanted, *given] if given.get(path) != wanted.get(path))
     raise ValueError(
-        f"The {what} are not those of these parameters: {path!r} has shape "
-        f"{given.get(path, 'none')} there and {wanted.get(path, 'none')} in the parameters."
+        f"the {what} are not those of these parameters: {path!r} has shape "
+        f"{given.get(path, 'none')} there and {wanted.get(path, 'none')} in the parameters"
     )
 
 
@@ -188,13 +198,13 @@ def expand(masks: PyTree, params: PyTree) -> PyTree:
         if not is_sentinel(mask) and mask.shape != np.shape(param):
             raise ValueError(
                 f"{name!r} has shape {np.shape(param)} and its mask {mask.shape}: not the same "
-                f"network, or not the same seeds."
+                f"network, or not the same seeds"
             )
         return mask
 
     full = jax.tree_util.tree_map_with_path(pick, params)
     if named:
-        raise ValueError(f"No parameter for the masks of {sorted(named)}: not the same network.")
+        raise ValueError(f"no parameter for the masks of {sorted(named)}: not the same network")
     return full
 
 
@@ -217,7 +227,7 @@ def merge(masks: PyTree, others: PyTree) -> PyTree:
         return masks
     children, structure = jax.tree.flatten(masks, is_leaf=lambda node: node is not masks)
     if jax.tree_util.treedef_is_leaf(structure):
-        raise ValueError("Two sparse() wrappers mask the same parameter: remove one.")
+        raise ValueError("two sparse() wrappers mask the same parameter: remove one")
     return structure.unflatten(map(merge, children, structure.flatten_up_to(others)))
 
 

@@ -6,8 +6,6 @@ parameters' tree structure does), and a fresh ``inner.init`` says what they hold
 ``z``).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -85,7 +83,7 @@ def named(policy: str | MomentPolicy) -> MomentPolicy:
     if isinstance(policy, MomentPolicy):
         return policy
     if policy not in ("zero", "keep", "bias_corrected"):
-        raise ValueError(f"moments must be zero, keep or bias_corrected, got {policy!r}.")
+        raise ValueError(f"moments must be zero, keep or bias_corrected, got {policy!r}")
     return MomentPolicy(policy)
 
 

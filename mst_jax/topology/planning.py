@@ -5,8 +5,6 @@ to have afterwards; where scores decide what each leaf has, it knows so for all 
 touches no device.
 """
 
-from __future__ import annotations
-
 import difflib
 import math
 import re
@@ -19,7 +17,7 @@ import jax
 import numpy as np
 
 from mst_jax.topology import allocation as allocations
-from mst_jax.topology.mask_tree import PyTree, named_leaves
+from mst_jax.topology.mask_tree import PyTree, named_leaves, natural
 from mst_jax.topology.regime import Regime, Sharing, Timing
 from mst_jax.topology.structures import Structure
 from mst_jax.topology.tables import TextTable
@@ -56,7 +54,7 @@ class Totals(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Entry:
+class LeafPlan:
     """One leaf of a plan.
 
     Attributes:
@@ -76,7 +74,7 @@ class Entry:
     note: str = ""
 
 
-Block = tuple[Timing | None, list[Entry], Table | Totals]  # what one rule adds to a plan
+Block = tuple[Timing | None, list[LeafPlan], Table | Totals]  # what one rule adds to a plan
 
 
 @dataclass(frozen=True)
@@ -90,7 +88,7 @@ class Group:
     """
 
     timing: Timing | None
-    entries: tuple[Entry, ...]
+    entries: tuple[LeafPlan, ...]
     table: Table | Totals
 
     @property
@@ -123,7 +121,7 @@ class Plan:
         """Whether ``update`` must be given the activity of neurons."""
         return any(entry.regime.reads_activity for g in self.groups for entry in g.entries)
 
-    def entries(self) -> dict[str, tuple[int, int, Entry]]:
+    def entries(self) -> dict[str, tuple[int, int, LeafPlan]]:
         """Masked leaves: path -> (group, column, entry)."""
         return {
             entry.path: (g, column, entry)
@@ -207,14 +205,14 @@ def _require_rules(rules: Mapping[str, Regime]) -> None:
     if not isinstance(rules, Mapping):
         raise TypeError(
             f"rules must be a mapping {{pattern: regime}}, got a {type(rules).__name__}; its order "
-            f"decides, as that of a dict does."
+            f"decides, as that of a dict does"
         )
     for pattern, regime in rules.items():
         allocations.pattern_of(pattern)
         if not isinstance(regime, Regime):
             raise TypeError(
-                f"The regime of rule {pattern!r} must be made by a call such as "
-                f"topology.static(0.5), got {regime!r}."
+                f"the regime of rule {pattern!r} must be made by a call such as "
+                f"topology.static(0.5), got {regime!r}"
             )
 
 
@@ -225,9 +223,7 @@ def _owners(paths: Sequence[str], rules: Mapping[str, Regime]) -> dict[str, str]
         matched = [path for path in paths if re.fullmatch(pattern, path)]
         if not matched:
             near = difflib.get_close_matches(pattern, paths, n=3, cutoff=0.0)
-            raise ValueError(
-                f"Rule {pattern!r} matches no parameter; the nearest paths are {near}."
-            )
+            raise ValueError(f"rule {pattern!r} matches no parameter; the nearest paths are {near}")
         for path in matched:
             owners.setdefault(path, pattern)
     return owners
@@ -238,15 +234,9 @@ def _eligible(
 ) -> list[str]:
     axes = 2 if regime.leaves == "kernels" else 1
     chosen = [path for path in paths if len(shapes[path]) >= axes and math.prod(shapes[path])]
-    natural = sorted(chosen, key=_natural)
-    skipped = natural[: int(regime.dense_first)] + natural[-1:] * int(regime.dense_last)
+    in_order = sorted(chosen, key=natural)
+    skipped = in_order[: int(regime.dense_first)] + in_order[-1:] * int(regime.dense_last)
     return [path for path in chosen if path not in skipped]
-
-
-def _natural(path: str) -> list[int | str]:
-    """Sort key in which ``layer_2`` comes before ``layer_10``."""
-    parts = re.split(r"(\d+)", path)  # text and digits alternate
-    return [int(part) if i % 2 else part for i, part in enumerate(parts)]
 
 
 def _fitted(
@@ -257,8 +247,8 @@ def _fitted(
     if not any(map(structure.fits, shapes.values())):
         path, shape = next(iter(shapes.items()))
         raise ValueError(
-            f"The structure {structure.name} fits no leaf of rule {pattern!r}, for example "
-            f"{path!r} of shape {shape}: choose another structure."
+            f"the structure {structure.name} fits no leaf of rule {pattern!r}, for example "
+            f"{path!r} of shape {shape}: choose another structure"
         )
     loose = replace(regime, structure=Structure())
     return {path: regime if structure.fits(shape) else loose for path, shape in shapes.items()}
@@ -302,7 +292,7 @@ def _totals(regime: Regime, shapes: Mapping[str, tuple[int, ...]]) -> Totals:
         if new > old and regime.sharing.growth == "own":
             raise ValueError(
                 f"{regime.name} regrows what it drops and cannot grow from {old} to {new} weights: "
-                f"let the final sparsity be the larger one."
+                f"let the final sparsity be the larger one"
             )
         base = min(old, new)
         by_threshold = min(_part(regime.prune_ratio, new - base), base)
@@ -317,7 +307,7 @@ def _entries(
     shapes: Mapping[str, tuple[int, ...]],
     regimes: Mapping[str, Regime],
     counts: Table | Totals,
-) -> list[Entry]:
+) -> list[LeafPlan]:
     """The leaves of a rule, and whether any update drops or grows some of their weights."""
     before = np.concatenate([counts.target[:1], counts.target[:-1]])
     after = counts.target
@@ -326,7 +316,7 @@ def _entries(
     drops = np.broadcast_to((counts.keep[1:] < before[1:]).any(axis=0), len(shapes))
     grows = np.broadcast_to((counts.keep[1:] < after[1:]).any(axis=0), len(shapes))
     return [
-        Entry(
+        LeafPlan(
             path,
             shape,
             regimes[path],
@@ -343,7 +333,7 @@ def _drop(regime: Regime, step: int) -> float:
     share = regime.drop(step)
     if not 0.0 <= share <= 1.0:
         raise ValueError(
-            f"The drop fraction of {regime.name} must be in [0, 1], got {share} at step {step}."
+            f"the drop fraction of {regime.name} must be in [0, 1], got {share} at step {step}"
         )
     return share
 

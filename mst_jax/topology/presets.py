@@ -1,7 +1,5 @@
 """RigL's settings in the literature, by name. Source: ``docs/specs/mst-and-mrq.md`` §3.5."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from mst_jax.topology.regime import Regime
@@ -54,7 +52,7 @@ def rigl_preset(name: str, steps: int, *, sparsity: float | None = None) -> Regi
         ValueError: unknown name, or fewer steps than one interval.
     """
     if name not in PRESETS:
-        raise ValueError(f"Unknown preset {name!r}: use one of {sorted(PRESETS)}.")
+        raise ValueError(f"unknown preset {name!r}: use one of {sorted(PRESETS)}")
     preset = PRESETS[name]
     return rigl(
         preset.sparsity if sparsity is None else sparsity,

@@ -11,12 +11,14 @@ the counts of all leaves together, and scores decide each leaf's at the rewire. 
 ``docs/specs/mst-and-mrq.md`` §3.
 """
 
-from __future__ import annotations
-
+import difflib
 import math
 import operator
 from dataclasses import dataclass, field
 from fractions import Fraction
+from inspect import signature
+from types import FunctionType
+from typing import TypedDict
 
 from mst_jax.topology import allocation as allocations
 from mst_jax.topology import schedules, scores
@@ -46,13 +48,13 @@ class Timing:
             try:
                 operator.index(value)
             except TypeError:
-                raise TypeError(f"{name} must be a whole number of steps, got {value!r}.") from None
+                raise TypeError(f"{name} must be a whole number of steps, got {value!r}") from None
         if self.interval < 1 or self.start < 0:
-            raise ValueError(f"interval must be >= 1 and start >= 0, got {self}.")
+            raise ValueError(f"interval must be >= 1 and start >= 0, got {self}")
         if self.end < self.start:
             raise ValueError(
-                f"No rewire would ever happen: end={self.end} is before start={self.start}; give a "
-                f"later end or use static()."
+                f"no rewire would ever happen: end={self.end} is before start={self.start}; give a "
+                f"later end or use static()"
             )
 
     @property
@@ -86,7 +88,7 @@ class Sharing:
 
     def __post_init__(self) -> None:
         if self.growth not in ("own", "score", "plan"):
-            raise ValueError(f"growth must be own, score or plan, got {self.growth!r}.")
+            raise ValueError(f"growth must be own, score or plan, got {self.growth!r}")
 
 
 @dataclass(frozen=True)
@@ -141,35 +143,35 @@ class Regime:
             if value is not None and not callable(value):
                 raise TypeError(
                     f"{name} must be a schedule, step -> number, such as "
-                    f"topology.schedules.constant({value!r}); got {value!r}."
+                    f"topology.schedules.constant({value!r}); got {value!r}"
                 )
         for name, kind in (("allocation", Allocation), ("structure", Structure)):
             if not isinstance(getattr(self, name), kind):
                 raise TypeError(
                     f"{name} must be made by a call such as topology.{_EXAMPLE[name]}, got "
-                    f"{getattr(self, name)!r}."
+                    f"{getattr(self, name)!r}"
                 )
         if self.draw not in ("random", "magnitude", "bernoulli"):
-            raise ValueError(f"draw must be random, magnitude or bernoulli, got {self.draw!r}.")
+            raise ValueError(f"draw must be random, magnitude or bernoulli, got {self.draw!r}")
         if self.leaves not in ("kernels", "all"):
-            raise ValueError(f"leaves must be 'kernels' or 'all', got {self.leaves!r}.")
+            raise ValueError(f"leaves must be 'kernels' or 'all', got {self.leaves!r}")
         if self._reads(scores.average_gradient, scores.adam_gradient) and self.average is None:
-            raise ValueError("average_gradient needs average=, the decay of the average (say 0.9).")
+            raise ValueError("average_gradient needs average=, the decay of the average (say 0.9)")
         if self._reads(scores.adam_gradient) and self.average_square is None:
-            raise ValueError("adam_gradient needs average_square=, a decay (say 0.999).")
+            raise ValueError("adam_gradient needs average_square=, a decay (say 0.999)")
         for name in ("average", "average_square"):
             decay = getattr(self, name)
             if decay is not None and not 0.0 <= decay < 1.0:
-                raise ValueError(f"{name} must be a decay in [0, 1), got {decay}.")
+                raise ValueError(f"{name} must be a decay in [0, 1), got {decay}")
         if (self.by_sign or self.sharing) and self.structure != Structure():
             what = "by_sign" if self.by_sign else "sharing"
             raise ValueError(
-                f"{what} counts single weights and takes no structure; got {self.structure.name}."
+                f"{what} counts single weights and takes no structure; got {self.structure.name}"
             )
         if self.sharing and self.timing is None:
-            raise ValueError("sharing decides counts at rewires, so the regime needs a timing.")
+            raise ValueError("sharing decides counts at rewires, so the regime needs a timing")
         if self.draw == "bernoulli" and self.timing is not None:
-            raise ValueError("Bernoulli masks have no exact counts: only static regimes take them.")
+            raise ValueError("Bernoulli masks have no exact counts: only static regimes take them")
 
     @property
     def reads_activity(self) -> bool:
@@ -179,3 +181,44 @@ class Regime:
     def _reads(self, *wanted: Score) -> bool:
         threshold = self.sharing.threshold if self.sharing else None
         return any(score in wanted for score in (self.drop_score, self.grow_score, threshold))
+
+
+class OptionsOfSet(TypedDict, total=False):
+    """Fields of `Regime` that `regimes.set` takes besides its own arguments."""
+
+    prune_ratio: float | Fraction
+    drop_score: Score
+    grow_score: Score
+    average: float | None
+    average_square: float | None
+    growth: Schedule | None
+    sharing: Sharing | None
+    structure: Structure
+    draw: str
+    leaves: str
+    dense_first: bool
+    dense_last: bool
+
+
+class Options(OptionsOfSet, total=False):
+    """Fields of `Regime` that the other functions of `regimes` and `gradual` take."""
+
+    by_sign: bool
+
+
+def check_options(make: FunctionType, options: Options | OptionsOfSet) -> None:
+    """Raises ``TypeError`` for an option that does not exist, naming the nearest.
+
+    Args:
+        make: the function that was given them.
+        options: its ``**options``.
+    """
+    known = [
+        *(name for name in signature(make).parameters if name != "options"),
+        *Options.__annotations__,
+    ]
+    for name in options:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+            raise TypeError(f"{make.__name__} has no option {name!r}: {hint}")

@@ -4,16 +4,15 @@ Give one to a rule of `mst_jax.topology.plan`. What the papers do and what this 
 is in ``docs/specs/mst-and-mrq.md`` §3; steps are optimizer steps of the module throughout.
 """
 
-from __future__ import annotations
-
 import numbers
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Unpack
 
 from mst_jax.topology import allocation as allocations
 from mst_jax.topology import schedules, scores
 from mst_jax.topology.allocation import Allocation
-from mst_jax.topology.regime import Regime, Sharing, Timing
+from mst_jax.topology.regime import Options, OptionsOfSet, Regime, Sharing, Timing, check_options
 from mst_jax.topology.schedules import Schedule
 
 Sparsity = float | Mapping[str, float]
@@ -24,14 +23,16 @@ def dense() -> Regime:
     return Regime("dense")
 
 
-def static(sparsity: Sparsity, *, allocation: str | Allocation = "er", **options: object) -> Regime:
+def static(
+    sparsity: Sparsity, *, allocation: str | Allocation = "er", **options: Unpack[Options]
+) -> Regime:
     """SST: one random mask at initialisation, fixed for ever (Ma et al. 2025, arXiv 2506.17204).
 
     Args:
         sparsity: share of zeros over the eligible leaves together, in [0, 1); or a mapping from
             path pattern to the sparsity of each leaf it matches.
         allocation: ``er``, ``erk``, ``uniform`` or an `Allocation`.
-        **options: other fields of `Regime`.
+        **options: see `Options`; a name that does not exist is refused.
 
     Returns:
         The regime.
@@ -39,6 +40,7 @@ def static(sparsity: Sparsity, *, allocation: str | Allocation = "er", **options
     Raises:
         ValueError: sparsity out of range.
     """
+    check_options(static, options)
     level, allocation = resolve(sparsity, allocation)
     return Regime("static", schedules.constant(level), allocation, **options)
 
@@ -56,8 +58,8 @@ def network_sparsity(sparsity: float) -> Regime:
     Returns:
         The regime.
     """
-    options = {"leaves": "all", "draw": "bernoulli"}
-    return replace(static(sparsity, allocation="erk", **options), name="network_sparsity")
+    regime = static(sparsity, allocation="erk", leaves="all", draw="bernoulli")
+    return replace(regime, name="network_sparsity")
 
 
 def set(
@@ -69,7 +71,7 @@ def set(
     drop_fraction: float | Schedule = 0.3,
     by_sign: bool = False,
     allocation: str | Allocation = "er",
-    **options: object,
+    **options: Unpack[OptionsOfSet],
 ) -> Regime:
     """SET: drop the smallest weights, grow at random (Mocanu et al. 2018, Nature Communications).
 
@@ -85,7 +87,7 @@ def set(
         drop_fraction: share of active weights replaced at a rewire, or a schedule.
         by_sign: drop the same share of positive and of negative weights, as published.
         allocation: as in `static`.
-        **options: other fields of `Regime`.
+        **options: see `Options`; a name that does not exist is refused.
 
     Returns:
         The regime.
@@ -93,6 +95,8 @@ def set(
     Raises:
         ValueError: sparsity or drop fraction out of range, or no rewire before ``end``.
     """
+    check_options(set, options)
+    options.setdefault("grow_score", scores.random)
     level, allocation = resolve(sparsity, allocation)
     return Regime(
         "set_by_sign" if by_sign else "set",
@@ -101,7 +105,7 @@ def set(
         timing=timing_of(interval, start, end),
         drop=_share(drop_fraction),
         by_sign=by_sign,
-        **{"grow_score": scores.random, **options},
+        **options,
     )
 
 
@@ -113,7 +117,7 @@ def rigl(
     start: int | None = None,
     drop_fraction: float | Schedule = 0.3,
     allocation: str | Allocation = "er",
-    **options: object,
+    **options: Unpack[Options],
 ) -> Regime:
     """RigL: drop the smallest weights, grow where the dense gradient is largest (Evci et al. 2020).
 
@@ -127,7 +131,7 @@ def rigl(
         start: first rewire; ``interval`` by default.
         drop_fraction: share of active weights replaced at step 0, or a schedule.
         allocation: as in `static`.
-        **options: other fields of `Regime`.
+        **options: see `Options`; a name that does not exist is refused.
 
     Returns:
         The regime.
@@ -135,6 +139,7 @@ def rigl(
     Raises:
         ValueError: sparsity or drop fraction out of range, or no rewire before ``end``.
     """
+    check_options(rigl, options)
     level, allocation = resolve(sparsity, allocation)
     return Regime(
         "rigl",
@@ -157,7 +162,7 @@ def snfs(
     redistribute: bool = False,
     adam: bool = False,
     allocation: str | Allocation = "er",
-    **options: object,
+    **options: Unpack[Options],
 ) -> Regime:
     """SNFS: as RigL, but grow where the *averaged* dense gradient is largest.
 
@@ -177,7 +182,7 @@ def snfs(
         adam: score by ``m / (sqrt(v) + 1e-8)``, v an average (0.999) of squared dense gradients, as
             the authors' code does under Adam; one more float32 per masked weight.
         allocation: as in `static`; with ``redistribute`` of the first topology only.
-        **options: other fields of `Regime`.
+        **options: see `Options`; a name that does not exist is refused.
 
     Returns:
         The regime.
@@ -185,7 +190,8 @@ def snfs(
     Raises:
         ValueError: sparsity, momentum or drop fraction out of range, or no rewire before ``end``.
     """
-    own = {"grow_score": scores.average_gradient, "average": momentum}
+    check_options(snfs, options)
+    own: Options = {"grow_score": scores.average_gradient, "average": momentum}
     if adam:
         own |= {"grow_score": scores.adam_gradient, "average_square": 0.999}
     if redistribute:
@@ -234,12 +240,12 @@ def fading(value: float | Schedule, start: int, end: int) -> Schedule:
 def check_share(what: str, value: float, closed: bool = False) -> None:
     """Raises unless the value is a number in [0, 1), or [0, 1] if closed."""
     if not isinstance(value, numbers.Real):
-        raise TypeError(f"{what} must be a number, got {value!r}.")
+        raise TypeError(f"{what} must be a number, got {value!r}")
     if not (0.0 <= value < 1.0 or (closed and value == 1.0)):
-        raise ValueError(f"{what} must be in [0, 1{']' if closed else ')'}, got {value}.")
+        raise ValueError(f"{what} must be in [0, 1{']' if closed else ')'}, got {value}")
 
 
 def one_of(what: str, value: str, choices: tuple[str, ...]) -> None:
     """Raises ``ValueError`` unless the value is one of the choices."""
     if value not in choices:
-        raise ValueError(f"{what} must be {' or '.join(choices)}, got {value!r}.")
+        raise ValueError(f"{what} must be {' or '.join(choices)}, got {value!r}")

@@ -1,14 +1,12 @@
 """Drawing a topology and rewiring it, one leaf at a time."""
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 
-from mst_jax.topology.planning import Entry, Group, Table, Totals
+from mst_jax.topology.planning import Group, LeafPlan, Table, Totals
 from mst_jax.topology.regime import Regime, Timing
 from mst_jax.topology.scores import Leaf
 from mst_jax.topology.selection import top_k, unsharded
@@ -111,7 +109,7 @@ def fill(structure: Structure, scores: jax.Array, target: jax.Array, kept: jax.A
     return unsharded(grouped, scores, target, kept)
 
 
-def rewire(entry: Entry, leaf: Leaf, keep: jax.Array, target: jax.Array) -> jax.Array:
+def rewire(entry: LeafPlan, leaf: Leaf, keep: jax.Array, target: jax.Array) -> jax.Array:
     """One topology update of a leaf: ``top(keep | active)``, then ``top(rest | not kept)``.
 
     A position that is dropped may be grown again at once; it then stays active throughout, so its

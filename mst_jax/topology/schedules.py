@@ -4,8 +4,6 @@ A schedule is any callable ``step -> float``. They are evaluated once, when a pl
 float64; nothing of them reaches the device but the integers of the plan's table.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 
@@ -26,7 +24,7 @@ def _anneal(
     initial: float, final: float, start: int, end: int, progress: Callable[[float], float]
 ) -> Schedule:
     if end <= start:
-        raise ValueError(f"A schedule must end after it starts, got start={start}, end={end}.")
+        raise ValueError(f"a schedule must end after it starts, got start={start}, end={end}")
 
     def schedule(step: int) -> float:
         x = min(max((step - start) / (end - start), 0.0), 1.0)

@@ -4,8 +4,6 @@ A score is a function of one leaf's `Leaf` and returns an array of the leaf's sh
 largest are chosen. Write your own as any such function.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import NamedTuple
 

@@ -13,8 +13,6 @@ it with histograms, sorts and ``top_k``: on the CPU nothing else came near, alon
 because XLA vectorises a reduction with several results and neither a scatter nor a comparator.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import jax
@@ -40,7 +38,7 @@ def sort_keys(scores: jax.Array, eligible: jax.Array) -> jax.Array:
         image = (scores >> 1) + 2
         return jnp.where(eligible, image, 0)
     if not jnp.issubdtype(scores.dtype, jnp.floating):
-        raise TypeError(f"Scores must be floats or unsigned integers, got {scores.dtype}.")
+        raise TypeError(f"scores must be floats or unsigned integers, got {scores.dtype}")
     if scores.dtype.itemsize < 2:  # the 8-bit formats differ in what they do with infinity
         scores = scores.astype(jnp.float32)
     bits = jnp.finfo(scores.dtype).bits
@@ -77,8 +75,8 @@ def top_k(scores: jax.Array, k: jax.Array, eligible: jax.Array) -> jax.Array:
     """
     if scores.shape != eligible.shape:
         raise ValueError(
-            f"Scores have shape {scores.shape} and the entries to choose from {eligible.shape}: a "
-            f"score returns one number for every entry."
+            f"scores have shape {scores.shape} and the entries to choose from {eligible.shape}: a "
+            f"score returns one number for every entry"
         )
     if scores.size == 0:
         return eligible

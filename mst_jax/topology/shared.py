@@ -1,7 +1,5 @@
 """Leaf counts decided at the rewire, where leaves share a rule's counts by score."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

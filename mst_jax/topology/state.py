@@ -1,7 +1,5 @@
 """The state of sparse training inside an optimizer state, and how to find it there."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -121,7 +119,7 @@ def masks(opt_state: optax.OptState, params: PyTree | None = None) -> PyTree:
     """
     found = states(opt_state)
     if not found:
-        raise ValueError("No SparseState in this optimizer state: wrap the optimizer in sparse().")
+        raise ValueError("no SparseState in this optimizer state: wrap the optimizer in sparse()")
     for state in found:
         require_drawn(state)
     tree = functools.reduce(merge, [state.masks for state in found])
@@ -155,16 +153,16 @@ def check(params: PyTree, opt_state: optax.OptState, plan: Plan | None = None) -
             raise ValueError(
                 f"{path!r} has {broken} weights outside its mask that are NaN or infinite, as they "
                 f"were when they were dropped: use topology.apply_updates, which selects, in place "
-                f"of optax.apply_updates, which adds."
+                f"of optax.apply_updates, which adds"
             )
         if np.any(outside != 0):
             raise ValueError(
                 f"{path!r} has {np.count_nonzero(outside)} non-zero weights outside its mask: use "
-                f"topology.init, and let sparse() be the last transform that touches updates."
+                f"topology.init, and let sparse() be the last transform that touches updates"
             )
     for path, (g, column, entry) in plan.entries().items() if plan else ():
         if path not in named_masks:
-            raise ValueError(f"{path!r} is sparse in this plan and dense here: not the same plan.")
+            raise ValueError(f"{path!r} is sparse in this plan and dense here: not the same plan")
         axes = tuple(range(-len(entry.shape), 0))
         counts = np.count_nonzero(np.asarray(named_masks[path]), axis=axes)
         if plan.groups[g].sharing is not None:  # below, all leaves together
@@ -173,7 +171,7 @@ def check(params: PyTree, opt_state: optax.OptState, plan: Plan | None = None) -
         if not np.isin(counts, allowed).all():
             raise ValueError(
                 f"{path!r} has {np.unique(counts).tolist()} active weights, a number that is not "
-                f"in its plan ({allowed.min()} to {allowed.max()})."
+                f"in its plan ({allowed.min()} to {allowed.max()})"
             )
     for group in plan.groups if plan else ():
         if group.sharing is not None:
@@ -192,7 +190,7 @@ def _check_total(group: Group, masks: dict[str, jax.Array]) -> None:
         raise ValueError(
             f"{first.path!r} and the other leaves of its rule have {np.unique(counts).tolist()} "
             f"active weights together, a number that is not in the plan ({allowed.min()} to "
-            f"{allowed.max()})."
+            f"{allowed.max()})"
         )
 
 
@@ -200,8 +198,8 @@ def require_drawn(state: SparseState) -> None:
     """Raises ``ValueError`` if the masks of a state have not been drawn."""
     if any(map(is_undrawn, jax.tree.leaves(state.masks, is_leaf=is_undrawn))):
         raise ValueError(
-            "Masks are not drawn: make the optimizer state with topology.init(tx, params, key), "
-            "not with tx.init(params)."
+            "masks are not drawn: make the optimizer state with topology.init(tx, params, key), "
+            "not with tx.init(params)"
         )
 
 
@@ -215,11 +213,11 @@ def refuse_wrappers(opt_state: optax.OptState) -> None:
     """
     found = states(opt_state)
     if any(states(state.inner) for state in found):
-        raise ValueError("A sparse() inside a sparse(): remove one; a plan may have many rules.")
+        raise ValueError("a sparse() inside a sparse(): remove one; a plan may have many rules")
     if found and _lookaheads(opt_state):
         raise ValueError(
             "lookahead cannot be combined with sparse(), as its slow weights average several "
-            "topologies: keep such an average with topology.update_target."
+            "topologies: keep such an average with topology.update_target"
         )
 
     def is_wrapper(node: PyTree) -> bool:
@@ -228,7 +226,7 @@ def refuse_wrappers(opt_state: optax.OptState) -> None:
     for node in jax.tree.leaves(opt_state, is_leaf=lambda x: is_wrapper(x) or _is_state(x)):
         if is_wrapper(node) and states(node):
             name = type(node).__name__.removesuffix("State")
-            raise ValueError(f"{name} must be inside sparse(), around the inner optimizer.")
+            raise ValueError(f"{name} must be inside sparse(), around the inner optimizer")
 
 
 def _lookaheads(tree: PyTree) -> list[PyTree]:

@@ -1,7 +1,5 @@
 """Statistics of a topology, all computed on device from masks."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import jax

@@ -4,8 +4,6 @@ The file is an ``.npz``. For every masked leaf it holds ``bits/<path>`` (``numpy
 flattened mask) and ``shape/<path>``; ``dense`` lists the paths without a mask.
 """
 
-from __future__ import annotations
-
 import os
 import zipfile
 import zlib
@@ -34,7 +32,7 @@ def save_masks(path: str | os.PathLike[str], masks: PyTree) -> None:
     path = Path(path)
     partial = path.with_name(path.name + ".partial")
     with partial.open("wb") as file:
-        np.savez(file, **arrays)
+        np.savez(file, **arrays)  # ty: ignore[invalid-argument-type] - allow_pickle is no leaf
     partial.replace(path)
 
 
@@ -62,15 +60,15 @@ def load_masks(path: str | os.PathLike[str], like: PyTree | None = None) -> PyTr
     wanted = named_leaves(like, is_leaf=is_sentinel)
     if set(wanted) != set(named):
         odd = sorted(set(wanted) ^ set(named))[0]
-        raise ValueError(f"{path} and the given tree have different leaves, for example {odd!r}.")
+        raise ValueError(f"{path} and the given tree have different leaves, for example {odd!r}")
     return jax.tree_util.tree_map_with_path(
         lambda key_path, _: named[path_of(key_path)], like, is_leaf=is_sentinel
     )
 
 
-def _read(path: str | os.PathLike[str]) -> dict[str, object]:
+def _read(path: str | os.PathLike[str]) -> dict[str, PyTree]:
     with Path(path).open("rb") as raw, np.load(raw) as file:
-        named = {name: DenseLeaf() for name in file["dense"].tolist()}
+        named: dict[str, PyTree] = {name: DenseLeaf() for name in file["dense"].tolist()}
         for entry in file.files:
             kind, _, name = entry.partition("/")
             if kind == "bits":
@@ -80,8 +78,8 @@ def _read(path: str | os.PathLike[str]) -> dict[str, object]:
     return named
 
 
-def _nested(named: dict[str, object]) -> dict[str, object]:
-    tree: dict[str, object] = {}
+def _nested(named: dict[str, PyTree]) -> PyTree:
+    tree: PyTree = {}
     for name, value in named.items():
         *folders, last = name.split("/")
         node = tree

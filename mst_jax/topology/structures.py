@@ -4,8 +4,6 @@ A structure cuts a leaf into groups of equal size; the same number of entries is
 group. One group is unstructured sparsity. A leaf that cannot be cut so is left unstructured.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 
@@ -133,7 +131,7 @@ def n_of_m(m: int) -> Structure:
         ValueError: m is not positive.
     """
     if m < 1:
-        raise ValueError(f"m must be at least 1, got {m}.")
+        raise ValueError(f"m must be at least 1, got {m}")
     return NofM(f"n:{m}", m)
 
 

@@ -1,13 +1,11 @@
 """Many budgets in one compiled program: runs under ``vmap`` that differ in their tables."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from mst_jax.topology.planning import Entry, Group, Plan, Table, Totals
+from mst_jax.topology.planning import Group, LeafPlan, Plan, Table, Totals
 from mst_jax.topology.regime import Regime
 
 
@@ -36,16 +34,16 @@ def sweep(plans: Sequence[Plan]) -> tuple[Plan, tuple[Table | Totals, ...]]:
     """
     if strangers := [plan for plan in plans if not isinstance(plan, Plan)]:
         raise TypeError(
-            f"sweep() takes plans made by topology.plan, got a {type(strangers[0]).__name__}."
+            f"sweep() takes plans made by topology.plan, got a {type(strangers[0]).__name__}"
         )
     if not plans:
-        raise ValueError("sweep needs at least one plan.")
+        raise ValueError("sweep needs at least one plan")
     first = plans[0]
     for plan in plans[1:]:
         if _fixed(plan) != _fixed(first):
             raise ValueError(
-                "Plans of a sweep may differ in sparsity and drop fraction only: give them the "
-                "same rules, interval, start, end, scores and structure."
+                "plans of a sweep may differ in sparsity and drop fraction only: give them the "
+                "same rules, interval, start, end, scores and structure"
             )
     groups = tuple(_joined(groups) for groups in zip(*(p.groups for p in plans), strict=True))
     tables = tuple(
@@ -79,7 +77,7 @@ def _on_device(regime: Regime) -> object:
 def _joined(groups: Sequence[Group]) -> Group:
     """The first group, whose leaves drop and grow if they do so in any of them."""
 
-    def entry(*same: Entry) -> Entry:
+    def entry(*same: LeafPlan) -> LeafPlan:
         drops, grows = any(e.drops for e in same), any(e.grows for e in same)
         return replace(same[0], drops=drops, grows=grows)
 

@@ -1,9 +1,8 @@
 """Topologies as tables: text at the prompt, HTML in a notebook."""
 
-from __future__ import annotations
-
 import html
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -24,7 +23,7 @@ class TextTable:
     """
 
     header: tuple[str, ...]
-    rows: list[tuple[str, ...]]
+    rows: Sequence[tuple[str, ...]]
     left: int = 2
 
     def __str__(self) -> str:
@@ -138,7 +137,7 @@ def diff(before: PyTree, after: PyTree) -> Difference:
     new = named_leaves(after, is_leaf=is_sentinel)
     if old.keys() != new.keys():
         odd = sorted(old.keys() ^ new.keys())[0]
-        raise ValueError(f"The two topologies have different leaves, for example {odd!r}.")
+        raise ValueError(f"the two topologies have different leaves, for example {odd!r}")
     found = Difference()
     for path, one in old.items():
         other = new[path]
@@ -148,7 +147,7 @@ def diff(before: PyTree, after: PyTree) -> Difference:
         if one.shape != other.shape:
             raise ValueError(
                 f"{path!r} has shape {one.shape} before and {other.shape} after: compare "
-                f"topologies of the same network and the same seeds."
+                f"topologies of the same network and the same seeds"
             )
         found[path] = LeafDifference(
             *(int(np.count_nonzero(m)) for m in (one & other, one & ~other, other & ~one))

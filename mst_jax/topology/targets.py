@@ -4,8 +4,6 @@ A hard copy takes the mask along with the weights. A Polyak average does not: af
 would still carry the dropped weights, so that its topology is the union of all past ones.
 """
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 import optax
@@ -49,7 +47,7 @@ def update_target(
         ValueError: unknown policy, or target or masks are not those of these parameters.
     """
     if policy not in POLICIES:
-        raise ValueError(f"policy must be one of {POLICIES}, got {policy!r}.")
+        raise ValueError(f"policy must be one of {POLICIES}, got {policy!r}")
     require_same_leaves("targets", target, params)
     moved = optax.incremental_update(params, target, tau)
     if policy == "as_is":

@@ -5,8 +5,6 @@ the new masks and nothing else; everything that follows from them is element-wis
 fuses with the optimizer's arithmetic.
 """
 
-from __future__ import annotations
-
 import functools
 
 import jax
@@ -76,12 +74,12 @@ def sparse(
     """
     if not all(callable(getattr(inner, name, None)) for name in ("init", "update")):
         raise TypeError(
-            f"sparse() wraps an optimizer such as optax.adam(1e-3), got a {type(inner).__name__}."
+            f"sparse() wraps an optimizer such as optax.adam(1e-3), got a {type(inner).__name__}"
         )
     if not isinstance(plan, Plan):
         raise TypeError(
             f"sparse() needs the plan that topology.plan(params, rules) makes, got a "
-            f"{type(plan).__name__}."
+            f"{type(plan).__name__}"
         )
     policy = moments_lib.named(moments)
     inner = optax.with_extra_args_support(inner)
@@ -121,7 +119,7 @@ def sparse(
             return updates, state._replace(inner=inner_state)
         if params is None:
             raise ValueError(
-                "update needs the parameters: tx.update(grads, state, params, step=step)."
+                "update needs the parameters: tx.update(grads, state, params, step=step)"
             )
         state_lib.require_drawn(state)
         _require_plans(plan, params)
@@ -174,7 +172,7 @@ def init(
     """
     if not jnp.issubdtype(jnp.asarray(key).dtype, jax.dtypes.prng_key):
         raise TypeError(
-            f"init needs a typed key such as jax.random.key(0), got a {type(key).__name__}."
+            f"init needs a typed key such as jax.random.key(0), got a {type(key).__name__}"
         )
     named = named_leaves(params)
 
@@ -207,8 +205,8 @@ def init(
     found = [drawn(state) for state in state_lib.states(blank)]
     if not found:
         raise ValueError(
-            "This optimizer contains no sparse(): wrap it, topology.sparse(optimizer, plan), or "
-            "make a dense state with tx.init(params)."
+            "this optimizer contains no sparse(): wrap it, topology.sparse(optimizer, plan), or "
+            "make a dense state with tx.init(params)"
         )
     params = mask_tree.apply(functools.reduce(merge, [s.masks for s in found]), params)
     # The inner state is made from the masked parameters: some optimizers keep copies of them.
@@ -233,7 +231,7 @@ def _require_clock(step: jax.Array | None) -> jax.Array:
         got = "none" if kind is None else f"{kind[0]} of shape {kind[1]}"
         raise ValueError(
             f"update needs step=, the module's optimizer step, as one unbatched integer scalar; "
-            f"got {got}."
+            f"got {got}"
         )
     return step
 
@@ -253,8 +251,8 @@ def _require_plans(plan: Plan, params: PyTree) -> None:
     if given != shapes:
         path = next(p for p in [*given, *shapes] if given.get(p) != shapes.get(p))
         raise ValueError(
-            f"These parameters are not the plan's: {path!r} has shape {given.get(path)} here and "
-            f"{shapes.get(path)} in the plan; make the plan from the tree given to the optimizer."
+            f"these parameters are not the plan's: {path!r} has shape {given.get(path)} here and "
+            f"{shapes.get(path)} in the plan; make the plan from the tree given to the optimizer"
         )
 
 
@@ -301,7 +299,7 @@ def _rewired(
         hidden = next(e.path for e in group.entries if e.path not in paths)
         raise ValueError(
             f"{hidden!r} shares its rule's counts by score with {paths[0]!r}, but is hidden from "
-            f"this optimizer: give both to one sparse(), or make a rule for each."
+            f"this optimizer: give both to one sparse(), or make a rule for each"
         )
     activity_lib.require(group, activity)
     old = {path: masks[path] for path in paths}
@@ -342,7 +340,7 @@ def _fitting(
 ) -> tuple[Table | Totals, ...]:
     shapes, wanted = jax.tree.map(jnp.shape, tables), jax.tree.map(jnp.shape, own)
     if shapes != wanted:
-        raise ValueError(f"Tables of shapes {shapes} do not fit a plan of shapes {wanted}.")
+        raise ValueError(f"tables of shapes {shapes} do not fit a plan of shapes {wanted}")
     return jax.tree.map(lambda x: jnp.asarray(x, jnp.int32), tables)
 
 
@@ -368,7 +366,7 @@ def restart(
     params = mask_tree.apply(state_lib.masks(opt_state), params)
     blank, kept = tx.init(params), state_lib.states(opt_state)
     if len(state_lib.states(blank)) != len(kept):
-        raise ValueError("This state is not of this optimizer: it has another number of sparse().")
+        raise ValueError("this state is not of this optimizer: it has another number of sparse()")
     kept = iter(kept)
 
     def resumed(blank: SparseState) -> SparseState:

@@ -1,14 +1,17 @@
 """The host's conduct of training: what is to be trained, the loop, and the policies that come."""
 
+from mst_jax.training.grouping import grouped, together_key
 from mst_jax.training.jobs import (
     Job,
     Program,
     make_program,
+    plan_in,
     plan_resume,
     plan_run,
     prepare,
     program_of,
     resume_together,
+    unfinished,
 )
 from mst_jax.training.memory import memory_bytes
 from mst_jax.training.policy import Policy, Snapshot, load_policy, load_snapshot
@@ -21,15 +24,19 @@ __all__ = [
     "Program",
     "Snapshot",
     "checkpoint_fingerprint",
+    "grouped",
     "load_policy",
     "load_snapshot",
     "make_program",
     "memory_bytes",
+    "plan_in",
     "plan_resume",
     "plan_run",
     "prepare",
     "program_of",
     "resume_together",
+    "together_key",
     "train",
     "train_together",
+    "unfinished",
 ]

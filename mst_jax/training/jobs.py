@@ -8,7 +8,6 @@ trained alone; `program.json` in it says which runs shared its program.
 import dataclasses
 import json
 import os
-import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,19 +16,31 @@ import jax
 import jax.numpy as jnp
 
 from mst_jax import envs
-from mst_jax.agents import Agent, Numbers, make_agent, sweep
+from mst_jax.agents import Agent, Numbers
+from mst_jax.program.cache import kept_agent, kept_sweep, kept_task
 from mst_jax.runs import checkpoints
 from mst_jax.runs.arrays import Arrays, join
+from mst_jax.runs.changed import refuse_changed
 from mst_jax.runs.checkpoints import Checkpoint
+from mst_jax.runs.config_file import read_settings
 from mst_jax.runs.files import replace_text
-from mst_jax.runs.folder import CHECKPOINTS, PROGRAM, fingerprint_of, is_blank, seed_folder
+from mst_jax.runs.folder import (
+    CHECKPOINTS,
+    PROGRAM,
+    RunExistsError,
+    fingerprint_of,
+    is_blank,
+    is_finished,
+    seed_folder,
+)
 from mst_jax.runs.json_file import read_json
 from mst_jax.runs.lock import HeldError, refuse_if_held
-from mst_jax.runs.settings import Settings, read_settings
+from mst_jax.runs.settings import ABOUT, Settings
 from mst_jax.runs.sinks import kept_rows
 from mst_jax.runs.wandb_sink import check_wandb
+from mst_jax.training.grouping import shared_fields
 from mst_jax.training.memory import replay_slots
-from mst_jax.training.resuming import refuse_changed, refuse_loss, refuse_misfit, shapes_of_run
+from mst_jax.training.resuming import refuse_loss, refuse_misfit, shapes_of_run
 
 
 class Job(NamedTuple):
@@ -52,6 +63,21 @@ class Job(NamedTuple):
     checkpoint: Checkpoint | None
     finished: str | None = None
     seen: tuple[object, ...] = ()
+
+    def with_limits(self, **limits: float) -> "Job":
+        """The job with other values of settings that may change when a run is resumed.
+
+        Raises:
+            ValueError: a setting that may not, or an impossible value.
+        """
+        for name in limits:
+            if name not in ABOUT or not ABOUT[name].changeable:
+                can = " and ".join(n for n, about in ABOUT.items() if about.changeable)
+                raise ValueError(f"a resumed run cannot change {name}, only {can}")
+        settings = dataclasses.replace(self.settings, **limits)
+        if not self.finished:
+            settings.validate()
+        return self._replace(settings=settings)
 
     def check_unchanged(self) -> None:
         """Raises HeldError if somebody trained the run since it was checked."""
@@ -114,14 +140,22 @@ def plan_run(settings: Settings, logdir: Path) -> Job:
         ValueError: when a setting is impossible, the task is unknown, the folder exists, or wandb
             is asked for and cannot be used.
     """
-    settings.validate()
-    check_wandb(settings.wandb)
     folder = logdir / settings.folder_name
     if not is_blank(folder):
-        raise ValueError(
-            f"{folder} exists; continue it with --resume={shlex.quote(str(folder))} "
-            "or choose another logdir"
-        )
+        raise RunExistsError(folder)
+    return plan_in(settings, folder)
+
+
+def plan_in(settings: Settings, folder: Path) -> Job:
+    """Checks a new run, which will live in `folder` itself.
+
+    Raises:
+        ValueError: as `plan_run`.
+    """
+    settings.validate()
+    check_wandb(settings.wandb)
+    if not is_blank(folder):
+        raise RunExistsError(folder)
     return Job(settings, folder, *prepare(settings), checkpoint=None, seen=_contents(folder))
 
 
@@ -208,7 +242,7 @@ def make_program(jobs: Sequence[Job]) -> Program:
     done = [job.folder for job in jobs if job.finished]
     if done and len(done) < len(jobs):
         raise ValueError(f"{done[0]} is finished; continue the others without it")
-    shared = [_shared(job.settings) for job in jobs]
+    shared = [shared_fields(job.settings) for job in jobs]
     for other in shared[1:]:
         different = [name for name in other if other[name] != shared[0][name]]
         if different:
@@ -221,7 +255,9 @@ def make_program(jobs: Sequence[Job]) -> Program:
     configs = [job.settings.config for job in jobs]
     if all(config == configs[0] for config in configs):
         return Program(tuple(jobs), first.agent, None)
-    agent, numbers = sweep(first.settings.agent, configs, first.task.spec, first.settings.steps)
+    agent, numbers = kept_sweep(
+        first.settings.agent, configs, first.task.spec, first.settings.steps
+    )
     rows = jnp.repeat(jnp.arange(len(jobs)), jnp.array([job.settings.seeds for job in jobs]))
     return Program(tuple(jobs), agent, jax.tree.map(lambda leaf: jnp.asarray(leaf)[rows], numbers))
 
@@ -251,11 +287,16 @@ def program_of(folder: Path) -> list[Path]:
     return [other for other in there if other.is_dir()]
 
 
+def unfinished(folder: Path) -> list[Path]:
+    """The runs of a run's program that are not finished; the run itself if all are."""
+    return [other for other in program_of(folder) if not is_finished(other)] or [folder]
+
+
 def prepare(settings: Settings) -> tuple[envs.JaxEnv | envs.HostTask, Agent]:
     """Task and agent of a run; raises ValueError for unknown names and impossible settings."""
-    task = envs.make(settings.task)
-    agent = make_agent(settings.agent, settings.config, task.spec, settings.steps)
-    replay_slots(settings, agent)  # refuses a capacity that is too small
+    task = kept_task(settings.task)
+    agent = kept_agent(settings.agent, settings.config, task.spec, settings.steps)
+    replay_slots(settings, agent, task.spec)  # refuses a capacity that is too small
     if settings.gradient_covariance and agent.probe is None:
         raise ValueError(
             f"gradient_covariance=True needs an agent that can be probed, which {settings.agent} "
@@ -273,10 +314,3 @@ def _contents(folder: Path) -> tuple[object, ...]:
 def _began_together(folders: Sequence[Path]) -> bool:
     wanted = {os.path.normpath(folder) for folder in folders}
     return all({str(other) for other in program_of(folder)} == wanted for folder in folders)
-
-
-def _shared(settings: Settings) -> dict[str, object]:
-    """What runs of one program must agree in, configurations apart."""
-    own = ("recipe", "config", "seed", "seeds")
-    fields = [field.name for field in dataclasses.fields(settings) if field.name not in own]
-    return {name: getattr(settings, name) for name in fields}

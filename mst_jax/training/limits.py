@@ -18,6 +18,6 @@ def problem_of(session: Session) -> str | None:
         if lost > limit:
             return (
                 f"environments failed {lost} times, more than max_environment_errors={limit} "
-                "(which may be given with --resume)"
+                "(which may be changed when the run is resumed)"
             )
     return None

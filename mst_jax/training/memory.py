@@ -3,17 +3,16 @@
 from typing import Any
 
 import jax
-import numpy as np
 
 from mst_jax import replay
 from mst_jax.agents import Agent
 from mst_jax.envs import Spec
-from mst_jax.program.state import Purpose, keys_for, seed_keys, stored
+from mst_jax.program.state import Purpose, keys_for, replay_layout, seed_keys, stored
 from mst_jax.runs import checkpoints, history
 from mst_jax.runs.settings import Settings
 
 
-def replay_slots(settings: Settings, agent: Agent) -> int:
+def replay_slots(settings: Settings, agent: Agent, spec: Spec) -> int:
     """Slots per seed: the agent's capacity, or what the run can fill if that is less; 0 for none.
 
     An episode of one step takes two slots, and the last observation one more. Every environment has
@@ -25,7 +24,7 @@ def replay_slots(settings: Settings, agent: Agent) -> int:
     count, memory = settings.environments, stored(agent)
     if memory is None:
         return 0
-    fewest = memory.span + 2
+    fewest = replay.fewest_slots(memory.span, spec.observation.history)
     slots = min(memory.capacity // count, max(2 * settings.steps + 2, fewest))
     if slots < fewest:
         raise ValueError(
@@ -37,27 +36,21 @@ def replay_slots(settings: Settings, agent: Agent) -> int:
 
 def memory_bytes(agent: Agent, spec: Spec, settings: Settings) -> tuple[int, int]:
     """Bytes of the agent states and of the replay buffer, for all seeds of a run."""
-    memory = stored(agent)
-    buffer_bytes = (
-        0
-        if memory is None
-        else replay.nbytes(
-            num_seeds=settings.seeds,
-            capacity=replay_slots(settings, agent),
-            observation_size=spec.observation.size,
-            action_size=spec.action.size,
-            span=memory.span,
-            row_dtype=np.dtype(settings.row_dtype),
-            environments=settings.environments,
-        )
+    layout = replay_layout(
+        agent,
+        spec,
+        replay_slots(settings, agent, spec),
+        settings.seeds,
+        settings.environments,
+        settings.row_dtype,
     )
-    return _nbytes(_states(agent, settings)), buffer_bytes
+    return _nbytes(_states(agent, settings)), 0 if layout is None else replay.nbytes(layout)
 
 
 def describe_memory(agent: Agent, spec: Spec, settings: Settings) -> str:
     """One line: bytes of agent states and replay buffer, and the most that goes to disk."""
     agents, buffer = memory_bytes(agent, spec, settings)
-    slots = replay_slots(settings, agent)
+    slots = replay_slots(settings, agent, spec)
     rings = f" for {settings.environments} environments" if settings.environments > 1 else ""
     return (
         f"memory: agents {human(agents)}, replay {human(buffer)} "

@@ -12,14 +12,18 @@ import numpy as np
 
 from mst_jax import envs
 from mst_jax.agents import Agent, player
+from mst_jax.program.cache import kept
 from mst_jax.program.health import finite
 from mst_jax.program.state import Purpose, keys_for, seed_keys
 from mst_jax.runs import checkpoints
-from mst_jax.runs.folder import CHECKPOINTS
-from mst_jax.runs.light import from_light, masks_in
-from mst_jax.runs.settings import Settings, read_settings
+from mst_jax.runs.light import from_light, masks_in, read_light
+from mst_jax.runs.settings import Settings
 from mst_jax.training.jobs import prepare
-from mst_jax.training.resuming import refuse_changed
+
+
+@kept
+def _finite(agent: Agent) -> Callable[[Any], jax.Array]:
+    return jax.jit(partial(finite, agent))
 
 
 class Snapshot(NamedTuple):
@@ -42,16 +46,7 @@ class Snapshot(NamedTuple):
     @property
     def healthy(self) -> np.ndarray:
         """Whether all that acting reads is finite, (S,) bool."""
-        return np.asarray(jax.jit(partial(finite, self.agent))(self.states))
-
-    def index_of(self, seed: int | None) -> int:
-        """Position of a seed on the leading axis, the first by default; ValueError if not held."""
-        seeds = self.settings.seed_list
-        if seed is None:
-            return 0
-        if seed not in seeds:
-            raise ValueError(f"this run holds the seeds {seeds}, not {seed}")
-        return seeds.index(seed)
+        return np.asarray(_finite(self.agent)(self.states))
 
     def policy(self, seed: int | None = None) -> "Policy":
         """The policy of a seed, the first by default.
@@ -59,11 +54,12 @@ class Snapshot(NamedTuple):
         Raises:
             ValueError: when the run does not hold the seed, or it has diverged.
         """
-        index = self.index_of(seed)
+        index = self.settings.index_of(seed)
         if not self.healthy[index]:
             raise ValueError(
                 f"seed {self.settings.seed_list[index]} has diverged: its policy at step "
-                f"{self.step:,} is not finite; best=True loads its best, if it has one"
+                f"{self.step:,} is not finite; best=True loads its best and evaluate "
+                "--best plays or films it, if it has one"
             )
         state = jax.tree.map(lambda leaf: leaf[index], self.states)
         return Policy(self.agent, state, envs.make(self.settings.task).spec)
@@ -86,14 +82,14 @@ class Policy:
             ValueError: when the last axes are not O; they would be broadcast silently.
         """
         wanted = self._spec.observation
-        observation = jnp.asarray(observation, wanted.dtype)
-        if observation.shape[max(0, observation.ndim - len(wanted.shape)) :] != wanted.shape:
+        seen = jnp.asarray(observation, wanted.dtype)
+        if seen.shape[max(0, seen.ndim - len(wanted.shape)) :] != wanted.shape:
             shape = ", ".join(str(size) for size in wanted.shape)
             raise ValueError(
                 f"this policy takes observations of {wanted.size} numbers, (..., {shape}), not of "
-                f"shape {observation.shape}"
+                f"shape {seen.shape}"
             )
-        return self._carried_out(self._act(observation, next(self._calls)))
+        return self._carried_out(self._act(seen, next(self._calls)))
 
     def _carried_out(self, action: jax.Array) -> np.ndarray:
         space = self._spec.action
@@ -143,16 +139,8 @@ def load_snapshot(folder: Path, tier: str = checkpoints.LIGHT) -> Snapshot:
         ValueError: when the folder is not a run, there is no checkpoint of that tier yet, or its
             config.json was changed since the run began.
     """
-    settings = read_settings(folder)
+    settings, loaded = read_light(folder, tier)
     _, agent = prepare(settings)
-    loaded = checkpoints.load_newest(folder / CHECKPOINTS, tier)
-    if loaded is None:
-        first = "evaluation" if tier == checkpoints.LIGHT else "full checkpoint"
-        raise ValueError(
-            f"{folder} has no {tier} checkpoint yet; let it train to its first {first}"
-        )
-    if loaded.config is not None:
-        refuse_changed(loaded, folder)
     keys = keys_for(seed_keys(settings.seed_list), Purpose.AGENT)
     blank = jax.tree.map(_zeros, jax.eval_shape(jax.vmap(agent.init), keys))
     states = from_light(agent, loaded.arrays, blank)

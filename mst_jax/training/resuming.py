@@ -4,14 +4,10 @@ A run that ended is finished; one that began goes on from its newest full checkp
 own and nothing after it would be lost for good; a folder in which nothing began is blank.
 """
 
-import warnings
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
-import numpy as np
 
 from mst_jax import envs
 from mst_jax.agents import Agent
@@ -20,32 +16,9 @@ from mst_jax.program.state import LoopState, init_loop
 from mst_jax.runs import checkpoints, sinks
 from mst_jax.runs.arrays import own_arrays
 from mst_jax.runs.checkpoints import Checkpoint
-from mst_jax.runs.folder import CHECKPOINTS, CONFIG, seed_folder
-from mst_jax.runs.settings import Settings, config_values
+from mst_jax.runs.folder import CHECKPOINTS, seed_folder
+from mst_jax.runs.settings import Settings
 from mst_jax.training.memory import replay_slots
-
-
-def refuse_changed(checkpoint: Checkpoint, folder: Path) -> None:
-    """Refuses a checkpoint of other settings than config.json has now.
-
-    Without a record of them, as earlier versions wrote it, there is a warning instead.
-
-    Raises:
-        ValueError: the message names the first settings that differ.
-    """
-    if checkpoint.config is None:
-        warnings.warn(
-            f"the checkpoint of step {checkpoint.step:,} in {folder} does not say of which "
-            f"settings it is: an earlier version wrote it; {CONFIG} is believed",
-            stacklevel=2,
-        )
-        return
-    different = _differences(checkpoint.config, config_values(folder))
-    if different:
-        raise ValueError(
-            f"{folder / CONFIG} was changed since the run began: {different}; put it back, or "
-            "begin another run with the new setting"
-        )
 
 
 def refuse_misfit(checkpoint: Checkpoint, folder: Path, like: LoopState) -> None:
@@ -93,9 +66,9 @@ def shapes_of_run(task: envs.JaxEnv | envs.HostTask, agent: Agent, settings: Set
         init_loop,
         agent,
         settings.seed_list,
-        replay_slots(settings, agent),
-        action=task.spec.action,
-        row_dtype=np.dtype(settings.row_dtype),
+        replay_slots(settings, agent, task.spec),
+        sizes=task.spec,
+        row_dtype=settings.row_dtype,
     )
     environment = None
     observation = jax.ShapeDtypeStruct(
@@ -111,22 +84,3 @@ def _steps(seed_folder: Path) -> list[int]:
     if not (seed_folder / sinks.METRICS).exists():
         return []
     return [row["step"] for row in sinks.readable_rows(seed_folder)[0]]
-
-
-def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
-    """The first settings in which two configurations differ, as one phrase; empty if in none."""
-    old, new = _flat(before), _flat(after)
-    names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
-    phrases = [f"{name} is {new.get(name)!r}, was {old.get(name)!r}" for name in names[:3]]
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(phrases) + more
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat

@@ -57,7 +57,9 @@ class Session(NamedTuple):
     reset: Callable[[LoopState], LoopState]
     diagnose: Callable[[LoopState, int], Metrics]
     stop: Callable[[], bool]  # true once a signal asked to stop
+    open_files: Callable[[], None]  # opens the members' sinks, once
     began: float  # time.perf_counter() at the start of this process's part
+    verbose: bool  # whether to print the final evaluation
 
     @property
     def folders(self) -> dict[Path, slice]:
@@ -203,6 +205,8 @@ def evaluate_finally(session: Session, loop: LoopState, evaluator: Evaluator) ->
         raise EnvironmentFailedError(f"in the final evaluation, {evaluator.failure}")
     for index, row in enumerate(rows):
         session.write(index, session.settings.steps, "final", bool(healthy[index]), row)
+        if not session.verbose:
+            continue
         last, best_return, chosen = row["last/return"], row["best/return"], row["best/step"]
         when = "never chosen" if chosen is None else f"step {chosen:,}"
         tqdm.write(

@@ -5,6 +5,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from functools import cache, partial
@@ -13,11 +14,12 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from mst_jax import topology
+from mst_jax.agents import Agent
 from mst_jax.envs import EnvironmentFailedError
 from mst_jax.program.arrays import loop_from_arrays, loop_to_arrays
+from mst_jax.program.cache import kept
 from mst_jax.program.diagnosing import make_diagnose
 from mst_jax.program.drivers import Driver, make_driver
 from mst_jax.program.evaluation import Evaluator, make_evaluator
@@ -26,10 +28,11 @@ from mst_jax.program.state import LoopState
 from mst_jax.program.step import finish_chunk, make_reset, still_healthy
 from mst_jax.runs import checkpoints, history
 from mst_jax.runs.arrays import BEST, HOST, fingerprint, own_arrays, shapes_of, split, with_prefix
+from mst_jax.runs.config_file import config_values, read_settings, write_settings
 from mst_jax.runs.files import sync
 from mst_jax.runs.folder import CHECKPOINTS, INITIAL_TOPOLOGY, finish, seed_folders
 from mst_jax.runs.lock import held
-from mst_jax.runs.settings import Settings, config_values, read_settings, write_settings
+from mst_jax.runs.settings import Settings
 from mst_jax.runs.signals import on_stop_signal
 from mst_jax.runs.sinks import JsonLines, Sink, TensorBoard, cut_back
 from mst_jax.runs.wandb_sink import WandB
@@ -46,6 +49,10 @@ from mst_jax.training.session import (
     evaluate_finally,
     log,
 )
+
+with warnings.catch_warnings():  # in a notebook without ipywidgets the bar is text
+    warnings.simplefilter("ignore")
+    from tqdm.auto import tqdm
 
 
 class Outcome(NamedTuple):
@@ -70,15 +77,23 @@ def checkpoint_fingerprint(folder: Path) -> str:
     return fingerprint(own_arrays(checkpoint.arrays))
 
 
-def train(job: Job) -> Outcome:
+def train(job: Job, *, verbose: bool = True, progress: bool = True) -> Outcome:
     """Trains a run to its end, or until a signal asks it to stop; see `train_together`."""
-    return train_together(make_program([job]))[0]
+    return train_together(make_program([job]), verbose=verbose, progress=progress)[0]
 
 
-def train_together(program: Program) -> list[Outcome]:
+def train_together(
+    program: Program, *, verbose: bool = True, progress: bool = True
+) -> list[Outcome]:
     """Trains runs in one program to their end, or until a signal asks them to stop.
 
-    The signals are SIGTERM, SIGINT and SIGHUP. Finished runs stay as they are.
+    The signals are SIGTERM, SIGINT and SIGHUP; outside of the main thread Python hands out none.
+    Finished runs stay as they are.
+
+    Args:
+        program: the runs.
+        verbose: print topology plans and memory before, and the final evaluation.
+        progress: show a progress bar.
 
     Raises:
         HeldError: another process trains one of them, or did since it was planned. Nothing was
@@ -90,73 +105,98 @@ def train_together(program: Program) -> list[Outcome]:
     """
     if all(job.finished for job in program.jobs):
         return [Outcome(job.folder, job.settings.steps, job.finished) for job in program.jobs]
-    began = time.perf_counter()
-    settings, agent, task = program.shared, program.agent, program.jobs[0].task
-    folders, since = [job.folder for job in program.jobs], program.step
+    if verbose:
+        _describe(program)
+    with ExitStack() as stack:
+        session, loop = _open(program, stack, verbose)
+        loop, step = _loop(session, loop, program.step, progress)
+        return _finish(program, session, loop, step)
+
+
+def _describe(program: Program) -> None:
+    """Prints the topology plans of all runs, and what memory they will take."""
     for job in program.jobs:
         for name, plan in job.agent.plans.items():
             tqdm.write(f"{job.settings.recipe} {name}\n{plan}")
-    tqdm.write(describe_memory(agent, task.spec, settings))
-    with ExitStack() as stack:
+    tqdm.write(describe_memory(program.agent, program.jobs[0].task.spec, program.shared))
+
+
+def _open(program: Program, stack: ExitStack, verbose: bool) -> tuple[Session, LoopState]:
+    """Owns the folders, starts the environments, and restores the loop or makes and evaluates it.
+
+    What must be closed at the end is put on the stack.
+    """
+    began = time.perf_counter()
+    settings, agent, task = program.shared, program.agent, program.jobs[0].task
+    for job in program.jobs:
+        stack.enter_context(held(job.folder))
+        job.check_unchanged()
+    stop = stack.enter_context(_stop_on_signal())
+    best = BestPolicies(settings.seeds)
+    slots = replay_slots(settings, agent, task.spec)
+    driver, loop = make_driver(
+        *(agent, task, program.seeds, slots, np.dtype(settings.row_dtype), program.numbers),
+        environments=settings.environments,
+        worker_timeout=settings.worker_timeout,
+    )
+    stack.enter_context(closing(driver))
+    if program.step is not None:
+        like = shapes_of(loop)
+        del loop  # or there would be two replay buffers
+        loop = _restore(like, program, driver, best)
+        folders = ", ".join(str(job.folder) for job in program.jobs)
+        if verbose:
+            tqdm.write(f"resumed {folders} at step {program.step:,}")
+    else:
         for job in program.jobs:
-            stack.enter_context(held(job.folder))
-            job.check_unchanged()
-        best = BestPolicies(settings.seeds)
-        slots = replay_slots(settings, agent)
-        row_dtype = np.dtype(settings.row_dtype)
-        driver, loop = make_driver(
-            *(agent, task, program.seeds, slots, row_dtype, program.numbers),
-            environments=settings.environments,
-            worker_timeout=settings.worker_timeout,
-        )
-        stack.enter_context(closing(driver))
-        if since is not None:
-            like = shapes_of(loop)
-            del loop  # or there would be two replay buffers
-            loop = _restore(like, program, driver, best)
-            tqdm.write(f"resumed {', '.join(map(str, folders))} at step {since:,}")
-        else:
-            for job in program.jobs:
-                write_settings(job.folder, job.settings)
-            write_program(folders)
-        evaluator = make_evaluator(
-            agent, task, program.seeds, settings.eval_episodes, settings.worker_timeout
-        )
-        stack.enter_context(closing(evaluator))
-        members = _members(program)
-        # Only a program that took a step shows that training can go on, and what it made after the
-        # checkpoint can be cut off.
-        open_files = cache(partial(_open_files, members, since, stack))
-        stop = stack.enter_context(_stop_on_signal())
-        session = _session(program, members, driver, evaluator, best, stop, began)
-        if since is None:
-            open_files()
-            for folder, rows in session.folders.items():
-                masks = jax.tree.map(lambda mask, rows=rows: mask[rows], agent.masks(loop.agent))
-                topology.save_masks(folder / INITIAL_TOPOLOGY, masks)
-                sync(folder / INITIAL_TOPOLOGY)
-            loop, _ = evaluate(session, loop, 0)
-        loop, step = _loop(session, loop, since or 0, open_files)
-        final = settings.final_eval_episodes
-        if step < settings.steps or (final and stop()):
-            return [Outcome(folder, step, None) for folder in folders]
-        open_files()
-        if final:
-            # The environments of training and its evaluations are not needed any more.
-            driver.close()
-            evaluator.close()
-            evaluator = make_evaluator(agent, task, program.seeds, final, settings.worker_timeout)
-            stack.enter_context(closing(evaluator))
+            write_settings(job.folder, job.settings)
+        write_program([job.folder for job in program.jobs])
+    evaluator = make_evaluator(
+        agent, task, program.seeds, settings.eval_episodes, settings.worker_timeout
+    )
+    stack.enter_context(closing(evaluator))
+    members = _members(program)
+    # Only a program that took a step shows that training can go on, and what it made after the
+    # checkpoint can be cut off.
+    open_files = cache(partial(_open_files, members, program.step, stack))
+    session = _session(program, members, driver, evaluator, best, stop, open_files, began, verbose)
+    return session, _begun(session, loop) if program.step is None else loop
+
+
+def _begun(session: Session, loop: LoopState) -> LoopState:
+    """A new loop after its masks were written and it was evaluated."""
+    session.open_files()
+    for folder, rows in session.folders.items():
+        masks = jax.tree.map(lambda mask, rows=rows: mask[rows], session.agent.masks(loop.agent))
+        topology.save_masks(folder / INITIAL_TOPOLOGY, masks)
+        sync(folder / INITIAL_TOPOLOGY)
+    return evaluate(session, loop, 0)[0]
+
+
+def _finish(program: Program, session: Session, loop: LoopState, step: int) -> list[Outcome]:
+    """The final evaluation and the fingerprints, unless the runs were asked to stop before."""
+    settings, folders = session.settings, list(session.folders)
+    final = settings.final_eval_episodes
+    if step < settings.steps or (final and session.stop()):
+        return [Outcome(folder, step, None) for folder in folders]
+    session.open_files()
+    if final:
+        # The environments of training and its evaluations are not needed any more.
+        session.driver.close()
+        session.evaluator.close()
+        task, seeds = program.jobs[0].task, program.seeds
+        evaluator = make_evaluator(session.agent, task, seeds, final, settings.worker_timeout)
+        with closing(evaluator):
             evaluate_finally(session, loop, evaluator)
-        session.sync()
-        parts = split(loop_to_arrays(loop), program.counts)
-        outcomes = [
-            Outcome(folder, step, fingerprint(part))
-            for folder, part in zip(folders, parts, strict=True)
-        ]
-        for outcome in outcomes:
-            finish(outcome.folder, outcome.fingerprint)
-        return outcomes
+    session.sync()
+    parts = split(loop_to_arrays(loop), program.counts)
+    outcomes = [
+        Outcome(folder, step, fingerprint(part))
+        for folder, part in zip(folders, parts, strict=True)
+    ]
+    for outcome in outcomes:
+        finish(outcome.folder, outcome.fingerprint)  # ty: ignore[invalid-argument-type] - set above
+    return outcomes
 
 
 def _members(program: Program) -> list[Member]:
@@ -186,14 +226,13 @@ def _session(
     evaluator: Evaluator,
     best: BestPolicies,
     stop: Callable[[], bool],
+    open_files: Callable[[], None],
     began: float,
+    verbose: bool,
 ) -> Session:
     """The session with its programs between chunks, which are compiled at their first use."""
     agent, count = program.agent, program.shared.seeds
-    mesh = seed_mesh(count)
-    check = over_devices(partial(still_healthy, agent), mesh, (LOOP,), SEEDS)
-    finish = over_devices(partial(finish_chunk, agent), mesh, (LOOP,), (LOOP, TOTALS, SEEDS))
-    reset = over_devices(make_reset(agent, seeds_per_device(count, mesh)), mesh, (LOOP,), LOOP)
+    check, end, reset = _between_chunks(agent, count)
     covariances_to = {member.folder: member.rows for member in members}
     return Session(
         settings=program.shared,
@@ -202,40 +241,52 @@ def _session(
         driver=driver,
         evaluator=evaluator,
         best=best,
-        check=jax.jit(check),
-        finish_chunk=jax.jit(finish, donate_argnums=0),
-        reset=jax.jit(reset, donate_argnums=0),
+        check=check,
+        finish_chunk=end,
+        reset=reset,
         diagnose=make_diagnose(
             agent, count, covariances_to if program.shared.gradient_covariance else None
         ),
         stop=stop,
+        open_files=open_files,
         began=began,
+        verbose=verbose,
+    )
+
+
+@kept
+def _between_chunks(agent: Agent, count: int) -> tuple[Callable, Callable, Callable]:
+    """Jitted programs of all seeds: the check, what ends a chunk, and the reset."""
+    mesh = seed_mesh(count)
+    check = over_devices(partial(still_healthy, agent), mesh, (LOOP,), SEEDS)
+    end = over_devices(partial(finish_chunk, agent), mesh, (LOOP,), (LOOP, TOTALS, SEEDS))
+    reset = over_devices(make_reset(agent, seeds_per_device(count, mesh)), mesh, (LOOP,), LOOP)
+    return (
+        jax.jit(check),
+        jax.jit(end, donate_argnums=0),
+        jax.jit(reset, donate_argnums=0),
     )
 
 
 def _loop(
-    session: Session, loop: LoopState, step: int, open_files: Callable[[], None]
+    session: Session, loop: LoopState, since: int | None, progress: bool
 ) -> tuple[LoopState, int]:
-    """Trains to the last step or a signal; returns the loop and the step it is at."""
-    settings, total = session.settings, session.settings.steps
-    bar = tqdm(
-        total=total,
-        initial=step,
-        unit="step",
-        desc=" ".join(member.settings.recipe for member in session.members),
-        file=sys.stdout,
-        mininterval=0.5 if sys.stdout.isatty() else 20.0,
-        dynamic_ncols=True,
-    )
+    """Trains to the last step or a signal; returns the loop and the step it is at.
+
+    `since` is the step of the checkpoint that the run goes on from; None if it begins.
+    """
+    settings, step = session.settings, int(loop.clock.step)
     stopping = False
     stop = lambda: session.stop() or problem_of(session) is not None  # noqa: E731
-    with bar:
-        while step < total and not stopping:
+    with _bar(session, step, progress) as bar:
+        while step < settings.steps and not stopping:
             target = next_boundary(step, settings, session.agent.learning_starts)
             learning = step >= session.agent.learning_starts
             loop = session.driver.advance(loop, target - step, stop, bar.update)
             step = int(loop.clock.step)
-            open_files()
+            if step == since:  # the environments failed at once, and the folder keeps what it has
+                break
+            session.open_files()
             if step == target and _due(step, settings.log_every, settings):
                 loop = log(session, loop, step)
             if step == target and _due(step, settings.eval_every, settings):
@@ -254,9 +305,24 @@ def _loop(
     if problem:
         folder = session.members[0].folder
         raise EnvironmentFailedError(
-            f"{problem}; saved at step {step:,}, go on with --resume={folder}"
+            f"{problem}; saved at step {step:,}, resume the run in {folder}"
         )
     return loop, step
+
+
+def _bar(session: Session, step: int, progress: bool) -> tqdm:
+    """The progress bar: in a notebook the one that it has for that."""
+    watched = sys.stdout.isatty() or "ipykernel" in sys.modules
+    return tqdm(
+        total=session.settings.steps,
+        initial=step,
+        unit="step",
+        desc=" ".join(member.settings.recipe for member in session.members),
+        file=sys.stdout,
+        mininterval=0.5 if watched else 20.0,
+        dynamic_ncols=True,
+        disable=not progress,
+    )
 
 
 def next_boundary(step: int, settings: Settings, learning_starts: int) -> int:

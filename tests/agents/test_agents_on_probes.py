@@ -10,7 +10,8 @@ from small_runs import small_config, start_run
 
 from mst_jax.agents import AGENTS, default_config
 from mst_jax.envs.suites import probe
-from mst_jax.recipes import override, settings_of
+from mst_jax.names import dotted
+from mst_jax.recipes import override
 
 FAST = {"critic__learning_rate": 1e-3, "actor__learning_rate": 1e-3, "buffer_size": 1000}
 MR = {**FAST, "discount": 0.9, "target_period": 25, "encoder__learning_rate": 1e-3}
@@ -24,7 +25,7 @@ EVERY_AGENT = pytest.mark.parametrize("name", NAMES)
 
 def fast_config(name):
     """Settings with which an agent learns a probe in some thousand updates."""
-    known = settings_of(default_config(name))
+    known = dotted(default_config(name))
     changes = {**(MR if "target_period" in known else SIMBA), **COLD}
     changes = {key.replace("__", "."): value for key, value in changes.items()}
     config = small_config("mst", name)

@@ -17,17 +17,11 @@ PUBLISHED = Path(__file__).parents[2] / "docs/results/mrq_published_cartpole_swi
 def test_stock_recipe_reaches_the_published_return_on_cartpole_swingup(tmp_path):
     """About half an hour on 2 cores; published after 25 k agent steps: 795, sd 53, 10 seeds."""
     settings = Settings(
-        agent="mrq",
-        task="dmc:cartpole-swingup",
         recipe="mrq_stock",
         config=default_config("mrq"),
         steps=25_000,
-        seed=0,
-        seeds=1,
-        eval_every=5_000,
-        eval_episodes=10,
-        log_every=1_000,
         checkpoint_every=0,
+        diagnose_every=0,
     )
     curve = read_curve(train(plan_run(settings, tmp_path)).folder)
     (published,) = read_published(PUBLISHED)

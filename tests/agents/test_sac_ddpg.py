@@ -222,7 +222,7 @@ def test_moments_of_kept_weights_equal_those_of_a_masked_forward_pass():
 def test_observations_are_stored_raw_and_normalised_when_read():
     config = small_config("dense", "sac")
     _, agent, run = start_run(envs.make("probe:point"), config, [0], 70, agent="sac")
-    seen = np.asarray(run.buffer.rows)[0, :70, :4]
+    seen = np.asarray(run.buffer.fields["rows"])[0, :70, :4]
     statistics = jax.device_get(run.agent.statistics)
     assert statistics.count[0] == 70
     # The first observation is not counted, the one to act on next is.

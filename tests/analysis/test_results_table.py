@@ -8,8 +8,8 @@ import pytest
 from small_runs import small_config, small_settings
 
 from mst_jax import analysis
-from mst_jax.analysis.normalised import ATARI
 from mst_jax.analysis.results_table import _total_seconds
+from mst_jax.analysis.scores import ATARI
 from mst_jax.recipes import make_config
 
 

@@ -12,7 +12,8 @@ import pytest
 from small_runs import CLI
 
 from mst_jax.agents import AGENTS, Sizes, default_config, make_agent
-from mst_jax.recipes import ARCHITECTURES, RECIPES, make_config, override, settings_of
+from mst_jax.names import dotted
+from mst_jax.recipes import ARCHITECTURES, RECIPES, make_config, override
 from mst_jax.runs import read_metrics, read_settings
 
 
@@ -96,12 +97,12 @@ def test_sizes_by_name_and_by_factor():
 
 def test_dense_and_mst_share_one_architecture():
     def shape(recipe):
-        flat = settings_of(make_config("mrq", recipe))
+        flat = dotted(make_config("mrq", recipe))
         return {n: v for n, v in flat.items() if not n.endswith(("regime", "sparsity"))}
 
     assert shape("dense") == shape("mst") == shape("all_rigl") == shape("all_static")
     assert shape("mrq_stock") != shape("dense")
-    assert settings_of(default_config("mrq")) == settings_of(make_config("mrq", "mrq_stock"))
+    assert dotted(default_config("mrq")) == dotted(make_config("mrq", "mrq_stock"))
 
 
 def test_every_agent_has_recipes():

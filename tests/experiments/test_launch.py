@@ -22,8 +22,8 @@ from experiments.launch.pool import run_pool
 from experiments.launch.process import ATTEMPT, Command, Silence, explain
 from experiments.launch.study_folder import Status, StudyFolder, is_begun
 from experiments.studies import Cell
+from mst_jax.runs.config_file import write_settings
 from mst_jax.runs.lock import held
-from mst_jax.runs.settings import write_settings
 
 STAND_IN = Command((sys.executable, str(Path(__file__).with_name("stand_in_cell.py"))))
 os.environ["PYTHONPATH"] = os.pathsep.join(
@@ -183,10 +183,10 @@ def test_a_launcher_says_whom_it_waits_for(tmp_path, impatient):
     folder, cells = make_folder(tmp_path, "a", "good")
     lines = []
     with held(folder.run(cells[0])):
-        summary = run_pool(folder, alone(cells), 1, (), lines.append, STAND_IN, limit=2.0)
+        summary = run_pool(folder, alone(cells), 1, (), lines.append, STAND_IN, limit=6.0)
     assert summary.finished == [cells[1].id]
     who = f"process {os.getpid()} on {socket.gethostname()} holds it"
-    assert summary.failed[cells[0].id].startswith(f"{who}, and it showed nothing for 2 s")
+    assert summary.failed[cells[0].id].startswith(f"{who}, and it showed nothing for 6 s")
     assert any(f"{cells[0].id}: waiting; {who}: nothing new for" in line for line in lines)
     assert folder.failure(cells[0]) is None  # whoever holds it may still finish it
 

@@ -27,8 +27,9 @@ def test_the_notebook_runs(tmp_path):
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     shown = [output["data"] for output in outputs if "data" in output]
     tables = [data["text/html"] for data in shown if "<table>" in data.get("text/html", "")]
-    assert len(tables) == 2, "the summary and the difference"
-    assert "critic/q1/trunk/layer_1/kernel" in tables[1]
+    assert len(tables) == 3, "the run, the summary and the difference"
+    assert "finished 300 steps" in tables[0]
+    assert "critic/q1/trunk/layer_1/kernel" in tables[2]
     assert sum("image/png" in data for data in shown) == 2
     assert any("anim" in data.get("text/html", "") for data in shown), "the animation"
     text = "".join(output["text"] for output in outputs if output["output_type"] == "stream")

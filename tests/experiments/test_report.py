@@ -8,10 +8,11 @@ import pytest
 
 from experiments.launch.collect import collect
 from experiments.launch.comparisons import compare_all
-from experiments.launch.report_text import _table, write_report
 from experiments.launch.study_folder import StudyFolder
+from experiments.launch.study_report import _table, study_report
 from experiments.studies import STUDIES, figures
-from mst_jax.runs.settings import write_settings
+from mst_jax.figures import save_figure
+from mst_jax.runs.config_file import write_settings
 
 
 def fake_run(folder, cell, returns):
@@ -43,7 +44,7 @@ def make_study(tmp_path, name, **changes):
 
 def report_of(study, folder, cells):
     results = collect(folder, cells)
-    return write_report(study, folder, folder.manifest(), cells, results, {}), results
+    return study_report(study, folder, folder.manifest(), cells, results, {}), results
 
 
 def line_with(text, *parts):
@@ -215,20 +216,16 @@ def test_a_damaged_cell_and_a_missing_baseline_are_named(tmp_path):
 
 
 @pytest.mark.parametrize("name", sorted(STUDIES))
-def test_every_figure_draws_what_there_is_and_names_what_is_not(tmp_path, monkeypatch, name):
+def test_every_figure_draws_what_there_is_and_names_what_is_not(tmp_path, name):
     """Faults A1 and D16: diverged seeds too, and a name that is no mathematics."""
     study, folder, cells = make_study(tmp_path, name)
     for index, cell in enumerate(cells[1:]):
         lost = {0: [None, 2.0], 1: [None, None]}
         fake_run(folder, cell, lost.get(index, [float(index), index + 1.0]))
     results = collect(folder, cells)
-    drawn = []
-    monkeypatch.setattr(
-        figures.Figure, "savefig", lambda self, *_, **__: drawn.append(self), raising=True
-    )
-    study.figure(results, tmp_path / "figure.png")
-    for column in ("step", "flops", "wall_seconds"):
-        figures.learning_curves(results, tmp_path / "curve.png", column, column)
+    columns = ("step", "flops", "wall_seconds")
+    curves = [figures.learning_curves(results, column, column) for column in columns]
+    drawn = [study.figure(results), *curves]
     for figure in drawn:
         words = "\n".join(text.get_text() for axis in figure.axes for text in axis.texts)
         assert f"MISSING\n{cells[0].settings.recipe}: 0 of 2 seeds" in words
@@ -244,20 +241,19 @@ def test_every_figure_draws_what_there_is_and_names_what_is_not(tmp_path, monkey
 
 def test_a_figure_without_results_is_only_a_list_of_what_is_missing(tmp_path):
     study, folder, cells = make_study(tmp_path, "modules")
-    study.figure(collect(folder, cells), tmp_path / "figure.png")
+    save_figure(study.figure(collect(folder, cells)), tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size > 1000
 
 
-def test_published_numbers_are_drawn_only_beside_runs_as_long(tmp_path, monkeypatch):
+def test_published_numbers_are_drawn_only_beside_runs_as_long(tmp_path):
     drawn = []
-    monkeypatch.setattr(figures.Figure, "savefig", lambda self, *_, **__: drawn.append(self))
     for steps in (400, 500_000):
         study, folder, cells = make_study(
             tmp_path / str(steps), "scaling_width", tasks=("dmc:dog-run",), steps=steps
         )
         for cell in cells:
             fake_run(folder, cell, [500.0, 501.0])
-        study.figure(collect(folder, cells), tmp_path / "figure.png")
+        drawn.append(study.figure(collect(folder, cells)))
     labels = [{line.get_label() for line in figure.axes[0].lines} for figure in drawn]
     assert "published mean" not in labels[0]
     assert "published mean" in labels[1]

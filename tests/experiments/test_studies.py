@@ -5,14 +5,15 @@ import itertools
 
 import pytest
 
-from experiments.launch.programs import programs
+from experiments.launch.grouping import group_cells
 from experiments.studies import STUDIES, check_distinct
 from experiments.studies.modules import REGIMES
 from experiments.studies.published import published_points
 from mst_jax import envs
 from mst_jax.agents import AGENTS, sweep
 from mst_jax.analysis import cost_of
-from mst_jax.recipes import ARCHITECTURES, make_config, settings_of
+from mst_jax.names import dotted
+from mst_jax.recipes import ARCHITECTURES, make_config
 
 VARIANTS = {  # at the paper's size
     "modules": 3 * 6 * 5,
@@ -47,9 +48,7 @@ def test_cells_are_tasks_by_agents_by_variants_by_blocks(name, size):
     assert any(cell.labels == study.baseline for cell in cells)
     # Variants of one name are one configuration; of two names, two.
     first = [c for c in cells if c.settings.task == scale.tasks[0] and c.settings.seed == 0]
-    made = [
-        (c.settings.agent, str(settings_of(c.settings.config)), c.settings.resets) for c in first
-    ]
+    made = [(c.settings.agent, str(dotted(c.settings.config)), c.settings.resets) for c in first]
     assert len(set(made)) == len(made) or name in ("modules", "mst_vs_uniform")
 
 
@@ -61,7 +60,7 @@ def test_a_modules_cell_changes_one_module_only():
         == {"module": "actor", "architecture": "relu_ln", "regime": "sparse_to_dense"}
         and cell.settings.task == "dmc:dog-run"
     )
-    stock, ours = settings_of(make_config("mrq", "mrq_stock")), settings_of(cell.settings.config)
+    stock, ours = dotted(make_config("mrq", "mrq_stock")), dotted(cell.settings.config)
     changed = {name: value for name, value in ours.items() if value != stock[name]}
     assert changed == {"actor.regime": "gradual_growth", "actor.sparsity": 0.6}
     assert len(REGIMES) == 5
@@ -131,21 +130,21 @@ def test_published_numbers_are_those_of_the_tables():
 
 
 def test_cells_that_differ_in_numbers_share_programs():
-    groups = programs(STUDIES["sparsity_sweep"].cells("small"), most=36)
+    groups = group_cells(STUDIES["sparsity_sweep"].cells("small"), most=36)
     names = [{cell.labels["network"] for cell in group} for group in groups]
     assert all(len(own) == 1 for own in names)
     # Sparsity 0 is dense, another structure; the other sparsities of a network share one.
     assert sorted(len(group) for group in groups) == [1, 1, 9, 9]
-    narrow = programs(STUDIES["sparsity_sweep"].cells("small"), most=10)
+    narrow = group_cells(STUDIES["sparsity_sweep"].cells("small"), most=10)
     assert max(sum(cell.settings.seeds for cell in group) for group in narrow) == 8
-    assert [c.id for g in programs(STUDIES["reset"].cells("smoke"), 32) for c in g] == [
+    assert [c.id for g in group_cells(STUDIES["reset"].cells("smoke"), 32) for c in g] == [
         cell.id for cell in STUDIES["reset"].cells("smoke")
     ]
 
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_programs_can_train_their_cells(name):
-    groups = programs(STUDIES[name].cells("smoke"), most=32)
+    groups = group_cells(STUDIES[name].cells("smoke"), most=32)
     assert sorted(cell.id for group in groups for cell in group) == sorted(
         cell.id for cell in STUDIES[name].cells("smoke")
     )

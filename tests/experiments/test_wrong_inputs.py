@@ -24,7 +24,8 @@ from experiments.studies import STUDIES
 from mst_jax.agents import Sizes, make_agent
 from mst_jax.envs import vector_spec
 from mst_jax.runs import read_settings
-from mst_jax.runs.settings import LAST_SEED, write_settings
+from mst_jax.runs.config_file import write_settings
+from mst_jax.runs.settings import LAST_SEED
 from mst_jax.training import Policy
 
 ROOT = Path(__file__).parents[2]

@@ -5,11 +5,19 @@ import numpy as np
 import pytest
 from small_runs import small_settings
 
-from mst_jax.analysis import estimate, mean, read_curve, read_diverged, read_published
+from mst_jax.analysis import (
+    Layer,
+    estimate,
+    mean,
+    read_curve,
+    read_diverged,
+    read_layers,
+    read_published,
+)
 from mst_jax.analysis.curves import interval_over_seeds
-from mst_jax.figures import Layer, draw_curves, draw_topology, read_layers
+from mst_jax.figures import draw_curves, draw_topology, save_figure
 from mst_jax.figures.topology_figure import WIDEST, _shrink
-from mst_jax.runs.settings import write_settings
+from mst_jax.runs.config_file import write_settings
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 
@@ -40,7 +48,7 @@ def test_read_curve_keeps_every_seed_and_marks_the_sick_one(tmp_path):
     np.testing.assert_array_equal(curve.healthy, [True, False, True])
     assert curve.diverged == read_diverged(tmp_path) == {1: 10}
     assert curve.seconds == 10.0
-    draw_curves([curve, curve], tmp_path / "curve.png")
+    save_figure(draw_curves([curve, curve]), tmp_path / "curve.png")
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -65,8 +73,9 @@ def test_published_curves_are_read_and_drawn_beside(tmp_path):
     assert published.mean[1] == pytest.approx(795.297)
     write_run(tmp_path, [[(0, 1.0, True), (30_000, 2.0, True)]])
     curve = read_curve(tmp_path)._replace(task=published.task)
-    draw_curves([curve], tmp_path / "curve.png", [published])
-    assert (tmp_path / "curve.png").stat().st_size > 1000
+    (axis,) = draw_curves([curve], [published]).axes
+    labels = [text.get_text() for text in axis.get_legend().get_texts()]
+    assert labels[-1] == "published, mean and sd"
 
 
 def test_a_run_without_evaluations_is_explained(tmp_path):
@@ -77,7 +86,7 @@ def test_a_run_without_evaluations_is_explained(tmp_path):
 
 def test_a_step_at_which_no_seed_is_finite_is_a_gap(tmp_path):
     write_run(tmp_path, [[(0, 1.0, True), (10, None, False)]])
-    draw_curves([read_curve(tmp_path)], tmp_path / "curve.png")
+    save_figure(draw_curves([read_curve(tmp_path)]), tmp_path / "curve.png")
 
 
 def test_large_masks_are_averaged_in_blocks_that_cover_everything():
@@ -99,12 +108,13 @@ def test_topology_pictures_of_any_number_of_layers(tmp_path, count):
     masks = [rng.random((2, 6, 300)) < 0.4 for _ in range(count)]
     layers = [Layer(f"critic/layer_{i}", *pair) for i, pair in enumerate(masks)]
     layers.append(Layer("critic/value", np.ones((6, 1), bool), np.ones((6, 1), bool)))
-    draw_topology(layers, tmp_path / "topology.png", "title")
+    save_figure(draw_topology(layers, "title"), tmp_path / "topology.png")
     assert (tmp_path / "topology.png").stat().st_size > 1000
 
 
 def test_layers_of_a_run_are_those_masked(finished_run):
-    layers, snapshot = read_layers(finished_run, seed=1)
+    found = read_layers(finished_run, seed=1)
+    layers = found.layers
     names = [layer.name for layer in layers]
     assert len(names) == 11
     assert names[0] == "actor/layer_1"
@@ -114,7 +124,7 @@ def test_layers_of_a_run_are_those_masked(finished_run):
     critic = by_name["critic/q1/trunk/layer_2"]
     assert critic.before.sum() == critic.after.sum()
     assert (critic.before != critic.after).any()
-    assert snapshot.step == 120
+    assert (found.step, found.seed, found.healthy, found.dense) == (120, 1, True, ["encoder"])
 
 
 def test_intervals_of_curves_are_those_of_the_statistics():

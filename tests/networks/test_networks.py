@@ -7,6 +7,7 @@ import pytest
 
 from mst_jax import networks
 from mst_jax.networks import Architecture, EncoderSizes
+from mst_jax.networks.mlp import MLP
 
 STOCK = Architecture(512, 2, "elu")
 TYPES = [
@@ -104,7 +105,7 @@ def by_hand(params, x, arch, input_shortcut=False, activate_output=False):
 @pytest.mark.parametrize(("output", "activate_output"), [(6, False), (6, True), (3, False)])
 def test_residual_forms_by_hand(residual, activation, norm, output, activate_output):
     arch = Architecture(6, 3, activation, norm, residual)
-    module = networks.MLP(output, arch, activate_output=activate_output, input_shortcut=True)
+    module = MLP(output, arch, activate_output=activate_output, input_shortcut=True)
     x = np.random.default_rng(0).normal(size=(5, 6))
     params = module.init(jax.random.key(1), jnp.asarray(x, jnp.float32))["params"]
     params = jax.tree.map(lambda p: p + 0.1, params)
@@ -117,7 +118,7 @@ def test_post_layer_and_pre_layer_residuals_differ():
     x = jax.random.normal(jax.random.key(0), (4, 6))
     outputs = {}
     for residual in networks.RESIDUALS:
-        module = networks.MLP(6, Architecture(6, 2, "elu", True, residual))
+        module = networks.network(6, Architecture(6, 2, "elu", True, residual))
         params = module.init(jax.random.key(1), x)
         outputs[residual] = np.asarray(module.apply(params, x))
     for a, b in itertools.combinations(networks.RESIDUALS, 2):

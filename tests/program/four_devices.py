@@ -61,7 +61,7 @@ def same_as_one_device():
             env, config = envs.make("probe:point"), small_config("mst", "ddpg")
             agent = make_agent("ddpg", config, env.spec, 1_000)
             driver, run = make_driver(agent, env, [0, 1, 2, 3], 500, np.float32, environments=2)
-            first = arrays.run_to_arrays(run)
+            first = arrays.loop_to_arrays(run)
             run = advance(driver, run, 64 + 25)
             masks = arrays.flatten(agent.masks(run.agent))
             params = arrays.flatten(run.agent.params)
@@ -82,7 +82,6 @@ def resumed(folder):
 
     All programs of the whole run are in the persistent cache.
     """
-    jax.config.update("jax_compilation_cache_dir", str(folder / "programs"))
     settings = small_settings(agent="ddpg", config=small_config("mst", "ddpg"), seeds=4, resets=1)
     with cache_misses():
         whole = train(plan_run(settings, folder / "whole"))

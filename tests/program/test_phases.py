@@ -218,7 +218,7 @@ def test_a_run_that_learns_at_once_begins_with_the_agents_own_action(tracker):
 
     keys = jax.random.split(jax.random.key(0), 2)
     environment, observation = jax.vmap(env.reset)(keys)
-    start = partial(init_loop, seeds=[0, 1], action=env.spec.action)
+    start = partial(init_loop, seeds=[0, 1], sizes=env.spec)
     bare = start(agent, capacity=0, observation=observation, environment=environment)
     assert bare.buffer is None
     mean = jax.vmap(lambda s, o: agent.act(s, o, None, None))(bare.agent, observation)
@@ -226,7 +226,7 @@ def test_a_run_that_learns_at_once_begins_with_the_agents_own_action(tracker):
     assert np.abs(bare.action).max() > 1 or (np.asarray(bare.action) != np.asarray(mean)).any()
     looked_at = agent._replace(probe=probes)
     kept = start(looked_at, capacity=50, observation=observation, environment=environment)
-    assert kept.buffer.rows.shape[:2] == (2, 50)
+    assert kept.buffer.reward.shape == (2, 50)
     np.testing.assert_array_equal(kept.action, bare.action)
     waiting = agent._replace(learning_starts=5)
     uniform = start(waiting, capacity=0, observation=observation, environment=environment)

@@ -12,18 +12,17 @@ import numpy as np
 import pytest
 
 from mst_jax import replay
+from mst_jax.envs import Continuous, Observation
 
 SEEDS, OBSERVATION, ACTION, BATCH = 3, 5, 2, 16
 
 
 def create(num_seeds=SEEDS, capacity=50, environments=1):
+    spaces = Observation((OBSERVATION,)), Continuous(ACTION)
     return replay.create(
-        num_seeds=num_seeds,
-        capacity=capacity,
-        observation_size=OBSERVATION,
-        action_size=ACTION,
-        span=6,
-        environments=environments,
+        replay.Layout(
+            *spaces, span=6, capacity=capacity, seeds=num_seeds, environments=environments
+        )
     )
 
 
@@ -115,7 +114,7 @@ def test_donation_consumes_the_old_buffer():
     insert = jax.jit(replay.insert, donate_argnums=0)
     buffer = create()
     insert(buffer, *(array[0] for array in transitions(1)))
-    assert buffer.rows.is_deleted()
+    assert buffer.reward.is_deleted()
 
 
 def test_the_conditional_stays_and_its_predicate_has_no_seed_axis():

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mst_jax import replay
+from mst_jax.envs import Continuous, Observation
 
 RECORDED = np.load(Path(__file__).parents[1] / "data" / "mrq_steps.npz")
 
@@ -26,7 +27,7 @@ def test_what_may_be_sampled_equals_the_reference_until_the_ring_wraps():
     )
     horizon = next(v for k, v in RECORDED.items() if k.endswith("encoder_batch_1/reward")).shape[1]
     buffer = replay.create(
-        num_seeds=1, capacity=capacity, observation_size=1, action_size=1, span=horizon + 1
+        replay.Layout(Observation((1,)), Continuous(1), span=horizon + 1, capacity=capacity)
     )
     insert = jax.jit(replay.insert)
     compared = 0

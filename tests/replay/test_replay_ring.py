@@ -8,186 +8,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tapes import SEEDS, insert, play, set_priorities
 
 from mst_jax import replay
-
-SEEDS, OBSERVATION, ACTION = 3, 3, 2
-
-
-class Tape:
-    """One environment's history as an endless list of slots; the ring is its last M of them."""
-
-    def __init__(self, capacity, span):
-        self.capacity, self.span = capacity, span
-        self.slots = []  # (episode, observation, action, reward, terminated), action None if final
-        self.episode, self.ended_by = 0, {}
-        self.provisional = None
-        self.priority, self.max_priority = {}, np.float32(1)
-
-    def insert(self, observation, action, reward, terminated, truncated, next_observation):
-        self.slots.append((self.episode, observation, action, reward, bool(terminated)))
-        self.provisional = next_observation
-        if terminated or truncated:
-            self.slots.append((self.episode, next_observation, None, np.float32(0), False))
-            self.ended_by[self.episode] = "termination" if terminated else "truncation"
-            self.episode += 1
-            self.provisional = None
-        for position in self.sampleable():
-            self.priority.setdefault(position, self.max_priority)
-
-    def alive(self):
-        """Tape positions of the slots still in the ring, the provisional one not included."""
-        provisional = self.provisional is not None
-        return range(max(0, len(self.slots) + provisional - self.capacity), len(self.slots))
-
-    def sampleable(self):
-        return [p for p in self.alive() if self._sampleable(p)]
-
-    def _sampleable(self, position):
-        episode, _, action, _, _ = self.slots[position]
-        if action is None:
-            return False
-        if self.ended_by.get(episode) == "termination":
-            return True
-        window = self.slots[position : position + self.span]
-        return len(window) == self.span and all(
-            s[0] == episode and s[2] is not None for s in window
-        )
-
-    def set_priorities(self, indices, priorities):
-        positions = {p % self.capacity: p for p in self.sampleable()}
-        best = {}
-        for index, priority in zip(indices, priorities, strict=True):
-            if index in positions and 1e-30 <= priority <= 1e30:
-                best[index] = max(best.get(index, 0), priority)
-        for index, priority in best.items():
-            self.priority[positions[index]] = priority
-            self.max_priority = max(self.max_priority, priority)
-
-    def observation(self, position):
-        return self.provisional if position == len(self.slots) else self.slots[position][1]
-
-    def steps(self, position, length):
-        """The window's transitions up to its end, and the observations around them."""
-        window = []
-        for slot in self.slots[position : position + length]:
-            window.append(slot)
-            if slot[4]:
-                break
-        observations = [self.observation(position + k) for k in range(len(window) + 1)]
-        return window, observations
+from mst_jax.envs import Continuous, Discrete, Observation
 
 
-@jax.jit
-def read(buffer):
-    """Every slot as a start, for every length the span allows."""
-    every = jnp.arange(buffer.reward.shape[1])
-
-    def one(view):
-        lengths = {1, min(3, view.span), view.span}
-        return (
-            {n: view.subtrajectory(every, n) for n in lengths},
-            {n: view.transition(every, n) for n in lengths},
-            view.mean_absolute_reward(),
-        )
-
-    return jax.vmap(one)(replay.view(buffer))
-
-
-insert = jax.jit(replay.insert, donate_argnums=0)
-set_priorities = jax.jit(replay.set_priorities, donate_argnums=0)
-
-
-def give_priorities(tapes, indices, priorities):
-    """Slots of a seed are numbered ring after ring; the running maximum is the seed's."""
-    for number, tape in enumerate(tapes):
-        own = indices // tape.capacity == number
-        tape.set_priorities(indices[own] % tape.capacity, priorities[own])
-    largest = max(tape.max_priority for tape in tapes)
-    for tape in tapes:
-        tape.max_priority = largest
-
-
-def check_scalars_and_leaves(buffer, tapes):
-    buffer = jax.device_get(buffer)
-    for seed, own in enumerate(tapes):
-        leaves = np.zeros(buffer.tree[0].shape[1], np.float32)
-        for number, tape in enumerate(own):
-            for position in tape.sampleable():
-                slot = number * tape.capacity + position % tape.capacity
-                leaves[slot] = tape.priority[position]
-            assert buffer.cursor[seed, number] == len(tape.slots) % tape.capacity
-            assert buffer.filled[seed, number] == len(tape.alive())
-            assert buffer.max_priority[seed] == tape.max_priority
-        np.testing.assert_array_equal(buffer.tree[0][seed], leaves)
-        seen = any(slot[4] for tape in own for slot in tape.slots)
-        assert buffer.terminal_seen[seed] == seen
-
-
-def check_contents(buffer, tapes):
-    subtrajectories, transitions, mean = jax.device_get(read(buffer))
-    for seed, own in enumerate(tapes):
-        rewards = [abs(float(tape.slots[p][3])) for tape in own for p in tape.alive()]
-        np.testing.assert_allclose(mean[seed], np.mean(rewards), rtol=1e-6)
-        starts = [(number, tape, p) for number, tape in enumerate(own) for p in tape.sampleable()]
-        for number, tape, position in starts:
-            at = (seed, number * tape.capacity + position % tape.capacity)
-            for length, sample in subtrajectories.items():
-                window, observations = tape.steps(position, length)
-                k = len(window)
-                np.testing.assert_array_equal(sample.observation[at][: k + 1], observations)
-                np.testing.assert_array_equal(sample.action[at][:k], [s[2] for s in window])
-                np.testing.assert_array_equal(sample.reward[at][:k], [s[3] for s in window])
-                np.testing.assert_array_equal(sample.terminated[at][:k], [s[4] for s in window])
-            for n, sample in transitions.items():
-                window, observations = tape.steps(position, n)
-                k = len(window)
-                np.testing.assert_array_equal(sample.observation[at], observations[0])
-                np.testing.assert_array_equal(sample.action[at], window[0][2])
-                np.testing.assert_array_equal(sample.reward[at][:k], [s[3] for s in window])
-                np.testing.assert_array_equal(sample.terminated[at][:k], [s[4] for s in window])
-                if not window[-1][4] or k == n:
-                    np.testing.assert_array_equal(sample.next_observation[at], observations[n])
-
-
-def play(ring, span, flags, rng, check_every=1, environments=1):
-    """Inserts random transitions with the given episode ends, and priorities, into both.
-
-    `flags` has a pair of [SEEDS * environments] for each step; `ring` is the slots of each ring.
-    """
-    buffer = replay.create(
-        num_seeds=SEEDS,
-        capacity=environments * ring,
-        observation_size=OBSERVATION,
-        action_size=ACTION,
-        span=span,
-        environments=environments,
-    )
-    tapes = [[Tape(ring, span) for _ in range(environments)] for _ in range(SEEDS)]
-    rows = SEEDS * environments
-    observation = rng.normal(size=(rows, OBSERVATION)).astype(np.float32)
-    for t, (terminated, truncated) in enumerate(flags):
-        action = rng.normal(size=(rows, ACTION)).astype(np.float32)
-        reward = rng.normal(size=rows).astype(np.float32)
-        following = rng.normal(size=(rows, OBSERVATION)).astype(np.float32)
-        transition = (observation, action, reward, terminated, truncated, following)
-        buffer = insert(buffer, *transition)
-        for row, tape in enumerate(tape for own in tapes for tape in own):
-            tape.insert(*(array[row] for array in transition))
-        indices = rng.integers(0, environments * ring, (SEEDS, 4)).astype(np.int32)
-        priorities = rng.lognormal(sigma=2, size=(SEEDS, 4)).astype(np.float32)
-        priorities[rng.random((SEEDS, 4)) < 0.1] = rng.choice([np.nan, np.inf, -1.0, 0.0])
-        if t % 3 == 0:
-            buffer = set_priorities(buffer, indices, priorities)
-            for seed, own in enumerate(tapes):
-                give_priorities(own, indices[seed], priorities[seed])
-        check_scalars_and_leaves(buffer, tapes)
-        if t % check_every == 0 or t == len(flags) - 1:
-            check_contents(buffer, tapes)
-        ended = np.asarray(terminated) | np.asarray(truncated)
-        fresh = rng.normal(size=(rows, OBSERVATION)).astype(np.float32)
-        observation = np.where(ended[:, None], fresh, following)
-    return buffer, tapes
+def small(capacity, span, observation=1, action=1, **sizes):
+    """A buffer of flat observations."""
+    spaces = Observation((observation,)), Continuous(action)
+    return replay.create(replay.Layout(*spaces, span, capacity, **sizes))
 
 
 END = st.sampled_from([(False, False)] * 5 + [(True, False), (False, True), (True, True)])
@@ -236,15 +66,14 @@ def test_rings_equal_the_model_over_many_wraps(environments, ring, span):
 
 def test_rings_by_hand():
     """Two rings of 5 slots, span 2: 0-4 and 5-9; the first wraps, the second ends an episode."""
-    buffer = replay.create(
-        num_seeds=1, capacity=10, observation_size=1, action_size=1, span=2, environments=2
-    )
+    buffer = small(10, span=2, environments=2)
     for t in range(6):
         value = np.array([[t], [10 + t]], np.float32)
         ends = np.array([False, t == 1])
         buffer = insert(buffer, value, value, value[:, 0], ends & False, ends, value + 1)
     # Ring 1: steps 0 and 1, the final observation 12, steps 2, 3 (overwritten), then wraps.
-    assert np.asarray(buffer.rows[0, :, 0]).tolist() == [5, 6, 2, 3, 4, 14, 15, 16, 12, 13]
+    rows = np.asarray(buffer.fields["rows"])
+    assert rows[0, :, 0].tolist() == [5, 6, 2, 3, 4, 14, 15, 16, 12, 13]
     assert np.asarray(buffer.cursor[0]).tolist() == [1, 2]
     assert np.asarray(buffer.filled[0]).tolist() == [4, 4]
     assert np.asarray(buffer.tree[0][0, :10]).nonzero()[0].tolist() == [2, 3, 4, 5, 8, 9]
@@ -259,9 +88,7 @@ def test_rings_by_hand():
 
 
 def leaves_after(flags, span=3, capacity=12):
-    buffer = replay.create(
-        num_seeds=1, capacity=capacity, observation_size=1, action_size=1, span=span
-    )
+    buffer = small(capacity, span)
     for t, (terminated, truncated) in enumerate(flags):
         value = np.full((1, 1), t, np.float32)
         ends = np.array([terminated]), np.array([truncated])
@@ -288,13 +115,13 @@ def test_sampleable_by_hand():
 
 def test_final_observation_is_kept():
     buffer, _ = leaves_after([GOES_ON, TERMINATES, GOES_ON])
-    rows = np.asarray(buffer.rows[0])
+    rows = np.asarray(buffer.fields["rows"][0])
     assert rows[:5].tolist() == [[0, 0], [1, 1], [2, 0], [2, 2], [3, 0]]
     assert np.asarray(buffer.terminated[0, :5]).tolist() == [0, 1, 0, 0, 0]
 
 
 def test_mean_absolute_reward_by_hand():
-    buffer = replay.create(num_seeds=2, capacity=4, observation_size=1, action_size=1, span=1)
+    buffer = small(4, span=1, seeds=2)
     view = jax.jit(jax.vmap(lambda view: view.mean_absolute_reward()))
     zero, no = np.zeros((2, 1), np.float32), np.array([False, False])
     assert view(replay.view(buffer)).tolist() == [0, 0]
@@ -308,7 +135,7 @@ def test_mean_absolute_reward_by_hand():
 
 
 def test_mean_absolute_reward_of_a_large_buffer_is_accurate():
-    buffer = replay.create(num_seeds=1, capacity=10**6, observation_size=1, action_size=1, span=1)
+    buffer = small(10**6, span=1)
     reward = np.random.default_rng(0).uniform(0, 2, (1, 10**6)).astype(np.float32)
     buffer = dataclasses.replace(
         buffer, reward=jnp.asarray(reward), filled=jnp.full((1, 1), 10**6, jnp.int32)
@@ -351,11 +178,9 @@ def test_indices_out_of_range_change_nothing():
         jax.tree.map(np.testing.assert_array_equal, after, before)
 
 
-@pytest.mark.parametrize("row_dtype", [jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("row_dtype", ["bfloat16", "float16"])
 def test_half_precision_rows_round_rows_only(row_dtype):
-    buffer = replay.create(
-        num_seeds=1, capacity=8, observation_size=2, action_size=1, span=1, row_dtype=row_dtype
-    )
+    buffer = small(8, span=1, observation=2, row_dtype=row_dtype)
     observation, action = np.array([[1.001, -3.3]], np.float32), np.array([[0.3333]], np.float32)
     reward, no = np.array([1.0009765], np.float32), np.array([False])
     buffer = insert(buffer, observation, action, reward, no, no, observation + 1)
@@ -365,7 +190,8 @@ def test_half_precision_rows_round_rows_only(row_dtype):
 
     sample, mean = jax.vmap(one)(replay.view(buffer))
     assert sample.observation.dtype == sample.action.dtype == jnp.float32
-    rounded = [np.asarray(x, row_dtype).astype(np.float32) for x in (observation, action)]
+    stored = jnp.dtype(row_dtype)
+    rounded = [x.astype(stored).astype(np.float32) for x in (observation, action)]
     assert not np.array_equal(rounded[0], observation)
     np.testing.assert_array_equal(sample.observation[0], rounded[0])
     np.testing.assert_array_equal(sample.action[0], rounded[1])
@@ -373,65 +199,81 @@ def test_half_precision_rows_round_rows_only(row_dtype):
 
 
 def test_nbytes_by_hand_and_as_allocated():
-    sizes = {
-        "num_seeds": 2,
-        "capacity": 300,
-        "observation_size": 5,
-        "action_size": 3,
-        "span": 6,
-    }
+    spaces = Observation((5,)), Continuous(3)
+    layout = replay.Layout(*spaces, span=6, capacity=300, seeds=2, row_dtype="bfloat16")
     slot = 8 * 2 + 4 + 1  # a row, its reward, its flag
     tree = 4 * (304 + 32 + 16)
     seed = 4 * 4 + 1  # cursor, filled, steps, running maximum; terminal_seen
     expected = 2 * (300 * slot + tree + seed)
-    assert replay.nbytes(**sizes, row_dtype=jnp.bfloat16) == expected
-    buffer = replay.create(**sizes, row_dtype=jnp.bfloat16)
+    assert replay.nbytes(layout) == expected
+    buffer = replay.create(layout)
     assert sum(leaf.nbytes for leaf in jax.tree.leaves(buffer)) == expected
 
 
 def test_sampling_an_empty_buffer_gives_an_index_in_range():
-    buffer = replay.create(num_seeds=1, capacity=21, observation_size=1, action_size=1, span=2)
+    buffer = small(21, span=2)
     indices = jax.vmap(lambda view: view.sample(jax.random.key(0), 8))(replay.view(buffer))
     assert ((indices >= 0) & (indices < 21)).all()
+
+
+PICTURES = Observation((4, 4, 6), "uint8", history=3)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"capacity": 7}, "capacity 7 is too small for a span of 6: use at least 8"),
-        ({"num_seeds": 0}, "num_seeds must be at least 1, not 0"),
+        ({"seeds": 0}, "seeds must be at least 1, not 0"),
         ({"span": 0}, "span must be at least 1, not 0"),
-        ({"action_size": 0}, "action_size must be at least 1"),
-        ({"observation_size": -1}, "observation_size must be at least 1"),
-        ({"row_dtype": jnp.int8}, "row_dtype must be one of float32, bfloat16, float16"),
+        ({"action": Continuous(0)}, "action axis 0 must be at least 1"),
+        ({"observation": Observation((-1,))}, "observation axis 0 must be at least 1"),
+        ({"observation": Observation(())}, "needs at least one axis"),
+        ({"observation": Observation((3,), "int32")}, "must be float32 or uint8 to be stored, not"),
+        ({"observation": Observation((4,), history=3)}, r"\(4,\) cannot hold a history of 3"),
+        ({"observation": Observation((0,), history=0)}, "must be at least 1"),
+        ({"observation": PICTURES}, "for a span of 6, a history of 3: use at least 10"),
+        ({"row_dtype": "int8"}, "row_dtype must be one of float32, bfloat16, float16, not int8"),
         ({"environments": 0}, "environments must be at least 1, not 0"),
         ({"environments": 3}, "capacity 8 cannot be shared evenly by 3 environments: use 6 or"),
         ({"environments": 2}, "for a span of 6 and 2 environments: use at least 16"),
     ],
 )
-@pytest.mark.parametrize("function", [replay.create, replay.nbytes])
-def test_impossible_sizes_are_refused(function, change, message):
-    sizes = {"num_seeds": 1, "capacity": 8, "observation_size": 1, "action_size": 1, "span": 6}
-    function(**sizes)
+def test_impossible_layouts_are_refused(change, message):
+    sizes = {"observation": Observation((1,)), "action": Continuous(1), "span": 6, "capacity": 8}
+    replay.Layout(**sizes)
     with pytest.raises(ValueError, match=message):
-        function(**sizes | change)
+        replay.Layout(**sizes | change)
 
 
-def test_wrong_shapes_are_refused():
-    buffer = replay.create(num_seeds=2, capacity=8, observation_size=3, action_size=1, span=1)
-    o, a, x = np.zeros((2, 3)), np.zeros((2, 1)), np.zeros(2)
-    with pytest.raises(ValueError, match=r"next_observation must have shape \(2, 3\), not \(3,\)"):
-        replay.insert(buffer, o, a, x, x, x, o[0])
-    with pytest.raises(ValueError, match=r"reward must have shape \(2,\), not \(2, 1\)"):
-        replay.insert(buffer, o, a, a, x, x, o)
+def test_wrong_shapes_and_dtypes_are_refused():
+    buffer = small(8, span=1, observation=3, seeds=2)
+    o, a, x, no = np.zeros((2, 3)), np.zeros((2, 1)), np.zeros(2), np.zeros(2, bool)
+    with pytest.raises(
+        ValueError, match=r"next_observation must be float32\[2, 3\], not float32\[3\]"
+    ):
+        replay.insert(buffer, o, a, x, no, no, o[0])
+    with pytest.raises(ValueError, match=r"reward must be float32\[2\], not float32\[2, 1\]"):
+        replay.insert(buffer, o, a, a, no, no, o)
+    with pytest.raises(ValueError, match=r"truncated must be bool\[2\], not float32\[2\]"):
+        replay.insert(buffer, o, a, x, no, x, o)
     with pytest.raises(ValueError, match=r"indices must have shape \(2, batch\), not \(2,\)"):
         replay.set_priorities(buffer, x, x)
-    with pytest.raises(ValueError, match=r"priorities must have shape \(2, 1\), not \(2,\)"):
+    with pytest.raises(ValueError, match=r"priorities must be float32\[2, 1\], not float32\[2\]"):
         replay.set_priorities(buffer, np.zeros((2, 1), int), x)
+    layout = replay.Layout(PICTURES, Discrete(3), span=1, capacity=8, seeds=2)
+    o, a = np.zeros((2, 4, 4, 6), np.uint8), np.zeros(2, int)
+    buffer = replay.insert(replay.create(layout), o, a, x, no, no, o)
+    with pytest.raises(
+        ValueError,
+        match=r"observation must be uint8\[2, 4, 4, 6\], not float32\[2, 4, 4, 6\]",
+    ):
+        replay.insert(buffer, o.astype(np.float32), a, x, no, no, o)
+    with pytest.raises(ValueError, match=r"action must be int32\[2\], not float32\[2\]"):
+        replay.insert(buffer, o, x, x, no, no, o)
 
 
 def test_views_refuse_what_they_cannot_read():
-    buffer = replay.create(num_seeds=2, capacity=8, observation_size=3, action_size=1, span=3)
+    buffer = small(8, span=3, observation=3, seeds=2)
     start = jnp.zeros(1, jnp.int32)
     with pytest.raises(ValueError, match=r"for one seed: call them under jax\.vmap"):
         replay.view(buffer).sample(jax.random.key(0), 1)

@@ -1,22 +1,23 @@
 """Packing and unpacking: bit-exact, small, and strict about what fits."""
 
 import io
+from dataclasses import replace
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from mst_jax import replay
+from mst_jax.envs import Continuous, Observation
 from mst_jax.replay import storage
 
-SIZES = {"num_seeds": 2, "capacity": 40, "observation_size": 3, "action_size": 2, "span": 4}
+LAYOUT = replay.Layout(Observation((3,)), Continuous(2), span=4, capacity=40, seeds=2)
 
 
-def filled_buffer(steps, row_dtype=jnp.float32, environments=1):
+def filled_buffer(steps, row_dtype="float32", environments=1):
     rng = np.random.default_rng(0)
     rows = 2 * environments
-    buffer = replay.create(**SIZES, row_dtype=row_dtype, environments=environments)
+    buffer = replay.create(replace(LAYOUT, row_dtype=row_dtype, environments=environments))
     insert = jax.jit(replay.insert, donate_argnums=0)
     for _ in range(steps):
         ends = rng.random((2, rows)) < 0.1
@@ -31,7 +32,7 @@ def filled_buffer(steps, row_dtype=jnp.float32, environments=1):
 
 
 def shapes(**changes):
-    return jax.eval_shape(lambda: replay.create(**SIZES | changes))
+    return jax.eval_shape(lambda: replay.create(replace(LAYOUT, **changes)))
 
 
 def assert_equal(a, b):
@@ -44,7 +45,7 @@ def assert_equal(a, b):
         )
 
 
-@pytest.mark.parametrize("row_dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("row_dtype", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("steps", [0, 1, 17, 100])
 def test_round_trip_through_a_file_is_bit_exact(steps, row_dtype):
     buffer = filled_buffer(steps, row_dtype)
@@ -74,7 +75,7 @@ def test_slices_from_another_device_are_what_a_view_is(monkeypatch, environments
 
 def test_a_view_of_the_buffer_is_no_copy():
     buffer = filled_buffer(60)
-    assert np.shares_memory(replay.pack(buffer)["rows"], np.asarray(buffer.rows))
+    assert np.shares_memory(replay.pack(buffer)["rows"], np.asarray(buffer.fields["rows"]))
 
 
 def test_restored_arrays_are_committed_as_the_original_ones_were():
@@ -114,7 +115,8 @@ def test_packed_arrays_survive_donated_inserts():
     buffer = filled_buffer(10)
     arrays = replay.pack(buffer)
     before = {name: array.copy() for name, array in arrays.items()}
-    x = np.ones((2, 3)), np.ones((2, 2)), np.ones(2), np.zeros(2), np.ones(2), np.ones((2, 3))
+    no = np.zeros(2, bool)
+    x = np.ones((2, 3)), np.ones((2, 2)), np.ones(2), no, ~no, np.ones((2, 3))
     insert = jax.jit(replay.insert, donate_argnums=0)
     for _ in range(50):
         buffer = insert(buffer, *x)
@@ -126,7 +128,8 @@ def test_goes_on_as_if_never_stopped():
     insert = jax.jit(replay.insert)
     buffer = filled_buffer(60)
     restored = replay.unpack(replay.pack(buffer), like=shapes())
-    x = np.ones((2, 3)), np.ones((2, 2)), np.ones(2), np.zeros(2), np.ones(2), np.ones((2, 3))
+    no = np.zeros(2, bool)
+    x = np.ones((2, 3)), np.ones((2, 2)), np.ones(2), no, ~no, np.ones((2, 3))
     assert_equal(insert(restored, *x), insert(buffer, *x))
 
 
@@ -143,11 +146,14 @@ def test_restores_onto_the_sharding_of_like():
     ("change", "message"),
     [
         ({"capacity": 41}, "packed buffer has capacity 40, this one 41"),
-        ({"num_seeds": 3}, "packed buffer has num_seeds 2, this one 3"),
-        ({"observation_size": 2, "action_size": 3}, "has observation_size 3, this one 2"),
+        ({"seeds": 3}, "packed buffer has seeds 2, this one 3"),
+        (
+            {"observation": Observation((2,)), "action": Continuous(3)},
+            "has observation_size 3, this one 2",
+        ),
         ({"span": 3}, "packed buffer has span 4, this one 3"),
-        ({"row_dtype": jnp.bfloat16}, r"rows is float32\[2, .*\], expected uint16\[2, .*\]"),
-        ({"row_dtype": jnp.float16}, "expected float16"),
+        ({"row_dtype": "bfloat16"}, r"rows is float32\[2, .*\], expected uint16\[2, .*\]"),
+        ({"row_dtype": "float16"}, "expected float16"),
     ],
 )
 def test_another_layout_is_refused(change, message):

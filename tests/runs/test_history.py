@@ -9,8 +9,8 @@ from mst_jax import envs
 from mst_jax.agents import make_agent
 from mst_jax.recipes import make_config
 from mst_jax.runs import history
+from mst_jax.runs.config_file import read_settings
 from mst_jax.runs.folder import TOPOLOGY
-from mst_jax.runs.settings import read_settings
 from mst_jax.training import load_snapshot, plan_resume, plan_run, prepare, train, trainer
 
 

@@ -11,9 +11,10 @@ from tensorboardX.proto.event_pb2 import Event
 
 from mst_jax.program.evaluation import episodes_together
 from mst_jax.runs import read_metrics, read_settings
+from mst_jax.runs.config_file import write_settings
 from mst_jax.runs.folder import METRICS
-from mst_jax.runs.settings import _git_revision, write_settings
 from mst_jax.runs.sinks import JsonLines, TensorBoard, cut_back, scalars
+from mst_jax.runs.versions import _git_revision
 from mst_jax.training.trainer import next_boundary
 
 
@@ -134,7 +135,7 @@ def test_settings_that_cannot_be_read_are_explained(tmp_path):
     write_settings(tmp_path, small_settings())
     path = tmp_path / "config.json"
     raw = json.loads(path.read_text())
-    del raw["config"]["critic"]["hidden"]
+    raw["config"]["critic"]["hiden"] = raw["config"]["critic"].pop("hidden")
     path.write_text(json.dumps(raw))
     with pytest.raises(ValueError, match="hidden"):
         read_settings(tmp_path)

@@ -14,7 +14,7 @@ from mst_jax.training import plan_resume, plan_run, train, trainer
 
 def test_without_the_package_one_line_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(ValueError, match=r"--wandb=offline needs .*'mst_jax\[wandb\]'"):
+    with pytest.raises(ValueError, match=r"wandb=offline needs .*'mst_jax\[wandb\]'"):
         plan_run(small_settings(wandb="offline"), tmp_path)
     assert list(tmp_path.iterdir()) == []
     check_wandb("off")
@@ -30,7 +30,7 @@ def test_online_needs_a_login(monkeypatch, tmp_path):
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))  # no .netrc
     monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path))
-    with pytest.raises(ValueError, match=r"--wandb=online: .*Or use --wandb=offline"):
+    with pytest.raises(ValueError, match=r"wandb=online: .*Or choose wandb=offline"):
         check_wandb("online")
 
 

@@ -96,7 +96,7 @@ def test_applying_masks_removes_nan_and_refuses_strangers():
     out = topology.apply(masks, params)
     assert np.isnan(out["k"][0])
     assert out["k"][1] == 0
-    with pytest.raises(ValueError, match=r"No parameter for the masks of \['k'\]"):
+    with pytest.raises(ValueError, match=r"no parameter for the masks of \['k'\]"):
         topology.apply(masks, {"b": jnp.ones(1)})
 
 

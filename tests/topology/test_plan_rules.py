@@ -179,7 +179,7 @@ def test_presets_are_the_table_of_the_specification():
     assert regime.sparsity(0) == 0.9
     assert regime.allocation.name == "ERK"
     assert topology.rigl_preset("mst", steps=1000, sparsity=0.3).sparsity(0) == 0.3
-    with pytest.raises(ValueError, match="Unknown preset"):
+    with pytest.raises(ValueError, match="unknown preset"):
         topology.rigl_preset("atari", steps=100)
 
 
@@ -241,7 +241,7 @@ def test_empty_leaves_stay_dense():
 def test_leaves_with_one_path_are_refused():
     """Fault C8: they would share one mask."""
     params = {"a/b": np.ones((8, 8)), "a": {"b": np.ones((8, 8))}}
-    with pytest.raises(ValueError, match="Two leaves of this tree are called 'a/b'"):
+    with pytest.raises(ValueError, match="two leaves of this tree are called 'a/b'"):
         topology.plan(params, {".*": topology.static(0.5)})
 
 
@@ -272,7 +272,7 @@ def test_gradual_counts_only_go_one_way(structure):
 
 
 def test_timings():
-    with pytest.raises(ValueError, match="No rewire would ever happen"):
+    with pytest.raises(ValueError, match="no rewire would ever happen"):
         topology.rigl(0.5, end=50, interval=100)
     with pytest.raises(ValueError, match="interval must be"):
         topology.rigl(0.5, end=50, interval=0)

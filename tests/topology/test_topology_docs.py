@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from mst_jax.agents import REGIMES
+from mst_jax.topology import REGIMES
 
 PAGE = Path(__file__).parents[2] / "docs" / "topology.md"
 

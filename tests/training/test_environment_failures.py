@@ -2,6 +2,7 @@
 
 import functools
 import signal
+from types import SimpleNamespace
 
 import faulty_simulation
 import jax
@@ -165,6 +166,37 @@ def test_evaluations_have_no_return_where_the_environment_failed(on_host):
             expected = theirs.copy()
             expected[1, episode] = np.nan
             np.testing.assert_array_equal(mine, expected)
+
+
+@pytest.mark.parametrize("task", ["host", "device"])
+def test_a_policy_that_overflows_has_no_return(task):
+    """Fault A4: finite parameters whose action is not; what doing nothing earns is not its own."""
+    env = host_task() if task == "host" else faulty_simulation.make()
+    agent = SimpleNamespace(
+        discount=0.99,
+        act=lambda state, observation, key: jnp.full(env.spec.action_size, state**2 - state**2),
+        value=lambda state, observation, action: jnp.zeros(()),
+    )
+    evaluate = make_evaluator(agent, env, [0, 1], 2)
+    returns, value_bias = evaluate(jnp.array([1.0, 1e30]), 0)
+    evaluate.close()
+    for values in (returns, value_bias):
+        assert np.isfinite(values).tolist() == [[True, True], [False, False]]
+
+
+def test_failures_in_evaluations_are_told_apart(capfd):
+    """Their seeds are other numbers, which training may have too."""
+    task = host_task({(100, 0, 0, 1): "raises"})
+    agent = SimpleNamespace(
+        discount=0.99,
+        act=lambda state, observation, key: jnp.zeros(task.spec.action_size),
+        value=lambda state, observation, action: jnp.zeros(()),
+    )
+    evaluate = make_evaluator(agent, task, [0], 1)
+    assert np.isnan(evaluate(jnp.zeros(1), 0).returns).all()
+    evaluate.close()
+    told = "fake:counter in evaluation, seeds + 100, seed 100, environment 0, episode 0: "
+    assert told in capfd.readouterr().out
 
 
 def settings(limit):

@@ -20,7 +20,7 @@ from mst_jax.agents import Memory, make_agent
 from mst_jax.program.arrays import loop_from_arrays, loop_to_arrays
 from mst_jax.program.drivers import make_driver
 from mst_jax.runs.arrays import fingerprint
-from mst_jax.runs.settings import read_settings, write_settings
+from mst_jax.runs.config_file import read_settings, write_settings
 from mst_jax.training import plan_resume, plan_run, train, trainer
 from mst_jax.training.jobs import prepare
 from mst_jax.training.memory import describe_memory, replay_slots
@@ -67,7 +67,7 @@ def test_every_environment_is_stored_and_counted_as_it_was_stepped():
         seed, first = index // 3, (index % 3) * 600
         rows = np.array([np.concatenate(slot[:2]) for slot in slots])
         own = slice(first, first + len(slots))
-        np.testing.assert_allclose(run.buffer.rows[seed, own], rows, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(run.buffer.fields["rows"][seed, own], rows, rtol=1e-5, atol=1e-6)
         rewards = [slot[2] for slot in slots]
         np.testing.assert_allclose(run.buffer.reward[seed, own], rewards, rtol=1e-5, atol=1e-6)
     assert int(run.clock.step) == 250
@@ -120,10 +120,10 @@ def test_a_stopped_run_is_resumed_exactly(tmp_path, monkeypatch):
 
 def test_sizes_and_what_is_refused(tmp_path):
     """Slots by hand: 120 steps can fill 242 of each of three rings."""
-    _, agent = prepare(SETTINGS)
-    assert replay_slots(SETTINGS, agent) == 3 * 242
-    assert replay_slots(SETTINGS, agent._replace(memory=Memory(500))) == 498
-    spec = envs.make(SETTINGS.task).spec
+    task, agent = prepare(SETTINGS)
+    spec = task.spec
+    assert replay_slots(SETTINGS, agent, spec) == 3 * 242
+    assert replay_slots(SETTINGS, agent._replace(memory=Memory(500)), spec) == 498
     assert "2 seeds x 726 slots for 3 environments" in describe_memory(agent, spec, SETTINGS)
     config = small_config("mst", "ddpg", buffer_size=8)
     with pytest.raises(ValueError, match="buffer_size=8 is too small for environments=3, which"):

@@ -9,10 +9,12 @@ import socket
 import pytest
 from small_runs import content, small_config, small_settings
 
+from mst_jax.envs import EnvironmentFailedError
+from mst_jax.program.drivers import JaxDriver
 from mst_jax.runs import checkpoints, is_finished, read_metrics, read_settings
+from mst_jax.runs.config_file import write_settings
 from mst_jax.runs.folder import METRICS, is_blank
 from mst_jax.runs.lock import HeldError, held
-from mst_jax.runs.settings import write_settings
 from mst_jax.training import (
     load_snapshot,
     make_program,
@@ -175,6 +177,28 @@ def test_a_checkpoint_that_cannot_be_restored_changes_nothing(unfinished):
     assert content(unfinished) == before
 
 
+@pytest.mark.filterwarnings("ignore:.*does not say of which settings it is:UserWarning")
+def test_environments_that_fail_at_once_after_a_resume_change_nothing(unfinished, monkeypatch):
+    """Fault A2: nothing is cut off before a step shows that training can go on."""
+
+    def one_step_is_left(raw):
+        raw["steps"] = STEP + 1
+        raw["config"]["buffer_size"] = 2 * STEP + 2  # as many slots as there were
+
+    def fails(driver, run, *_):
+        driver.failure = "it is broken"
+        return run
+
+    monkeypatch.setattr(JaxDriver, "advance", fails)
+    forget_config(unfinished)
+    change_config(unfinished, one_step_is_left)
+    change_line(unfinished, 99, '{"step": 121, "kind": "eval", "healthy": true}')
+    before = content(unfinished)
+    with pytest.raises(EnvironmentFailedError, match=rf"^it is broken; saved at step {STEP},"):
+        train(plan_resume(unfinished))
+    assert content(unfinished) == before
+
+
 def test_a_run_without_a_record_of_its_settings_goes_on_with_a_warning(unfinished):
     """Fault A7: full checkpoints of earlier versions."""
     forget_config(unfinished)
@@ -212,7 +236,7 @@ def test_a_run_can_begin_where_one_was_killed_before_it_had_settings(tmp_path):
         assert plan_run(settings, tmp_path).checkpoint is None
     write_settings(folder, settings)
     assert not is_blank(folder)
-    with pytest.raises(ValueError, match="--resume="):
+    with pytest.raises(ValueError, match="exists: resume that run"):
         plan_run(settings, tmp_path)
     (folder / "config.json").unlink()
     (folder / "notes.txt").touch()

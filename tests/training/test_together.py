@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from experiments.launch.collect import collect
-from experiments.launch.report_text import write_report
 from experiments.launch.study_folder import StudyFolder
+from experiments.launch.study_report import study_report
 from experiments.studies import STUDIES, Cell
 from experiments.studies.figures import bars
-from mst_jax.analysis import read_diverged, read_results
-from mst_jax.figures import read_layers, title_of
-from mst_jax.figures.report import Sources
+from mst_jax.analysis import read_diverged, read_layers, read_results
+from mst_jax.figures import title_of
+from mst_jax.figures.run_report import Sources
 from mst_jax.runs import checkpoints, read_metrics, read_settings
 from mst_jax.runs.arrays import join, split
 from mst_jax.training import (
@@ -126,8 +126,7 @@ def test_a_diverged_run_has_no_return_from_the_evaluation_that_finds_it(together
     assert not load_snapshot(lost).healthy.any()
     with pytest.raises(ValueError, match=r"seed 1 has diverged: .* best=True loads its best"):
         load_policy(lost, 1)
-    layers, snapshot = read_layers(lost)
-    assert "DIVERGED" in title_of(layers, snapshot)
+    assert "DIVERGED" in title_of(read_layers(lost))
     assert Sources(lost, None).title.endswith(
         "; seed 0 diverged by step 70, seed 1 diverged by step 70"
     )
@@ -174,7 +173,7 @@ def test_a_study_lists_its_diverged_cell_as_missing(together):
     assert results.missing == [
         "probe:point ddpg diverged: seed 0 diverged by step 70, seed 1 diverged by step 70"
     ]
-    report = write_report(study, folder, folder.manifest(), cells, results, {})
+    report = study_report(study, folder, folder.manifest(), cells, results, {})
     assert "- probe:point ddpg diverged: seed 0 diverged by step 70" in report
     assert "| probe:point | ddpg | diverged | 0/2 (few seeds) | - | - |" in report
     assert "- ddpg diverged on probe:point: no pair is left: 2 of 2 runs diverged" in report

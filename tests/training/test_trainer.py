@@ -126,7 +126,7 @@ def test_fingerprint_on_request_equals_the_one_written_at_the_end(finished):
 
 def test_an_existing_run_is_not_overwritten(finished):
     logdir = finished.folder.parents[1]
-    with pytest.raises(ValueError, match="--resume="):
+    with pytest.raises(ValueError, match="exists: resume that run"):
         plan_run(SETTINGS, logdir)
 
 

@@ -71,7 +71,7 @@ class TD3State(ActorCriticState):
 class TD3(DDPG):
     """TD3's targets and its delayed actor; acting and diagnostics are DDPG's."""
 
-    core: ActorCritic[TD3Config]
+    core: ActorCritic[TD3Config]  # ty: ignore[incompatible-attribute-override] - never assigned
 
     def init(self, key: jax.Array, numbers: Numbers | None = None) -> TD3State:
         """Random parameters, masks drawn and applied; targets equal the online networks."""

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from functools import partial
 from typing import Any
 
 import optax
@@ -13,36 +12,7 @@ from mst_jax.agents.base import ROLES, Role
 from mst_jax.agents.parts.optimizers import find_optimizer
 from mst_jax.names import nearest
 from mst_jax.topology.mask_tree import named_leaves
-
-REGIMES = (
-    "dense",
-    "static",
-    "network_sparsity",
-    "set",
-    "set_by_sign",
-    "rigl",
-    "snfs",
-    "snfs_redistributed",
-    "snfs_redistributed_adam",
-    "gradual_magnitude_pruning",
-    "gradual_magnitude_pruning_global",
-    "granet",
-    "granet_global",
-    "dense_then_rigl",
-    "gradual_growth",
-    "neuroplastic_expansion",
-    "neuroplastic_expansion_dormancy",
-)
-BEGIN_DENSE = (
-    "gradual_magnitude_pruning",
-    "gradual_magnitude_pruning_global",
-    "granet",
-    "granet_global",
-    "dense_then_rigl",
-)
-
-
-NE_RATE = 0.008  # of a layer's room, at every rewire: the constant in the authors' code
+from mst_jax.user_code import is_dotted, one_line, resolve
 
 
 @dataclass
@@ -61,7 +31,8 @@ class ModuleConfig:
         weight_decay: its decoupled decay, biases included.
         where: regular expression for the whole path of a parameter within the module
             (`q1/trunk/block_1/expand/kernel`): only what it matches may be sparse.
-        regime: one of `REGIMES`; each is described in docs/topology.md.
+        regime: one of `topology.REGIMES`, each described in docs/topology.md, or the dotted name of
+            a function with the arguments of `topology.MakesRegime`.
         sparsity: share of zero weights over the module's kernels (`network_sparsity`: over all its
             parameters), distributed by Erdős–Rényi unless the regime shares it by score: the final
             one, or for the growing regimes the initial one.
@@ -100,7 +71,7 @@ class ModuleConfig:
             require(1 <= value <= most, f"{name}.{key}={value} must be in 1 to {most:,}")
         one_of(f"{name}.activation", self.activation, networks.ACTIVATIONS)
         one_of(f"{name}.residual", self.residual, networks.RESIDUALS)
-        one_of(f"{name}.regime", self.regime, REGIMES)
+        regime_named(f"{name}.regime", self.regime)
         require(
             self.learning_rate > 0, f"{name}.learning_rate={self.learning_rate} must be positive"
         )
@@ -162,18 +133,11 @@ def plan_module(name: str, config: ModuleConfig, params: Any, total_updates: int
     """Resolves a module's regime into a topology plan; `params` may be shapes only.
 
     Raises:
-        ValueError: when the run is too short for a single rewiring.
+        ValueError: when the run is too short for a single rewiring, or the regime is a user's own
+            and cannot be made.
     """
-    start = max(1, int(config.start_fraction * total_updates))
-    end = max(1, int(config.end_fraction * total_updates))
-    first = start if config.regime in BEGIN_DENSE else config.interval
-    require(
-        config.regime in ("dense", "static", "network_sparsity") or first <= end,
-        f"{name}.regime={config.regime} would first change the topology at update {first}, after "
-        f"{name}.end_fraction={config.end_fraction} of {total_updates} updates ends it; "
-        f"lower {name}.interval or train longer",
-    )
-    pattern = ".*" if config.regime == "network_sparsity" else ".*kernel"
+    regime = _regime(name, config, total_updates)
+    pattern = ".*" if regime.leaves == "all" else ".*kernel"
     if config.where != ".*":
         pattern = f"(?=(?:{config.where})$){pattern}"
         paths = named_leaves(params)
@@ -182,47 +146,44 @@ def plan_module(name: str, config: ModuleConfig, params: Any, total_updates: int
             f"{name}.where={config.where!r} matches none of its {len(paths)} parameters, such as "
             f"{next(iter(paths))}",
         )
-    return topology.plan(params, {pattern: _regime(config, start, end)})
+    return topology.plan(params, {pattern: regime})
 
 
-def _regime(config: ModuleConfig, start: int, end: int) -> topology.Regime:
-    """The regime that a module's settings name; `start` and `end` are update numbers."""
-    static = {"sparsity": config.sparsity}
-    moving = {**static, "interval": config.interval, "end": end}
-    dropping = {**moving, "drop_fraction": config.drop_fraction}
-    builders: dict[str, Callable[[], topology.Regime]] = {
-        "dense": topology.dense,
-        "static": partial(topology.static, **static),
-        "network_sparsity": partial(topology.network_sparsity, **static),
-        "set": partial(topology.set, **dropping),
-        "set_by_sign": partial(topology.set, by_sign=True, **dropping),
-        "rigl": partial(topology.rigl, **dropping),
-        "snfs": partial(topology.snfs, **dropping),
-        "snfs_redistributed": partial(topology.snfs, redistribute=True, **dropping),
-        "snfs_redistributed_adam": partial(topology.snfs, redistribute=True, adam=True, **dropping),
-        "gradual_magnitude_pruning": partial(
-            topology.gradual_magnitude_pruning, start=start, **moving
-        ),
-        "gradual_magnitude_pruning_global": partial(
-            topology.gradual_magnitude_pruning, start=start, threshold="global", **moving
-        ),
-        "granet": partial(topology.granet, start=start, **dropping),
-        "granet_global": partial(topology.granet, start=start, threshold="global", **dropping),
-        "dense_then_rigl": partial(topology.dense_then_rigl, start=start, **dropping),
-        "gradual_growth": partial(topology.gradual_growth, **moving),
-        "neuroplastic_expansion": partial(
-            topology.neuroplastic_expansion, growth_end=end, interval=config.interval, **static
-        ),
-        "neuroplastic_expansion_dormancy": partial(
-            topology.neuroplastic_expansion,
-            growth_end=end,
+def _regime(name: str, config: ModuleConfig, total_updates: int) -> topology.Regime:
+    """The regime that a module's settings name."""
+    end = max(1, int(config.end_fraction * total_updates))
+    make = regime_named(f"{name}.regime", config.regime)
+    try:
+        regime = make(
+            sparsity=config.sparsity,
             interval=config.interval,
-            rate=NE_RATE,
-            prune="dormancy",
-            **static,
-        ),
-    }
-    return builders[config.regime]()
+            start=max(1, int(config.start_fraction * total_updates)),
+            end=end,
+            drop_fraction=config.drop_fraction,
+        )
+    except Exception as error:  # whatever a user's function raises
+        raise ValueError(
+            f"{name}.regime={config.regime}: {one_line(error)} ({name}.end_fraction="
+            f"{config.end_fraction} of {total_updates} updates ends it at {end}; a longer run or a "
+            f"lower {name}.interval gives it more time)"
+        ) from error
+    if not isinstance(regime, topology.Regime):
+        raise ValueError(
+            f"{name}.regime={config.regime} made a {type(regime).__name__}, not a topology.Regime"
+        )
+    return regime
+
+
+def regime_named(setting: str, name: str) -> topology.MakesRegime:
+    """What makes the regime of a name: one of `topology.REGIMES`, or a user's dotted name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if name in topology.REGIMES or not is_dotted(name):
+        one_of(setting, name, topology.REGIMES)
+        return topology.REGIMES[name]
+    return resolve(setting, name)
 
 
 def make_optimizer(

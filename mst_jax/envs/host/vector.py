@@ -49,6 +49,7 @@ class WorkerVectorEnv:
         seeds: Sequence[tuple[int, int]],
         workers: int | None = None,
         timeout: float = WORKER_TIMEOUT,
+        label: str | None = None,
     ) -> None:
         """Starts the workers; they load their environments while the caller goes on.
 
@@ -59,6 +60,7 @@ class WorkerVectorEnv:
           seeds: a (seed, environment index) pair for each environment.
           workers: number of processes; by default one per core, at most one per environment.
           timeout: seconds without an answer after which a worker counts as dead; 0: never.
+          label: what to call the environments in messages; the task's name by default.
 
         Raises:
           ValueError: if the seeds or the number of workers make no sense, or other processes could
@@ -69,7 +71,8 @@ class WorkerVectorEnv:
         check_factory(factory)
         self._factory, self._timeout = factory, timeout
         self._log = EpisodeLog(spec, self.seeds)
-        self._notices = Notices(spec.task)
+        self._label = label or spec.task
+        self._notices = Notices(self._label)
         count = len(self.seeds)
         workers = worker_count(workers, count)
         bounds = np.linspace(0, count, workers + 1).astype(int)
@@ -249,7 +252,7 @@ class WorkerVectorEnv:
 
     def _start_worker(self, worker: int) -> WorkerProcess:
         block = self._blocks[worker]
-        name = f"worker {worker} of {self.spec.task} (environments {block.start}-{block.stop - 1})"
+        name = f"worker {worker} of {self._label} (environments {block.start}-{block.stop - 1})"
         process = WorkerProcess(name, self._timeout)
         process.introduce(self._factory, self.seeds[block], self.spec)
         return process

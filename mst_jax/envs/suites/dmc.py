@@ -25,7 +25,7 @@ from dm_control.rl.control import Environment
 
 from mst_jax.envs.base import HostTask, vector_spec
 from mst_jax.envs.host.actions import affine
-from mst_jax.envs.host.vector import WorkerVectorEnv
+from mst_jax.envs.host.task import host_task
 
 ACTION_REPEAT = 2
 
@@ -44,7 +44,7 @@ def make(name: str, action_repeat: int | None = None) -> HostTask:
     """
     factory = functools.partial(load, name, action_repeat or ACTION_REPEAT)
     spec = factory().spec
-    return HostTask(spec, functools.partial(WorkerVectorEnv, spec, factory))
+    return host_task(spec, factory)
 
 
 def load(name: str, action_repeat: int) -> "DmcEnv":

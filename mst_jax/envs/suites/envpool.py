@@ -77,6 +77,7 @@ class EnvpoolVectorEnv:
         seeds: Sequence[tuple[int, int]],
         workers: int | None = None,
         timeout: float = WORKER_TIMEOUT,
+        label: str | None = None,
     ) -> None:
         """Checks the arguments; the pool is made by `reset` or `restore`.
 
@@ -86,6 +87,7 @@ class EnvpoolVectorEnv:
           seeds: a (seed, environment index) pair for each environment.
           workers: number of threads; by default one per core, at most one per environment.
           timeout: of no meaning here, where there are no worker processes.
+          label: what to call the environments in messages; the task's name by default.
 
         Raises:
           ValueError: if the seeds or the number of workers make no sense.
@@ -93,7 +95,7 @@ class EnvpoolVectorEnv:
         self.spec = spec
         self.seeds = check_seeds(seeds)
         self._log = EpisodeLog(spec, self.seeds)
-        self._notices = Notices(spec.task)
+        self._notices = Notices(label or spec.task)
         self._threads = worker_count(workers, len(self.seeds))
         self._name = identifier(spec.task.partition(":")[2])
         self._fields = fields

@@ -14,7 +14,7 @@ from gymnasium.envs.registration import EnvSpec
 
 from mst_jax.envs.base import HostTask, vector_spec
 from mst_jax.envs.host.actions import affine
-from mst_jax.envs.host.vector import WorkerVectorEnv
+from mst_jax.envs.host.task import host_task
 from mst_jax.envs.quiet import quiet
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def make(name: str, action_repeat: int | None = None) -> HostTask:
         raise ValueError(f"gym:{name} cannot be made: {type(error).__name__}: {text}") from error
     spec = first.spec._replace(task=f"gym:{name}")
     factory = functools.partial(GymEnv, registered, action_repeat or 1)
-    return HostTask(spec, functools.partial(WorkerVectorEnv, spec, factory))
+    return host_task(spec, factory)
 
 
 class GymEnv:

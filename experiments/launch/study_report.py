@@ -9,12 +9,12 @@ import numpy as np
 from experiments.launch.comparisons import FEWEST_SEEDS, LEVEL, Comparison, compare_all
 from experiments.launch.study_folder import Status, StudyFolder
 from experiments.studies import Cell, Study
-from experiments.studies.results import Group, Results, comparable, scores
+from experiments.studies.results import Results, VariantRuns, comparable, scores
 from mst_jax.analysis import Estimate, estimate, iqm, mean, median, optimality_gap
 from mst_jax.runs.json_file import read_json
 
 
-def write_report(
+def study_report(
     study: Study,
     folder: StudyFolder,
     manifest: Mapping[str, Any],
@@ -116,7 +116,7 @@ def _per_task(results: Results) -> str:
     )
 
 
-def _outcome(group: Group, seed: int) -> str:
+def _outcome(group: VariantRuns, seed: int) -> str:
     """A seed's final return, or the step by which it had diverged."""
     value = group.outcomes[seed]
     return f"diverged by {group.diverged[seed]:,}" if np.isnan(value) else f"{value:.4g}"

@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from experiments.launch.programs import Group
+from experiments.launch.grouping import Cells
 from mst_jax.agents import make_agent
 from mst_jax.analysis import Cost, cost_of_agent, spec_of
 from mst_jax.runs import Settings
@@ -33,7 +33,7 @@ CPU = Device(4e-3, 8e10, "MR.Q on 2 cores of an AMD EPYC, widths 64 and 512 (REA
 GPU = Device(1e-3, 1e13, "assumed, not measured")
 
 
-class Estimate(NamedTuple):
+class Forecast(NamedTuple):
     """What cells will take; hours are of one device each.
 
     Attributes:
@@ -49,7 +49,7 @@ class Estimate(NamedTuple):
     disk_bytes: int
 
 
-def estimate_groups(groups: Sequence[Group], device: Device) -> Estimate:
+def forecast_groups(groups: Sequence[Cells], device: Device) -> Forecast:
     """Adds up cells; those that differ in their task only count as the first of them.
 
     Raises:
@@ -73,7 +73,7 @@ def estimate_groups(groups: Sequence[Group], device: Device) -> Estimate:
         seconds += COMPILE_SECONDS + updates * (device.latency + work / device.rate)
         largest = max(largest, in_memory)
     runs = sum(cell.settings.seeds for group in groups for cell in group)
-    return Estimate(runs, seconds / 3600, largest, disk)
+    return Forecast(runs, seconds / 3600, largest, disk)
 
 
 def _measure(settings: Settings) -> tuple[Cost, int]:

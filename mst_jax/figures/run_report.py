@@ -6,24 +6,27 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from mst_jax.analysis.curves import read_curve, read_diverged, read_rows
-from mst_jax.analysis.history import read_history
+from mst_jax.analysis.layers import Layer, Layers, read_layers
 from mst_jax.analysis.lines import Panels
-from mst_jax.analysis.movement import movement
-from mst_jax.analysis.plasticity import plasticity
+from mst_jax.analysis.moving import movement
+from mst_jax.analysis.signs import plasticity
 from mst_jax.figures.covariance import draw_covariances
 from mst_jax.figures.curves import draw_curves
 from mst_jax.figures.degrees import draw_degrees, layers_of
 from mst_jax.figures.page import Picture, make_page
 from mst_jax.figures.panels import draw_panels
-from mst_jax.figures.topology_figure import Layer, draw_topology, read_layers, title_of
+from mst_jax.figures.style import save_figure
+from mst_jax.figures.topology_figure import draw_topology, title_of
+from mst_jax.names import dotted
 from mst_jax.runs import Settings, read_settings
 from mst_jax.runs.covariances import read_covariances
 from mst_jax.runs.health import describe_diverged, diverged_by, healthy_at
+from mst_jax.runs.history import read_history
 from mst_jax.runs.json_file import read_json
 from mst_jax.topology import TextTable
-from mst_jax.training import Snapshot
 
 PAGE, PICTURES = "inspect.html", "pictures"
 
@@ -50,8 +53,8 @@ class Sources:
         self.settings: Settings = read_settings(folder)
 
     @cached_property
-    def masks(self) -> tuple[list[Layer], Snapshot]:
-        """Masks of one seed before training and now, and the checkpoint they are from."""
+    def layers(self) -> Layers:
+        """Masks of one seed before training and now."""
         return read_layers(self.folder, self.seed)
 
     @cached_property
@@ -74,11 +77,11 @@ class Sources:
 
 
 class Family(NamedTuple):
-    """One picture: heading, explanation, and how to draw it into a file."""
+    """One picture: heading, explanation, and how to draw it."""
 
     title: str
     text: str
-    draw: Callable[[Sources, Path], None]
+    draw: Callable[[Sources], Figure]
 
 
 def write_report(folder: Path, output: Path | None = None, seed: int | None = None) -> Report:
@@ -97,18 +100,18 @@ def write_report(folder: Path, output: Path | None = None, seed: int | None = No
         ValueError: when the folder is not a run or does not hold the seed.
     """
     sources = Sources(folder, seed)
-    if seed is not None and seed not in sources.settings.seed_list:
-        raise ValueError(f"this run holds the seeds {sources.settings.seed_list}, not {seed}")
+    sources.settings.index_of(seed)  # or it is refused
     output = folder if output is None else output
     (output / PICTURES).mkdir(parents=True, exist_ok=True)
     pictures, absent = [], {}
     for name, family in FAMILIES.items():
         path = output / PICTURES / f"{name}.png"
         try:
-            family.draw(sources, path)
+            figure = family.draw(sources)
         except ValueError as error:
             absent[family.title] = str(error)
             continue
+        save_figure(figure, path)
         pictures.append(Picture(family.title, family.text, path))
     page = output / PAGE
     page.write_text(make_page(sources.title, _tables(sources), pictures, absent), encoding="utf-8")
@@ -134,53 +137,45 @@ def _tables(sources: Sources) -> dict[str, TextTable]:
     tables = {}
     for heading, name in (("Settings", "config.json"), ("Versions and machine", "versions.json")):
         try:
-            values = _flat(read_json(sources.folder / name))
+            values = dotted(read_json(sources.folder / name))
         except (ValueError, OSError) as error:
             values = {"not readable": error}
         tables[heading] = TextTable(("name", "value"), [(k, str(v)) for k, v in values.items()])
     try:
-        layers, snapshot = sources.masks
+        found = sources.layers
     except ValueError:  # the pictures that need a checkpoint say that there is none
         return tables
-    seed = sources.settings.seed_list[snapshot.index_of(sources.seed)]
-    return {f"Layers of seed {seed} at step {snapshot.step:,}": layer_table(layers), **tables}
+    heading = f"Layers of seed {found.seed} at step {found.step:,}"
+    return {heading: layer_table(found.layers), **tables}
 
 
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        inner = isinstance(value, dict)
-        flat |= _flat(value, f"{prefix}{name}.") if inner else {f"{prefix}{name}": value}
-    return flat
+def _returns(sources: Sources) -> Figure:
+    return draw_curves([read_curve(sources.folder)])
 
 
-def _returns(sources: Sources, path: Path) -> None:
-    draw_curves([read_curve(sources.folder)], path)
-
-
-def _masks(sources: Sources, path: Path) -> None:
-    layers, snapshot = sources.masks
-    if not layers:
+def _masks(sources: Sources) -> Figure:
+    found = sources.layers
+    if not found.layers:
         raise ValueError("every module is dense: there are no masks")
-    draw_topology(layers, path, title_of(layers, snapshot, sources.seed))
+    return draw_topology(found.layers, title_of(found))
 
 
-def _degrees(sources: Sources, path: Path) -> None:
-    _, snapshot = sources.masks
-    draw_degrees(layers_of(snapshot.masks), path, f"{sources.title}, step {snapshot.step:,}")
+def _degrees(sources: Sources) -> Figure:
+    found = sources.layers
+    return draw_degrees(layers_of(found.masks), f"{sources.title}, step {found.step:,}")
 
 
-def _moves(name: str, ylabel: str, xlabel: str = "agent steps") -> Callable[[Sources, Path], None]:
-    return lambda sources, path: draw_panels(
-        sources.moves[name], path, title=sources.title, ylabel=ylabel, xlabel=xlabel
+def _moves(name: str, ylabel: str, xlabel: str = "agent steps") -> Callable[[Sources], Figure]:
+    return lambda sources: draw_panels(
+        sources.moves[name], title=sources.title, ylabel=ylabel, xlabel=xlabel
     )
 
 
-def _plasticity(sources: Sources, path: Path) -> None:
+def _plasticity(sources: Sources) -> Figure:
     panels = plasticity([_until_diverged(rows) for rows in read_rows(sources.folder)])
     if not panels:
         raise ValueError("the metric rows hold no diagnostics")
-    draw_panels(panels, path, title=sources.title, shared=False)
+    return draw_panels(panels, title=sources.title, shared=False)
 
 
 def _until_diverged(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -189,10 +184,10 @@ def _until_diverged(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [row for row in rows if healthy_at(row["step"], diverged)]
 
 
-def _covariances(sources: Sources, path: Path) -> None:
-    index = 0 if sources.seed is None else sources.settings.seed_list.index(sources.seed)
+def _covariances(sources: Sources) -> Figure:
+    index = sources.settings.index_of(sources.seed)
     title = f"{sources.title}; seed {sources.settings.seed_list[index]}"
-    draw_covariances(read_covariances(sources.folder, index), path, title)
+    return draw_covariances(read_covariances(sources.folder, index), title)
 
 
 SNAPSHOTS = "Read from the snapshots of the topology history; what happens between two is not seen."

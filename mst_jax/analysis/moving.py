@@ -6,8 +6,9 @@ from collections.abc import Callable
 import numpy as np
 
 from mst_jax.analysis import edges
-from mst_jax.analysis.history import TopologyHistory, short_name
+from mst_jax.analysis.layers import short_name
 from mst_jax.analysis.lines import Lines, Panels
+from mst_jax.runs.history import TopologyHistory
 
 # picture -> name of a line -> (masks (T, inputs, outputs)) -> (T,)
 OVER_TIME: dict[str, dict[str, Callable[[np.ndarray], np.ndarray]]] = {

@@ -1,0 +1,82 @@
+"""Settings from what a user gives by name, such as `seeds=4` and `**{"critic.sparsity": 0.8}`."""
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from mst_jax.names import dotted, nearest
+from mst_jax.recipes import label, make_config, override
+from mst_jax.runs import Settings, rebuild_settings, settings_values
+from mst_jax.runs.settings import ABOUT
+
+CONFIG = ("config", "size", "architecture")  # what makes a configuration, with agent and recipe
+
+
+def settings_from(given: Mapping[str, Any]) -> Settings:
+    """Settings with defaults for all that is not given.
+
+    Args:
+        given: fields of `Settings`; `size` and `architecture` of the networks, or a whole `config`
+            instead of the recipe's; and settings of the agent's configuration, modules' with a dot.
+
+    Returns:
+        Settings that are possible. A run too short for the published warm-up gets a shorter one,
+        with a warning, unless it says which.
+
+    Raises:
+        ValueError: an unknown name, with the nearest ones, or an impossible value.
+        TypeError: a value of another type.
+    """
+    given = {name: _plain(value) for name, value in given.items()}
+    fields = {name: value for name, value in given.items() if name in ABOUT}
+    agent, recipe = (fields.get(name, getattr(Settings, name)) for name in ("agent", "recipe"))
+    size, architecture = given.get("size", ""), given.get("architecture", "")
+    config = given.get("config")
+    if config is None:
+        config = make_config(agent, recipe, size, architecture)
+    own = {name: value for name, value in given.items() if name not in (*ABOUT, *CONFIG)}
+    known = dotted(config)
+    for name in own:
+        if name not in known:
+            near = nearest(name, [*ABOUT, *CONFIG, *known])
+            raise ValueError(f"there is no setting {name!r}: {near}")
+    config = override(config, own)
+    steps = fields.get("steps", Settings.steps)
+    if "learning_starts" not in own and given.get("config") is None:
+        config = _begun_in_time(config, steps)
+    fields |= {"recipe": label(recipe, size, architecture), "config": config}
+    settings = Settings(**fields)
+    settings = rebuild_settings(settings_values(settings))  # refuses other types
+    settings.validate()
+    return settings
+
+
+def _begun_in_time(config: Any, steps: int) -> Any:
+    """The configuration, with a shorter warm-up for a run that would else never learn."""
+    if not isinstance(steps, int) or steps > config.learning_starts:
+        return config
+    starts = max(steps // 10, 1)
+    warnings.warn(
+        f"{steps:,} steps are no more than the published warm-up of {config.learning_starts:,}: "
+        f"learning_starts={starts} instead; give it to choose another",
+        stacklevel=5,
+    )
+    return override(config, {"learning_starts": starts})
+
+
+def own_label(settings: Settings, given: Mapping[str, Any]) -> str:
+    """What tells a run from others of one call: its recipe, and what was given to it alone."""
+    told = ("agent", "task", "recipe", "seed", "seeds", *CONFIG)  # the folder's name has these
+    parts = [f"{name}={_text(given[name])}" for name in given if name not in told]
+    return "-".join([settings.recipe, *parts])
+
+
+def _text(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, (float, np.floating)) else str(value)
+
+
+def _plain(value: Any) -> Any:
+    """A number of NumPy as Python's, which config.json can hold."""
+    return value.item() if isinstance(value, np.generic) else value

@@ -1,0 +1,51 @@
+"""The network that an architecture asks for: a multi-layer perceptron, or SimBa's blocks."""
+
+from dataclasses import replace
+
+import jax
+from flax import linen as nn
+
+from mst_jax.networks.architecture import Activated, Architecture
+from mst_jax.networks.mlp import MLP, xavier_uniform_relu
+from mst_jax.networks.simba import SimBa, orthogonal
+
+
+def network(output: int, architecture: Architecture, *, activate_output: bool = False) -> nn.Module:
+    """Maps (..., inputs) to (..., output): `depth` hidden layers or blocks and a linear layer.
+
+    Args:
+        output: width of the output layer.
+        architecture: of the layers before it.
+        activate_output: normalise and activate the output as well.
+    """
+    kind = _SimBaWithOutput if architecture.residual == "simba" else MLP
+    return kind(output, architecture, activate_output)
+
+
+def trunk(architecture: Architecture, name: str = "trunk") -> nn.Module:
+    """Features (..., hidden) of inputs (..., I), after `depth` hidden layers or blocks."""
+    if architecture.residual == "simba":
+        return SimBa(architecture, name=name)
+    # The last hidden layer is an MLP's activated output: `depth` counts it.
+    shallower = replace(architecture, depth=architecture.depth - 1)
+    return MLP(architecture.hidden, shallower, activate_output=True, input_shortcut=True, name=name)
+
+
+def head(features: int, architecture: Architecture, name: str) -> nn.Dense:
+    """A linear output layer, initialised as the network before it is: orthogonal for SimBa."""
+    simple = architecture.residual != "simba"
+    return nn.Dense(features, kernel_init=xavier_uniform_relu if simple else orthogonal, name=name)
+
+
+class _SimBaWithOutput(nn.Module):
+    """Blocks and a linear output layer, in the manner of an `MLP`."""
+
+    output: int
+    architecture: Architecture
+    activate_output: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        arch = self.architecture
+        out = head(self.output, arch, "output")(trunk(arch)(x))
+        return Activated(arch, name="active_1")(out) if self.activate_output else out

@@ -1,0 +1,120 @@
+"""What this process has traced and compiled, kept for the next run that needs the same.
+
+A jitted function knows its compiled programs by the shapes of its arguments, but only the very same
+function does. So functions that make one are wrapped in `kept`: for the same agent, environment and
+numbers they return the same function again, and a second run with the same shapes compiles nothing.
+Agents are the same only if they are one object; `kept_agent` gives equal settings one agent.
+"""
+
+import copy
+import dataclasses
+import json
+from collections.abc import Callable, Hashable, Sequence
+from functools import lru_cache, wraps
+from typing import Any, ParamSpec, TypeVar
+
+from mst_jax import envs
+from mst_jax.agents import Agent, Numbers, Sizes, make_agent, sweep
+
+ON_DEVICE = ("brax", "playground", "probe")
+MOST = 16  # results that each function keeps; what was used longest ago goes first
+
+P = ParamSpec("P")
+T = TypeVar("T")
+_FORGET: list[Callable[[], None]] = []
+
+
+class _Same:
+    """Equal to what wraps the very same object, which it keeps alive."""
+
+    def __init__(self, thing: Any) -> None:
+        self.thing = thing
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other.thing is self.thing
+
+    def __hash__(self) -> int:
+        return id(self.thing)
+
+
+def kept(make: Callable[P, T]) -> Callable[P, T]:
+    """Remembers what a function returned for its last arguments; they are given by position.
+
+    Arguments are compared by type and value, those without a hash (agents hold dictionaries) by
+    identity.
+    """
+
+    @lru_cache(maxsize=MOST, typed=True)
+    def known(*arguments: Hashable) -> T:
+        given = (a.thing if isinstance(a, _Same) else a for a in arguments)
+        return make(*given)  # ty: ignore[missing-argument] - all of P's, by position
+
+    @wraps(make)
+    def remembered(*arguments: Any) -> T:
+        return known(*map(_key, arguments))
+
+    _FORGET.append(known.cache_clear)
+    return remembered
+
+
+def _key(argument: Any) -> Hashable:
+    try:
+        hash(argument)
+    except TypeError:
+        return _Same(argument)
+    return argument
+
+
+def forget() -> None:
+    """Lets go of everything kept, for the memory that it takes."""
+    for clear in _FORGET:
+        clear()
+
+
+def kept_task(name: str) -> envs.JaxEnv | envs.HostTask:
+    """`envs.make`; of the suites that run on the device, the same object for the same name.
+
+    Other tasks are made anew, since a user's code may have changed. No program depends on a host's
+    task beyond its sizes.
+    """
+    return _task(name) if name.partition(":")[0] in ON_DEVICE else envs.make(name)
+
+
+def kept_agent(name: str, config: Any, sizes: Sizes, total_steps: int) -> Agent:
+    """`make_agent`; the same object for the same settings, sizes and steps."""
+    return _agent(name, _Config.of(config), sizes, total_steps)
+
+
+def kept_sweep(
+    name: str, configs: Sequence[Any], sizes: Sizes, total_steps: int
+) -> tuple[Agent, Numbers]:
+    """`agents.sweep`; the same objects for the same settings, sizes and steps."""
+    return _sweep(name, tuple(map(_Config.of, configs)), sizes, total_steps)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Config:
+    """A configuration, equal to one with the same values; a copy, because they can be changed."""
+
+    text: str
+    config: Any = dataclasses.field(compare=False)
+
+    @classmethod
+    def of(cls, config: Any) -> "_Config":
+        text = json.dumps(dataclasses.asdict(config), sort_keys=True)
+        return cls(text, copy.deepcopy(config))
+
+
+_task = kept(envs.make)
+
+
+@kept
+def _agent(name: str, config: _Config, sizes: Sizes, total_steps: int) -> Agent:
+    return make_agent(name, config.config, sizes, total_steps)
+
+
+@kept
+def _sweep(
+    name: str, configs: tuple[_Config, ...], sizes: Sizes, total_steps: int
+) -> tuple[Agent, Numbers]:
+    return sweep(name, [one.config for one in configs], sizes, total_steps)

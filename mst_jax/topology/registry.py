@@ -1,0 +1,82 @@
+"""Regimes by name, for settings in which a regime is a word. A new one is one line of `REGIMES`.
+
+What a name stands for is a function of the same five numbers for every regime, of which each takes
+what it needs. A function of your own with these arguments can stand in its place.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol
+
+from mst_jax.topology import gradual, regimes
+from mst_jax.topology.regime import Regime
+
+NE_RATE = 0.008  # of a layer's room, at every rewire: the constant in the authors' code
+
+
+class MakesRegime(Protocol):
+    """Makes a regime of a module's settings."""
+
+    def __call__(
+        self, *, sparsity: float, interval: int, start: int, end: int, drop_fraction: float
+    ) -> Regime:
+        """The regime.
+
+        Args:
+            sparsity: share of zeros in the end; for a regime that grows, in the beginning.
+            interval: optimizer steps of the module between rewires.
+            start: step of the first prune of a regime that begins dense.
+            end: step after which the topology is frozen.
+            drop_fraction: share of the active weights replaced at a rewire.
+
+        Raises:
+            ValueError: no regime has such settings.
+        """
+
+
+def _taking(names: str, make: Callable[..., Regime], **own: Any) -> MakesRegime:
+    """A function of those settings whose names are given, and of fixed ones."""
+
+    def made(**settings: Any) -> Regime:
+        return make(**{name: settings[name] for name in names.split()}, **own)
+
+    return made
+
+
+_static = partial(_taking, "sparsity")
+_growing = partial(_taking, "sparsity interval end")
+_moving = partial(_taking, "sparsity interval end drop_fraction")
+_pruning = partial(_taking, "sparsity interval start end")
+_dense_first = partial(_taking, "sparsity interval start end drop_fraction")
+
+
+def _expansion(**own: Any) -> MakesRegime:
+    """Neuroplastic Expansion, which calls its end the end of growth."""
+
+    def made(*, sparsity: float, interval: int, end: int, **_: Any) -> Regime:
+        return gradual.neuroplastic_expansion(sparsity, interval=interval, growth_end=end, **own)
+
+    return made
+
+
+REGIMES: dict[str, MakesRegime] = {
+    "dense": _taking("", regimes.dense),
+    "static": _static(regimes.static),
+    "network_sparsity": _static(regimes.network_sparsity),
+    "set": _moving(regimes.set),
+    "set_by_sign": _moving(regimes.set, by_sign=True),
+    "rigl": _moving(regimes.rigl),
+    "snfs": _moving(regimes.snfs),
+    "snfs_redistributed": _moving(regimes.snfs, redistribute=True),
+    "snfs_redistributed_adam": _moving(regimes.snfs, redistribute=True, adam=True),
+    "gradual_magnitude_pruning": _pruning(gradual.gradual_magnitude_pruning),
+    "gradual_magnitude_pruning_global": _pruning(
+        gradual.gradual_magnitude_pruning, threshold="global"
+    ),
+    "granet": _dense_first(gradual.granet),
+    "granet_global": _dense_first(gradual.granet, threshold="global"),
+    "dense_then_rigl": _dense_first(gradual.dense_then_rigl),
+    "gradual_growth": _growing(gradual.gradual_growth),
+    "neuroplastic_expansion": _expansion(),
+    "neuroplastic_expansion_dormancy": _expansion(rate=NE_RATE, prune="dormancy"),
+}
