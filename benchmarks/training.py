@@ -166,11 +166,10 @@ def plain_scan(config: MRQConfig) -> Callable[[], None]:
         jnp.zeros((*lead, horizon), bool),
         normal(OBSERVATION),
     )
-    noises = normal(ACTION)
     weights = losses.EncoderLossWeights(1.0, 0.1, 0.1)
 
     def update(state: Any, step: jax.Array) -> tuple[Any, None]:
-        window, noise = jax.tree.map(lambda x: x[step % lead[0]], (windows, noises))
+        window = jax.tree.map(lambda x: x[step % lead[0]], windows)
         (params, opt_state), _ = mrq.core.update_encoder(
             state.params["encoder"],
             state.opt_state["encoder"],
@@ -190,7 +189,7 @@ def plain_scan(config: MRQConfig) -> Callable[[], None]:
             window.terminated[:, : config.n_step],
             window.next_observation,
         )
-        return mrq.update_critic_and_actor(state, pair, noise, step)[0], None
+        return mrq.update(state, pair, jax.random.fold_in(jax.random.key(1), step), step)[0], None
 
     program = jax.jit(lambda state: jax.lax.scan(update, state, jnp.arange(UPDATES))[0])
     state = mrq.core.init(jax.random.key(0))

@@ -14,7 +14,7 @@ from absl import flags
 
 from experiments.cli import launch, one_line_errors, run_folders
 from experiments.inputs import define_path, require_writable
-from experiments.video import EPISODES_PLAYED, START_STATES, film, first_start, writer
+from experiments.video import EPISODES_PLAYED, START_STATES, film, first_key, first_start, writer
 from mst_jax import envs
 from mst_jax.analysis import read_diverged
 from mst_jax.program.evaluation import make_evaluator
@@ -53,7 +53,8 @@ def main(argv: list[str]) -> None:
             if not healthy[0]:
                 raise ValueError(f"seed {settings.seed} has diverged: there is no policy to film")
             start = first_start(task, settings.seed_list, 0, EPISODES.value, INDEX.value)
-            print(film(VIDEO.value, settings.task, snapshot.policy(), start))
+            key = first_key(settings.seed_list, 0, EPISODES.value, INDEX.value)
+            print(film(VIDEO.value, settings.task, snapshot.policy(), start, key))
     evaluator = make_evaluator(snapshot.agent, task, settings.seed_list, EPISODES.value)
     try:
         returns = evaluator(snapshot.states, INDEX.value).of_healthy(healthy).returns

@@ -24,8 +24,8 @@ from mst_jax.envs import HostTask, JaxEnv
 from mst_jax.envs.base import episode_seed
 from mst_jax.envs.film.camera import Camera
 from mst_jax.envs.film.stage import Stage, open_stage
-from mst_jax.program.evaluation import SEED_OFFSET, episodes_together
-from mst_jax.program.state import Purpose, keys_for, seed_keys
+from mst_jax.program.evaluation import SEED_OFFSET, action_key, episode_keys, episodes_together
+from mst_jax.program.state import seed_keys
 from mst_jax.runs import read_settings
 from mst_jax.training import Policy, load_snapshot
 
@@ -46,7 +46,8 @@ def main(argv: list[str]) -> None:
         snapshot = load_snapshot(folder)
         task, settings = envs.make(snapshot.settings.task), snapshot.settings
         start = first_start(task, settings.seed_list, 0, EPISODES_PLAYED, START_STATES)
-        print(film(path, settings.task, snapshot.policy(), start))
+        key = first_key(settings.seed_list, 0, EPISODES_PLAYED, START_STATES)
+        print(film(path, settings.task, snapshot.policy(), start, key))
 
 
 class Film:
@@ -58,15 +59,18 @@ class Film:
         total: return so far.
     """
 
-    def __init__(self, stage: Stage, policy: Policy, start: Any) -> None:
+    def __init__(
+        self, stage: Stage, policy: Policy, start: Any, key: jax.Array | None = None
+    ) -> None:
         """Starts the episode.
 
         Args:
             stage: what to film.
             policy: who acts.
             start: as `Stage.reset` takes it.
+            key: of the episode, as `first_key` gives it; None for a policy without chance.
         """
-        self._stage, self._policy = stage, policy
+        self._stage, self._policy, self._key = stage, policy, key
         self._observation = stage.reset(start)
         self._camera = Camera(stage.model)
         self._stride = math.ceil(SHORTEST / stage.seconds - 1e-6)
@@ -80,14 +84,19 @@ class Film:
             while not ended:
                 if self.steps % self._stride == 0:
                     yield self._camera.picture(self._stage.data())
-                action = self._policy.act(self._observation)
+                action = self._action()
                 self._observation, reward, ended = self._stage.step(action)
                 self.steps, self.total = self.steps + 1, self.total + reward
         finally:
             self._camera.close()
 
+    def _action(self) -> np.ndarray:
+        if self._key is None:
+            return self._policy.act(self._observation)
+        return self._policy.act(self._observation, action_key(self._key, np.int32(self.steps)))
 
-def film(path: Path, task: str, policy: Policy, start: Any) -> str:
+
+def film(path: Path, task: str, policy: Policy, start: Any, key: jax.Array | None = None) -> str:
     """Films an episode and says how it went.
 
     Args:
@@ -95,12 +104,13 @@ def film(path: Path, task: str, policy: Policy, start: Any) -> str:
         task: name of the task.
         policy: who acts.
         start: as `first_start` gives it.
+        key: as `first_key` gives it.
 
     Raises:
         ValueError: when the file, the task or the machine does not allow it.
     """
     write = writer(path)
-    shown = Film(open_stage(task), policy, start)
+    shown = Film(open_stage(task), policy, start, key)
     write(path, shown.pictures(), shown.seconds)
     return f"written to {path}: {shown.steps} steps, return {shown.total:.1f}"
 
@@ -112,12 +122,15 @@ def first_start(
 
     The other arguments are as in `make_evaluator` and as its result is called.
     """
-    seed = seeds[position] + SEED_OFFSET
     if isinstance(env, JaxEnv):
-        (key,) = keys_for(seed_keys([seed]), Purpose.EVALUATE, index)
-        return jax.random.split(key, episodes)[0]
+        return first_key(seeds, position, episodes, index)
     rounds = episodes // episodes_together(len(seeds), episodes)
-    return episode_seed(seed, 0, index * rounds)
+    return episode_seed(seeds[position] + SEED_OFFSET, 0, index * rounds)
+
+
+def first_key(seeds: list[int], position: int, episodes: int, index: int) -> jax.Array:
+    """The key of that episode, from which those of its actions are drawn."""
+    return episode_keys(seed_keys([seeds[position] + SEED_OFFSET]), index, episodes)[0, 0]
 
 
 def writer(path: Path) -> Callable[[Path, Iterator[np.ndarray], float], None]:

@@ -3,7 +3,7 @@
 from experiments.studies import figures, scales
 from experiments.studies.base import Study, Variant
 from mst_jax.agents import default_config, roles_of
-from mst_jax.recipes import ARCHITECTURES, SPARSITY, Overrides
+from mst_jax.recipes import ARCHITECTURES, SPARSITY, Overrides, for_modules
 from mst_jax.topology import PRESETS
 
 REGIMES = {  # by the names of docs/specs/mst-and-mrq.md §3
@@ -49,7 +49,7 @@ def _rivals(_: str, size: str) -> list[Variant]:
     ]
 
 
-def _rigl(_: str, size: str) -> list[Variant]:
+def _rigl(agent: str, size: str) -> list[Variant]:
     """MST's critic under published presets, then one setting at a time away from `vision`.
 
     Sparsity and allocation stay MST's, so that only when and how much is rewired differs.
@@ -72,11 +72,10 @@ def _rigl(_: str, size: str) -> list[Variant]:
         Variant(
             {"settings": name},
             "mst",
-            overrides={
-                "critic.interval": interval,
-                "critic.drop_fraction": drop,
-                "critic.end_fraction": end,
-            },
+            overrides=for_modules(
+                default_config(agent),
+                {"value": {"interval": interval, "drop_fraction": drop, "end_fraction": end}},
+            ),
         )
         for name, (interval, drop, end) in settings.items()
     ]

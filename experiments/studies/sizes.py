@@ -2,7 +2,8 @@
 
 from experiments.studies import figures, scales
 from experiments.studies.base import Study, Variant
-from mst_jax.recipes import Overrides
+from mst_jax.agents import ROLES, default_config
+from mst_jax.recipes import Overrides, for_modules
 
 AGENTS = ("sac", "ddpg")
 PARITY = "network_sparsity_parity"  # static sparsity as its authors ran it
@@ -14,32 +15,38 @@ JOINT = "4x3"  # the 208 M network
 JOINT_SPARSITY = 0.916
 
 
-def sparsity_of_both(value: float) -> Overrides:
-    """The same sparsity in actor and critic."""
-    return {"critic.sparsity": value, "actor.sparsity": value}
+def sparsity_of_all(agent: str, value: float) -> Overrides:
+    """The same sparsity in every module."""
+    return for_modules(default_config(agent), {role: {"sparsity": value} for role in ROLES})
 
 
-def _network(size: str, sparsity: float) -> Variant:
+def _network(agent: str, size: str, sparsity: float) -> Variant:
     """One size, dense or statically sparse."""
     if sparsity == 0:
         return Variant({"kind": "dense", "network": size}, size=size)
     labels = {"kind": "sparse", "network": size}
-    return Variant(labels, PARITY, size, overrides=sparsity_of_both(sparsity))
+    return Variant(labels, PARITY, size, overrides=sparsity_of_all(agent, sparsity))
 
 
-def _width(_: str, size: str) -> list[Variant]:
+def _width(agent: str, size: str) -> list[Variant]:
     dense = ("1x1", "3x1") if size == "smoke" else ("0.5x1", "1x1", "2x1", "3x1", "4x1", "5x1")
     sparse = ("3x1",) if size == "smoke" else ("3x1", "4x1", "5x1")
-    return [*(_network(s, 0.0) for s in dense), *(_network(s, KEEPS_17M[s]) for s in sparse)]
+    return [
+        *(_network(agent, s, 0.0) for s in dense),
+        *(_network(agent, s, KEEPS_17M[s]) for s in sparse),
+    ]
 
 
-def _depth(_: str, size: str) -> list[Variant]:
+def _depth(agent: str, size: str) -> list[Variant]:
     """Depth is scaled at twice the default width."""
     dense = ("2x1", "2x2") if size == "smoke" else ("2x1", "2x2", "2x3", "2x4")
-    return [*(_network(s, 0.0) for s in dense), *(_network(s, KEEPS_17M[s]) for s in dense[1:])]
+    return [
+        *(_network(agent, s, 0.0) for s in dense),
+        *(_network(agent, s, KEEPS_17M[s]) for s in dense[1:]),
+    ]
 
 
-def _sweep(_: str, size: str) -> list[Variant]:
+def _sweep(agent: str, size: str) -> list[Variant]:
     levels = (0.0, 0.5, 0.9) if size == "smoke" else tuple(i / 10 for i in range(10))
     networks = {"default": "1x1", "large": "2x1" if size == "smoke" else LARGE}
     return [
@@ -47,14 +54,14 @@ def _sweep(_: str, size: str) -> list[Variant]:
             {"network": name, "sparsity": level},
             PARITY if level else "dense",
             shape,
-            overrides=sparsity_of_both(level) if level else {},
+            overrides=sparsity_of_all(agent, level) if level else {},
         )
         for name, shape in networks.items()
         for level in levels
     ]
 
 
-def _reset(_: str, size: str) -> list[Variant]:
+def _reset(agent: str, size: str) -> list[Variant]:
     shape = "2x1" if size == "smoke" else JOINT
     return [
         Variant(
@@ -66,7 +73,7 @@ def _reset(_: str, size: str) -> list[Variant]:
         )
         for kind, recipe, changes in (
             ("dense", "dense", {}),
-            ("sparse", PARITY, sparsity_of_both(JOINT_SPARSITY)),
+            ("sparse", PARITY, sparsity_of_all(agent, JOINT_SPARSITY)),
         )
         for resets in (0, 1)
     ]

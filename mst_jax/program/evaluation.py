@@ -141,7 +141,7 @@ class HostEvaluator:
             lost = timestep.lost | (safe != drawn).reshape(count, -1).any(axis=1)
             reward = np.where(running, np.where(lost, np.nan, timestep.reward), 0.0)
             returns += reward
-            discounted += weight * reward
+            discounted += weight.astype(np.float32) * reward  # as rewards are
             weight *= np.where(timestep.terminated | timestep.truncated, 0.0, self._discount)
             running &= ~timestep.over
             observation = timestep.observation

@@ -52,10 +52,10 @@ def describe_memory(agent: Agent, spec: Spec, settings: Settings) -> str:
     agents, buffer = memory_bytes(agent, spec, settings)
     slots = replay_slots(settings, agent, spec)
     rings = f" for {settings.environments} environments" if settings.environments > 1 else ""
+    replay_text = f"replay {human(buffer)} ({settings.seeds} seeds x {slots:,} slots{rings})"
     return (
-        f"memory: agents {human(agents)}, replay {human(buffer)} "
-        f"({settings.seeds} seeds x {slots:,} slots{rings}); on disk: checkpoints up to "
-        f"{human(checkpoint_bytes(agent, spec, settings))}, topology history "
+        f"memory: agents {human(agents)}, {replay_text if slots else 'no replay'}; on disk: "
+        f"checkpoints up to {human(checkpoint_bytes(agent, spec, settings))}, topology history "
         f"{human(history.total_bytes(agent, settings))}"
     )
 

@@ -68,15 +68,15 @@ class Snapshot(NamedTuple):
 class Policy:
     """The policy of one seed as it is judged, without exploration noise.
 
-    If it draws random numbers, they depend on the number of calls before.
+    If it draws random numbers, they depend on a key, or on the number of calls before.
     """
 
     def __init__(self, agent: Agent, state: Any, spec: envs.Spec) -> None:
         self._act = jax.jit(_over_batch(partial(player(agent), state), len(spec.observation.shape)))
         self._spec, self._calls = spec, itertools.count()
 
-    def act(self, observation: np.ndarray) -> np.ndarray:
-        """Actions in [-1, 1], float32: (*O) to (A,), or a batch (..., *O) to (..., A).
+    def act(self, observation: np.ndarray, key: jax.Array | None = None) -> np.ndarray:
+        """Actions within the action space: (*O) to (*A,), or a batch (..., *O) to (..., *A).
 
         Raises:
             ValueError: when the last axes are not O; they would be broadcast silently.
@@ -89,20 +89,18 @@ class Policy:
                 f"this policy takes observations of {wanted.size} numbers, (..., {shape}), not of "
                 f"shape {seen.shape}"
             )
-        return self._carried_out(self._act(seen, next(self._calls)))
-
-    def _carried_out(self, action: jax.Array) -> np.ndarray:
+        if key is None:
+            key = jax.random.fold_in(jax.random.key(0), next(self._calls))
         space = self._spec.action
-        return space.bounded(space.safe(np.asarray(action)))
+        return space.bounded(space.safe(np.asarray(self._act(seen, key))))
 
 
 def _over_batch(
     act: Callable[[jax.Array, jax.Array], jax.Array], rank: int
-) -> Callable[[jax.Array, int], jax.Array]:
-    """(observations (..., *O) of this rank of O, number) -> actions (..., *A), each its own key."""
+) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """(observations (..., *O) of this rank of O, key) -> actions (..., *A), each its own key."""
 
-    def acts(observation: jax.Array, number: int) -> jax.Array:
-        key = jax.random.fold_in(jax.random.key(0), number)
+    def acts(observation: jax.Array, key: jax.Array) -> jax.Array:
         lead = observation.shape[: observation.ndim - rank]
         if not lead:
             return act(observation, key)

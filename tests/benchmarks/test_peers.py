@@ -72,7 +72,7 @@ def test_mrq_update():
         load(peer.targets[name], other[name])
     peer.reward_scale, peer.target_reward_scale = 0.7, 0.4
 
-    observation, action, noise = normal(B, 6, OBS), normal(B, 5, ACT), 0.2 * normal(B, ACT)
+    observation, action = normal(B, 6, OBS), normal(B, 5, ACT)
     reward, terminated = normal(B, 5), rng.random((B, 5)) < 0.1
     assert terminated.any()
     long = Subtrajectory(observation, action, reward, terminated)
@@ -83,7 +83,9 @@ def test_mrq_update():
     batch = TorchBatch(*map(torch.from_numpy, arrays))
     cut = TorchBatch(batch.observation[:, :4], *(x[:, :3] for x in batch[1:]))
 
-    after, priorities, _ = jax.jit(mrq.update_critic_and_actor)(state, short, noise, 0)
+    key = jax.random.key(2)
+    noise = 0.2 * np.array(jax.random.normal(key, (B, ACT)))
+    after, priorities, _ = jax.jit(mrq.update)(state, short, key, 0)
     theirs = peer.update_critic_and_actor(cut, torch.from_numpy(noise))
     np.testing.assert_allclose(theirs.numpy(), priorities, rtol=1e-4)
     for name in ("critic", "actor"):

@@ -13,6 +13,7 @@ from PIL import Image
 
 from experiments import video
 from mst_jax import envs
+from mst_jax.envs import vector_spec
 from mst_jax.program.evaluation import make_evaluator
 from mst_jax.training import Policy
 
@@ -77,7 +78,8 @@ def test_an_action_that_is_not_finite_becomes_zero(pinhole, monkeypatch):
     taken = []
     step = stage.step
     monkeypatch.setattr(stage, "step", lambda action: taken.append(action) or step(action))
-    policy = SimpleNamespace(act=lambda observation: np.full(1, np.nan))
+    agent = stub(lambda state, observation, key, clock: jnp.full(1, jnp.nan))
+    policy = Policy(agent, None, vector_spec("fake:dice", 1, 1, 7))
     list(video.Film(stage, policy, 0).pictures())
     assert (np.array(taken) == 0).all()
 
@@ -91,7 +93,10 @@ def stub(act):
 @pytest.mark.parametrize(("num_seeds", "episodes"), [(2, 2), (20, 2)])  # in one round, in two
 def test_the_film_shows_the_first_episode_of_the_evaluation(pinhole, num_seeds, episodes):
     task = envs.make("dmc:pendulum-swingup")
-    agent = stub(lambda gain, observation, key, clock: jnp.tanh(gain * observation[2:]))
+    agent = stub(None)
+    agent.evaluate = lambda gain, observation, key: (
+        jnp.tanh(gain * observation[2:]) + jax.random.normal(key, (1,))
+    )
     seeds, gains = list(range(5, 5 + num_seeds)), jnp.linspace(0.1, 1, num_seeds)
     evaluator = make_evaluator(agent, task, seeds, episodes)
     try:
@@ -100,7 +105,8 @@ def test_the_film_shows_the_first_episode_of_the_evaluation(pinhole, num_seeds, 
         evaluator.close()
     start = video.first_start(task, seeds, 1, episodes, 7)
     stage = video.open_stage("dmc:pendulum-swingup")
-    film = video.Film(stage, Policy(agent, gains[1], task.spec), start)
+    key = video.first_key(seeds, 1, episodes, 7)
+    film = video.Film(stage, Policy(agent, gains[1], task.spec), start, key)
     assert film._observation[2] == 0  # at rest
     assert len(list(film.pictures())) == film.steps == 500
     assert film.total == pytest.approx(returns[1, 0], rel=1e-3, abs=1e-3)

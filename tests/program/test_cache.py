@@ -37,8 +37,8 @@ def test_a_configuration_that_is_changed_later_changes_no_agent():
     config, spec = small_config("dense", "ddpg"), kept_task("probe:point").spec
     agent = kept_agent("ddpg", config, spec, 500)
     config.buffer_size = 77
-    assert kept_agent("ddpg", config, spec, 500).buffer_size == 77
-    assert agent.buffer_size == 1_000_000
+    assert kept_agent("ddpg", config, spec, 500).memory.capacity == 77
+    assert agent.memory.capacity == 1_000_000
 
 
 def test_a_sweep_is_kept_by_all_of_its_configurations():
