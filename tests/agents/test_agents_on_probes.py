@@ -16,6 +16,8 @@ from mst_jax.recipes import override
 FAST = {"critic__learning_rate": 1e-3, "actor__learning_rate": 1e-3, "buffer_size": 1000}
 MR = {**FAST, "discount": 0.9, "target_period": 25, "encoder__learning_rate": 1e-3}
 SIMBA = {**FAST, "discount": 0.9, "tau": 0.02}
+# Targets that follow every second update take steps twice as large.
+DELAYED = {"tau": 0.04}
 # Next to no entropy in the values, so that they are those of the environment.
 COLD = {"temperature__initial": 1e-3, "temperature__learning_rate": 1e-9}
 SLOW = {"ddpg"}  # TD3 is made of its parts
@@ -27,6 +29,7 @@ def fast_config(name):
     """Settings with which an agent learns a probe in some thousand updates."""
     known = dotted(default_config(name))
     changes = {**(MR if "target_period" in known else SIMBA), **COLD}
+    changes |= DELAYED if "policy_delay" in known else {}
     changes = {key.replace("__", "."): value for key, value in changes.items()}
     config = small_config("mst", name)
     return override(config, {key: value for key, value in changes.items() if key in known})
