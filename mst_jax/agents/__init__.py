@@ -20,6 +20,7 @@ from mst_jax.agents.base import (
     explorer,
     player,
 )
+from mst_jax.agents.check import check
 from mst_jax.agents.mr.config import MRQConfig, MRSACConfig
 from mst_jax.agents.parts.modules import ModuleConfig, modules_of, roles_of
 from mst_jax.agents.registry import AGENTS, default_config, make_agent
@@ -50,6 +51,7 @@ __all__ = [
     "Role",
     "SACConfig",
     "Sizes",
+    "check",
     "default_config",
     "explorer",
     "make_agent",

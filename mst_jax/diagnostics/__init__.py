@@ -6,7 +6,7 @@ from mst_jax.diagnostics.gradients import (
     mean_gradient,
     sample_gradients,
 )
-from mst_jax.diagnostics.metrics import METRICS, Evidence, diagnose
+from mst_jax.diagnostics.metrics import METRICS, Evidence, Metric, diagnose, find_metrics
 from mst_jax.diagnostics.rank import effective_rank, srank
 from mst_jax.diagnostics.simplicity import complexity, simplicity_score
 from mst_jax.diagnostics.units import active_fraction, dormant_percentage
@@ -14,11 +14,13 @@ from mst_jax.diagnostics.units import active_fraction, dormant_percentage
 __all__ = [
     "METRICS",
     "Evidence",
+    "Metric",
     "active_fraction",
     "complexity",
     "diagnose",
     "dormant_percentage",
     "effective_rank",
+    "find_metrics",
     "gradient_covariance",
     "interference",
     "mean_gradient",

@@ -1,6 +1,9 @@
-"""The default set of metrics, by name. A new one is one function and one line here."""
+"""The default set of metrics, by name. A new one is one function and one line here.
 
-from collections.abc import Callable
+One of a user's own needs no line: the dotted names of such functions are a setting of a run.
+"""
+
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +15,7 @@ from mst_jax.agents import Agent, Experience, Probe
 from mst_jax.diagnostics.gradients import mean_gradient
 from mst_jax.diagnostics.rank import effective_rank, srank
 from mst_jax.diagnostics.units import active_fraction, dormant_percentage
+from mst_jax.user_code import resolve
 
 BATCH_SIZE = 256  # the published batch, and so the largest possible Srank
 
@@ -48,7 +52,9 @@ def dense_gradient_norm(evidence: Evidence) -> jax.Array:
     return optax.tree.norm(evidence.gradient)
 
 
-METRICS: dict[str, Callable[[Evidence], jax.Array]] = {
+Metric = Callable[[Evidence], jax.Array]  # to a float32 scalar
+
+METRICS: dict[str, Metric] = {
     "srank": lambda e: srank(e.probe.activity.features),
     "effective_rank": lambda e: effective_rank(e.probe.activity.features),
     "dormant_0.1": lambda e: dormant_percentage(e.probe.activity.pre, 0.1),
@@ -70,8 +76,34 @@ TOPOLOGY_METRICS: dict[str, Callable[[jax.Array], jax.Array]] = {
 }
 
 
+def find_metrics(names: str) -> dict[str, Metric]:
+    """Functions of a user's own, by what rows call them: the last part of their names.
+
+    Args:
+        names: dotted ones, separated by commas; empty for none.
+
+    Raises:
+        ValueError: there is no such function, or two have one name.
+    """
+    found: dict[str, Metric] = {}
+    for name in filter(None, (part.strip() for part in names.split(","))):
+        metric, called = resolve("metric", name), name.rpartition(":")[2]
+        if not callable(metric):
+            raise ValueError(
+                f"metric {name!r} is a {type(metric).__name__}; name a function, as module:function"
+            )
+        if called in {*METRICS, *TOPOLOGY_METRICS, *found}:
+            raise ValueError(f"metric {name!r}: there is a metric {called!r} already; rename it")
+        found[called] = metric
+    return found
+
+
 def diagnose(
-    agent: Agent, state: Any, experience: Experience, key: jax.Array
+    agent: Agent,
+    state: Any,
+    experience: Experience,
+    key: jax.Array,
+    own: Mapping[str, Metric] | None = None,
 ) -> dict[str, jax.Array]:
     """All metrics of every module of one seed, on one fresh batch of 256.
 
@@ -80,16 +112,18 @@ def diagnose(
         state: agent state.
         experience: what its `probe` draws the batch from.
         key: typed key.
+        own: further metrics, see `find_metrics`.
 
     Returns:
         {module/metric: float32 scalar}; those of topology only for an agent without a probe.
     """
     probes = agent.probe(state, experience, key, BATCH_SIZE) if agent.probe else {}
+    metrics = {**METRICS, **(own or {})}
     found: dict[str, jax.Array] = {}
     for module, masks in agent.masks(state).items():
         if module in probes:
             evidence = Evidence(probes[module], mean_gradient(probes[module]))
-            found |= {f"{module}/{name}": metric(evidence) for name, metric in METRICS.items()}
+            found |= {f"{module}/{name}": metric(evidence) for name, metric in metrics.items()}
         layers = jax.tree.leaves(masks)
         for name, metric in TOPOLOGY_METRICS.items() if layers else ():
             found[f"{module}/{name}"] = jnp.mean(jnp.stack([metric(mask) for mask in layers]))

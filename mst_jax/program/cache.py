@@ -13,8 +13,9 @@ from collections.abc import Callable, Hashable, Sequence
 from functools import lru_cache, wraps
 from typing import Any, ParamSpec, TypeVar
 
-from mst_jax import envs
-from mst_jax.agents import Agent, Numbers, Sizes, sweep
+from mst_jax import envs, topology
+from mst_jax.agents import Agent, ModuleConfig, Numbers, Sizes, modules_of, sweep
+from mst_jax.agents.parts.optimizers import OPTIMIZERS
 from mst_jax.agents.registry import Entry, find_agent
 
 ON_DEVICE = ("brax", "playground", "probe")
@@ -82,8 +83,18 @@ def kept_task(name: str) -> envs.JaxEnv | envs.HostTask:
 
 
 def kept_agent(name: str, config: Any, sizes: Sizes, total_steps: int) -> Agent:
-    """`make_agent`; the same object for the same settings, sizes and steps."""
-    return _agent(find_agent(name), _Config.of(config), sizes, total_steps)
+    """`make_agent`; the same object for the same settings, sizes and steps.
+
+    One with a user's own regime or optimizer is made anew, since that code may have changed.
+    """
+    found = find_agent(name)
+    if any(map(_has_own_code, modules_of(config).values())):
+        return found.make(config, sizes, total_steps, None)
+    return _agent(found, _Config.of(config), sizes, total_steps)
+
+
+def _has_own_code(module: ModuleConfig) -> bool:
+    return module.regime not in topology.REGIMES or module.optimizer not in OPTIMIZERS
 
 
 def kept_sweep(

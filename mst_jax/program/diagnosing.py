@@ -7,7 +7,14 @@ from pathlib import Path
 import jax
 
 from mst_jax.agents import Agent, Metrics
-from mst_jax.diagnostics import diagnose, gradient_covariance, interference, sample_gradients
+from mst_jax.diagnostics import (
+    Metric,
+    diagnose,
+    find_metrics,
+    gradient_covariance,
+    interference,
+    sample_gradients,
+)
 from mst_jax.program.cache import kept
 from mst_jax.program.sharding import LOOP, SEEDS, over_devices, seed_mesh, seeds_per_device
 from mst_jax.program.state import LoopState, Purpose, between_steps, keys_for, over_seeds
@@ -18,7 +25,10 @@ COVARIANCE_ROLES = ("value", "policy")
 
 
 def make_diagnose(
-    agent: Agent, num_seeds: int, covariances_to: Mapping[Path, slice] | None = None
+    agent: Agent,
+    num_seeds: int,
+    covariances_to: Mapping[Path, slice] | None = None,
+    own_metrics: str = "",
 ) -> Callable[[LoopState, int], Metrics]:
     """What makes a row of diagnostics of a loop at a step.
 
@@ -27,11 +37,14 @@ def make_diagnose(
         num_seeds: S.
         covariances_to: run folders in which to save gradient covariances too, and which seeds are
             theirs; None for none.
+        own_metrics: dotted names of a user's own, see `diagnostics.find_metrics`.
 
     Returns:
         (loop, step) -> {module/metric: (S,)}, on one fresh replay batch per seed.
     """
-    metrics_of, covariances_of = _programs(agent, num_seeds)
+    metrics_of, covariances_of = _programs(
+        agent, num_seeds, tuple(find_metrics(own_metrics).items())
+    )
 
     def make_row(loop: LoopState, step: int) -> Metrics:
         metrics = metrics_of(loop)
@@ -46,10 +59,13 @@ def make_diagnose(
 
 
 @kept
-def _programs(agent: Agent, num_seeds: int) -> tuple[Callable, Callable]:
+def _programs(
+    agent: Agent, num_seeds: int, own_metrics: tuple[tuple[str, Metric], ...]
+) -> tuple[Callable, Callable]:
     """Loop -> metrics, and loop -> gradient covariances, jitted."""
     mesh = seed_mesh(num_seeds)
-    of_seed = over_seeds(partial(diagnose, agent), seeds_per_device(num_seeds, mesh))
+    look = partial(diagnose, agent, own=dict(own_metrics))
+    of_seed = over_seeds(look, seeds_per_device(num_seeds, mesh))
 
     def of_run(loop: LoopState) -> Metrics:
         keys = keys_for(loop.keys, Purpose.DIAGNOSE, loop.clock.step)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from mst_jax.agents import AGENTS
+from mst_jax.diagnostics import find_metrics
 from mst_jax.envs import WORKER_TIMEOUT
 from mst_jax.recipes import RECIPES
 
@@ -109,6 +110,11 @@ class Settings:
         least=0,
         before=0,
     )
+    metrics: str = _setting(
+        "",
+        "With them, metrics of your own: dotted names of functions, such as my_pkg.metrics:spread, "
+        "separated by commas.",
+    )
     gradient_covariance: bool = _setting(
         False, "With them, save cosines between 64 samples' gradients."
     )
@@ -149,6 +155,7 @@ class Settings:
                 raise ValueError(f"{name}={getattr(self, name)!r} is none of {choices}")
         if self.gradient_covariance and not self.diagnose_every:
             raise ValueError("gradient_covariance needs diagnose_every above 0")
+        find_metrics(self.metrics)
         if hasattr(self.config, "validate"):
             self.config.validate()
         if self.steps <= self.learning_starts:

@@ -245,7 +245,10 @@ def _session(
         finish_chunk=end,
         reset=reset,
         diagnose=make_diagnose(
-            agent, count, covariances_to if program.shared.gradient_covariance else None
+            agent,
+            count,
+            covariances_to if program.shared.gradient_covariance else None,
+            program.shared.metrics,
         ),
         stop=stop,
         open_files=open_files,
