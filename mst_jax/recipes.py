@@ -16,6 +16,7 @@ from mst_jax.agents import (
     size_factors,
 )
 from mst_jax.names import dotted, nearest
+from mst_jax.user_code import is_dotted, one_line, resolve
 
 Overrides = dict[str, Any]
 ByRole = Mapping[Role, Overrides]  # settings of every module of a role
@@ -103,7 +104,8 @@ def make_config(
 
     Args:
         agent: a name of `mst_jax.agents.AGENTS`.
-        recipe: one of `recipes_of(agent)`.
+        recipe: one of `recipes_of(agent)`, or the dotted name of a function of your own,
+            `(agent, config) -> config`.
         size: see `mst_jax.agents.size_factors`; empty for the published size.
         architecture: one of `ARCHITECTURES`, for every module; empty for the recipe's own.
         base: settings to change in the published configuration before anything else.
@@ -116,7 +118,7 @@ def make_config(
         if size in SIMBA_SIZES and not _on_simba(config):
             raise ValueError(f"size {size!r} names a SimBa network; give {agent} WIDTHxDEPTH")
         config = scaled(config, *size_factors(size))
-    config = override(config, recipe_overrides(agent, recipe))
+    config = _under(config, agent, recipe)
     return (
         override(config, _architecture_overrides(config, architecture)) if architecture else config
     )
@@ -137,6 +139,25 @@ def _architecture_overrides(config: Any, architecture: str) -> Overrides:
         if module.residual == "simba":  # as many linear layers as the blocks had
             changes[f"{name}.depth"] = 1 + 2 * module.depth
     return changes
+
+
+def _under(config: Any, agent: str, recipe: str) -> Any:
+    """A configuration under a recipe of ours, or of a user's own."""
+    if recipe in recipes_of(agent) or not is_dotted(recipe):
+        return override(config, recipe_overrides(agent, recipe))
+    try:
+        made = resolve("recipe", recipe)(agent, config)
+    except ValueError:
+        raise
+    except Exception as error:  # whatever a user's function raises
+        why = f"{type(error).__name__}: {one_line(error)}"
+        raise ValueError(f"recipe {recipe!r} fails: {why}") from error
+    if type(made) is not type(config):
+        raise ValueError(
+            f"recipe {recipe!r} returned a {type(made).__name__}, not the {type(config).__name__} "
+            "that it was given, or a changed copy of it (dataclasses.replace, recipes.override)"
+        )
+    return made
 
 
 def recipe_overrides(agent: str, recipe: str) -> Overrides:

@@ -1,5 +1,11 @@
-"""The algorithms by name. A new one is one file and one line here."""
+"""The algorithms by name. A new one is one file and one line here.
 
+One of a user's own is a module: its dotted name, such as `my_pkg.td3`, stands for it. The module
+has `Config`, a dataclass of settings with defaults and `validate()`, and
+`make(config, sizes, total_steps, plans)`, which returns an `Agent`.
+"""
+
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -13,6 +19,7 @@ from mst_jax.agents.mr.config import MRQConfig, MRSACConfig
 from mst_jax.agents.mr.mrq import build_mrq
 from mst_jax.agents.mr.mrsac import build_mrsac
 from mst_jax.names import nearest
+from mst_jax.user_code import is_dotted, resolve
 
 
 class Entry(NamedTuple):
@@ -38,7 +45,7 @@ AGENTS: dict[str, Entry] = {
 
 def default_config(name: str) -> Any:
     """The published settings of an algorithm; raises ValueError for an unknown name."""
-    return _entry(name).config()
+    return find_agent(name).config()
 
 
 def make_agent(
@@ -53,10 +60,20 @@ def make_agent(
     `sizes` are the task's (`envs.Spec` has them too), `total_steps` the agent steps of the whole
     run, and `plans` replaces the topology plans that the configuration describes.
     """
-    return _entry(name).make(config, sizes, total_steps, plans)
+    return find_agent(name).make(config, sizes, total_steps, plans)
 
 
-def _entry(name: str) -> Entry:
-    if name not in AGENTS:
+def find_agent(name: str) -> Entry:
+    """The algorithm of a name; ValueError, in one line, if there is none."""
+    if name in AGENTS:
+        return AGENTS[name]
+    if not is_dotted(name):
         raise ValueError(f"agent {name!r} is unknown: {nearest(name, AGENTS)}")
-    return AGENTS[name]
+    module = resolve("agent", name)
+    for wanted, is_one in (("Config", dataclasses.is_dataclass), ("make", callable)):
+        if not is_one(getattr(module, wanted, None)):
+            raise ValueError(
+                f"agent {name!r} has no {wanted}: its module needs a dataclass Config and a "
+                "function make(config, sizes, total_steps, plans)"
+            )
+    return Entry(module.Config, module.make)

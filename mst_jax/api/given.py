@@ -55,11 +55,12 @@ def settings_from(given: Mapping[str, Any]) -> Settings:
 
 def _begun_in_time(config: Any, steps: int) -> Any:
     """The configuration, with a shorter warm-up for a run that would else never learn."""
-    if not isinstance(steps, int) or steps > config.learning_starts:
+    published = getattr(config, "learning_starts", 0)
+    if not isinstance(steps, int) or steps > published:
         return config
     starts = max(steps // 10, 1)
     warnings.warn(
-        f"{steps:,} steps are no more than the published warm-up of {config.learning_starts:,}: "
+        f"{steps:,} steps are no more than the published warm-up of {published:,}: "
         f"learning_starts={starts} instead; give it to choose another",
         stacklevel=5,
     )

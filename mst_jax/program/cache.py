@@ -14,7 +14,8 @@ from functools import lru_cache, wraps
 from typing import Any, ParamSpec, TypeVar
 
 from mst_jax import envs
-from mst_jax.agents import Agent, Numbers, Sizes, make_agent, sweep
+from mst_jax.agents import Agent, Numbers, Sizes, sweep
+from mst_jax.agents.registry import Entry, find_agent
 
 ON_DEVICE = ("brax", "playground", "probe")
 MOST = 16  # results that each function keeps; what was used longest ago goes first
@@ -82,7 +83,7 @@ def kept_task(name: str) -> envs.JaxEnv | envs.HostTask:
 
 def kept_agent(name: str, config: Any, sizes: Sizes, total_steps: int) -> Agent:
     """`make_agent`; the same object for the same settings, sizes and steps."""
-    return _agent(name, _Config.of(config), sizes, total_steps)
+    return _agent(find_agent(name), _Config.of(config), sizes, total_steps)
 
 
 def kept_sweep(
@@ -109,8 +110,8 @@ _task = kept(envs.make)
 
 
 @kept
-def _agent(name: str, config: _Config, sizes: Sizes, total_steps: int) -> Agent:
-    return make_agent(name, config.config, sizes, total_steps)
+def _agent(found: Entry, config: _Config, sizes: Sizes, total_steps: int) -> Agent:
+    return found.make(config.config, sizes, total_steps, None)
 
 
 @kept

@@ -203,7 +203,7 @@ def action_keys(keys: jax.Array, step: jax.Array) -> jax.Array:
     return jax.vmap(lambda key: action_key(key, step))(keys)
 
 
-def action_key(key: jax.Array, step: jax.Array) -> jax.Array:
+def action_key(key: jax.Array, step: jax.typing.ArrayLike) -> jax.Array:
     """As `action_keys`, for one episode."""
     return jax.random.fold_in(jax.random.fold_in(key, Purpose.ACT), step)
 

@@ -15,6 +15,7 @@ from mst_jax.recipes import RECIPES
 # Environments are seeded with 32 bits, those of evaluations by a seed SEED_OFFSET = 100 above; and
 # `jax.random.key` drops higher bits, so that seed 2**32 would be seed 0 again.
 LAST_SEED = 2**32 - 101
+_IN_A_NAME = str.maketrans(":/", "--")  # what names of tasks and of a user's code have besides
 MOST_SEEDS, MOST_ENVIRONMENTS, MOST_EPISODES = 10_000, 1_000_000, 1_000_000
 MOST_UPDATES = 2**31 - 1  # clocks are int32
 WANDB_MODES = ("off", "offline", "online")
@@ -148,16 +149,17 @@ class Settings:
                 raise ValueError(f"{name}={getattr(self, name)!r} is none of {choices}")
         if self.gradient_covariance and not self.diagnose_every:
             raise ValueError("gradient_covariance needs diagnose_every above 0")
-        self.config.validate()
-        if self.steps <= self.config.learning_starts:
+        if hasattr(self.config, "validate"):
+            self.config.validate()
+        if self.steps <= self.learning_starts:
             raise ValueError(
-                f"steps={self.steps} must exceed learning_starts={self.config.learning_starts}; "
+                f"steps={self.steps} must exceed learning_starts={self.learning_starts}; "
                 "lower config.learning_starts or raise steps"
             )
-        if self.resets and self.reset_period <= self.config.learning_starts:
+        if self.resets and self.reset_period <= self.learning_starts:
             raise ValueError(
                 f"resets={self.resets} would come every {self.reset_period} steps, before "
-                f"learning_starts={self.config.learning_starts}; choose fewer or raise steps"
+                f"learning_starts={self.learning_starts}; choose fewer or raise steps"
             )
 
     def _check_range(self) -> None:
@@ -178,6 +180,11 @@ class Settings:
             if value > limit:
                 given = getattr(self, name)
                 raise ValueError(f"{name}={given} is too large: {value:,} exceeds {limit:,}")
+
+    @property
+    def learning_starts(self) -> int:
+        """Steps before the first update; 0 for an agent whose settings do not speak of any."""
+        return getattr(self.config, "learning_starts", 0)
 
     @property
     def seed_list(self) -> list[int]:
@@ -210,7 +217,8 @@ class Settings:
         """
         several = f"-envs{self.environments}" if self.environments > 1 else ""
         block = f"{self.seed}-{self.seed + self.seeds - 1}"
-        return f"{self.task.replace(':', '-')}/{self.agent}-{self.recipe}{several}-seeds{block}"
+        task, run = self.task, f"{self.agent}-{self.recipe}{several}-seeds{block}"
+        return "/".join(name.translate(_IN_A_NAME) for name in (task, run))
 
 
 FIELDS = {field.name: field for field in dataclasses.fields(Settings) if field.name != "config"}

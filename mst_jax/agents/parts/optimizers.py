@@ -1,4 +1,8 @@
-"""Optimizers by name, as a module's settings give them. A new one is one function and one line."""
+"""Optimizers by name, as a module's settings give them. A new one is one function and one line.
+
+One of a user's own is an `Optimizer`, or a function of a module's settings that makes a
+transformation, by its dotted name.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -6,6 +10,7 @@ from typing import Any, NamedTuple
 import optax
 
 from mst_jax.names import nearest
+from mst_jax.user_code import is_dotted, resolve
 
 
 class Optimizer(NamedTuple):
@@ -35,6 +40,13 @@ OPTIMIZERS: dict[str, Optimizer] = {"adamw": Optimizer(adamw)}
 
 def find_optimizer(name: str, setting: str = "optimizer") -> Optimizer:
     """The optimizer of this name; ValueError for an unknown one, with the setting's name."""
-    if name not in OPTIMIZERS:
+    if name in OPTIMIZERS:
+        return OPTIMIZERS[name]
+    if not is_dotted(name):
         raise ValueError(f"{setting}={name!r} is unknown: {nearest(name, OPTIMIZERS)}")
-    return OPTIMIZERS[name]
+    found = resolve(setting, name)
+    if isinstance(found, Optimizer):
+        return found
+    if not callable(found):
+        raise ValueError(f"{setting}={name!r} is a {type(found).__name__}, not a function")
+    return Optimizer(found)
