@@ -297,12 +297,22 @@ def prepare(settings: Settings) -> tuple[envs.JaxEnv | envs.HostTask, Agent]:
     task = kept_task(settings.task)
     agent = kept_agent(settings.agent, settings.config, task.spec, settings.steps)
     replay_slots(settings, agent, task.spec)  # refuses a capacity that is too small
+    _refuse_beyond(agent, settings)
+    return task, agent
+
+
+def _refuse_beyond(agent: Agent, settings: Settings) -> None:
+    """Raises ValueError for what a run asks of an agent that does not have it."""
+    if settings.steps <= agent.learning_starts:
+        raise ValueError(
+            f"steps={settings.steps} must exceed {agent.learning_starts}, after which "
+            f"{settings.agent} begins to learn; raise steps"
+        )
     if settings.gradient_covariance and agent.probe is None:
         raise ValueError(
             f"gradient_covariance=True needs an agent that can be probed, which {settings.agent} "
             "cannot: leave it out"
         )
-    return task, agent
 
 
 def _contents(folder: Path) -> tuple[object, ...]:

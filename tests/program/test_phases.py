@@ -204,6 +204,17 @@ def test_an_agent_without_replay_runs_and_resumes_exactly(tracker, tmp_path, mon
     assert {name for name in row if "/" in name} == {"policy/dead_inputs", "policy/dead_outputs"}
 
 
+def test_what_an_agent_does_not_have_is_refused_in_one_line(tracker, tmp_path, monkeypatch):
+    asked = dataclasses.replace(tracker, gradient_covariance=True)
+    with pytest.raises(ValueError, match="needs an agent that can be probed, which tracker cannot"):
+        plan_run(asked, tmp_path)
+    late = lambda *args: make(*args)._replace(learning_starts=60)  # noqa: E731
+    monkeypatch.setitem(AGENTS, "late", Entry(Config, late))
+    with pytest.raises(ValueError, match="steps=60 must exceed 60, after which late begins"):
+        plan_run(dataclasses.replace(tracker, agent="late"), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_run_that_learns_at_once_begins_with_the_agents_own_action(tracker):
     """And a probe alone has a small ring kept for it, which `learn` is not shown."""
     env = envs.make("probe:point")
