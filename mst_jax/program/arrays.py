@@ -13,9 +13,14 @@ from mst_jax.runs.arrays import (
 )
 
 
-def loop_to_arrays(loop: LoopState) -> Arrays:
-    """All arrays of a loop; of the buffer only its filled rows."""
-    packed = {f"{BUFFER}{name}": value for name, value in replay.pack(loop.buffer).items()}
+def loop_to_arrays(loop: LoopState, recent: int | None = None) -> Arrays:
+    """All arrays of a loop; of the buffer only its filled rows.
+
+    Args:
+        loop: the loop.
+        recent: if given, of its buffer's frames only so many before each cursor: `replay.pack`.
+    """
+    packed = {f"{BUFFER}{name}": value for name, value in replay.pack(loop.buffer, recent).items()}
     return {**flatten(loop.replace(buffer=None)), **packed}
 
 
