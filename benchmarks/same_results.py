@@ -88,7 +88,8 @@ def trained(checkout: Path, name: str, own: list[str], logdir: Path, programs: s
         start_new_session=True,
     )
     if name.endswith("killed"):
-        while started.poll() is None and not list(logdir.glob("*/*/checkpoints/full/[0-9]*")):
+        whole = f"*/*/checkpoints/full/{12 * '[0-9]'}"  # not one that is being written
+        while started.poll() is None and not list(logdir.glob(whole)):
             time.sleep(0.02)
         os.killpg(started.pid, signal.SIGKILL)
     _, errors = started.communicate()
