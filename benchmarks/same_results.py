@@ -88,9 +88,8 @@ def trained(checkout: Path, name: str, own: list[str], logdir: Path, programs: s
         start_new_session=True,
     )
     if name.endswith("killed"):
-        # A checkpoint has its name while it is written; once there is another, the first is whole.
-        named = "*/*/checkpoints/full/[0-9]*"
-        while started.poll() is None and len(list(logdir.glob(named))) < 2:
+        whole = f"*/*/checkpoints/full/{12 * '[0-9]'}"  # not one that is being written
+        while started.poll() is None and not list(logdir.glob(whole)):
             time.sleep(0.02)
         os.killpg(started.pid, signal.SIGKILL)
     _, errors = started.communicate()

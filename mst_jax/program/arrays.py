@@ -13,9 +13,14 @@ from mst_jax.runs.arrays import (
 )
 
 
-def loop_to_arrays(loop: LoopState) -> Arrays:
-    """All arrays of a loop; of the buffer, if there is one, only its filled rows."""
-    buffer = {} if loop.buffer is None else replay.pack(loop.buffer)
+def loop_to_arrays(loop: LoopState, recent: int | None = None) -> Arrays:
+    """All arrays of a loop; of the buffer, if there is one, only its filled rows.
+
+    Args:
+        loop: of a run.
+        recent: see `replay.pack`.
+    """
+    buffer = {} if loop.buffer is None else replay.pack(loop.buffer, recent)
     packed = {f"{BUFFER}{name}": value for name, value in buffer.items()}
     return {**flatten(loop.replace(buffer=None)), **packed}
 

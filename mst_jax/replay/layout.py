@@ -87,6 +87,11 @@ class Layout:
         return self.observation.is_vector and self.action.dtype == "float32"
 
     @property
+    def has_frames(self) -> bool:
+        """Whether observations are pictures, which checkpoints hold in segments."""
+        return self.observation.dtype == "uint8"
+
+    @property
     def part(self) -> tuple[int, ...]:
         """Shape of an observation's newest part."""
         *outer, last = self.observation.shape

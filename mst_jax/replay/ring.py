@@ -53,6 +53,8 @@ class Buffer:
         `span` and the history before an observation.
       max_priority: float32[S], largest priority ever set (1 at first), given to new starts.
       terminal_seen: bool[S], whether a terminated transition was ever inserted.
+      written: int32[S, E], slots that the cursor has passed since the beginning, for checkpoints;
+        None unless the layout has frames.
       layout: sizes and dtypes.
     """
 
@@ -65,6 +67,7 @@ class Buffer:
     steps: jax.Array
     max_priority: jax.Array
     terminal_seen: jax.Array
+    written: jax.Array | None
     layout: Layout = dataclasses.field(metadata={"static": True})
 
     @property
@@ -93,6 +96,7 @@ def create(layout: Layout) -> Buffer:
         steps=zeros(environments),
         max_priority=jnp.ones(layout.seeds, jnp.float32),
         terminal_seen=zeros(dtype=bool),
+        written=zeros(environments) if layout.has_frames else None,
         layout=layout,
     )
 
@@ -259,6 +263,7 @@ def _insert(
         filled=jnp.minimum(buffer.filled + 1 + ended, ring - 1 + ended),
         steps=jnp.where(ended, 0, jnp.minimum(buffer.steps + 1, max(span, past))),
         terminal_seen=buffer.terminal_seen | terminated.any(),
+        written=None if buffer.written is None else buffer.written + 1 + ended,
     )
 
 

@@ -4,6 +4,10 @@ Full: everything, so that a resumed run equals one that never stopped; the newes
 there is one to fall back to. Light: what acting and looking at the topology need; the last few
 kept. Best: the same of each seed's best evaluation so far, written beside a full one.
 
+Pictures in replay are many and do not change: each is written once, in a segment beside the first
+full checkpoint after it was stored. Full checkpoints name the segments that hold their frames, and
+a segment is kept as long as one of them does.
+
 STEP/manifest.json says which arrays there are; STEP/arrays/N are orbax checkpoints of their bytes,
 one array after the other, in pieces: orbax takes several times the memory of what it is given, and
 never frees some of it for every array, so it is given one array of bytes, a little at a time.
@@ -23,17 +27,23 @@ from typing import Any, NamedTuple
 import numpy as np
 import orbax.checkpoint as ocp
 
-from mst_jax.runs.arrays import Arrays, blocks
+from mst_jax.replay import frames
+from mst_jax.runs.arrays import BUFFER, Arrays, blocks, with_prefix
 from mst_jax.runs.files import PARTIAL, sync, sync_tree
 
 FULL, LIGHT, BEST = "full", "light", "best"
 KEPT = {FULL: 2, LIGHT: 5, BEST: 1}
+SEGMENTS = f"{FULL}/segments"  # as a tier has its folder
+RECENT, WRITTEN = f"{BUFFER}{frames.RECENT}", f"{BUFFER}{frames.WRITTEN}"
 MANIFEST, ARRAYS, BYTES = "manifest.json", "arrays", "bytes"
 CLOCK = "clock/step"  # the array of a run that says at which step it is
 # A piece is a sixteenth of all, so that four or five times a piece is well below half; pieces of
 # less than some megabytes would only cost time.
 PIECES, SMALLEST_PIECE = 16, 8_000_000
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, IndexError)
+
+
+Segment = tuple[int, list[int]]  # the step it is of, and how many slots each cursor had passed
 
 
 class Checkpoint(NamedTuple):
@@ -63,7 +73,7 @@ def save(
         folder: the run's checkpoint folder.
         tier: `full`, `light` or `best`.
         step: agent step, its name; an existing one of the same step is replaced.
-        arrays: named arrays.
+        arrays: named arrays; of a replay buffer with frames those that came since `written_before`.
         config: what the run's config.json holds, to recognise another one when resuming.
     """
     save_together([folder], tier, step, [arrays], [config])
@@ -87,7 +97,9 @@ def save_together(
     """
     for folder, arrays, config in zip(folders, parts, configs, strict=True):
         try:
-            _write(_path(folder, tier, step), step, arrays, config)
+            segments = _save_segment(folder, step, arrays) if RECENT in arrays else None
+            own = {name: array for name, array in arrays.items() if name != RECENT}
+            _write(_path(folder, tier, step), step, own, config, segments)
         except OSError as error:
             error.filename = error.filename or str(folder)  # orbax does not always say where
             raise
@@ -97,6 +109,18 @@ def save_together(
     for folder in folders:
         for old in _steps(folder, tier)[: -KEPT[tier]]:
             shutil.rmtree(old)
+        if tier == FULL:
+            _drop_segments(folder)
+
+
+def written_before(folder: Path, step: int) -> np.ndarray | None:
+    """Slots that each ring's cursor had passed at the newest full checkpoint before a step.
+
+    Returns:
+        int64 [rings]; None when there is none, so that all frames are still to be written.
+    """
+    segments = _segments_before(folder, step)
+    return np.array(segments[-1][1]) if segments else None
 
 
 def saved_steps(folder: Path, tier: str) -> list[int]:
@@ -106,7 +130,7 @@ def saved_steps(folder: Path, tier: str) -> list[int]:
 
 def cut_back(folder: Path, step: int) -> None:
     """Deletes the checkpoints after `step`, and those half-written, as if they had never been."""
-    for tier in KEPT:
+    for tier in (*KEPT, SEGMENTS):
         for path in (folder / tier).glob(f"*{PARTIAL}"):
             shutil.rmtree(path)
         for path in _steps(folder, tier):
@@ -144,7 +168,13 @@ def load_together(folders: Sequence[Path], tier: str) -> list[Checkpoint]:
     raise DamagedCheckpointError(f"no intact {tier} checkpoint in {where}; start the run anew")
 
 
-def _write(final: Path, step: int, arrays: Arrays, config: Mapping[str, Any] | None) -> None:
+def _write(
+    final: Path,
+    step: int,
+    arrays: Arrays,
+    config: Mapping[str, Any] | None = None,
+    segments: Sequence[Segment] | None = None,
+) -> None:
     """Writes beside, and renames when all of it is on the disk."""
     partial = final.with_name(final.name + PARTIAL)
     shutil.rmtree(partial, ignore_errors=True)
@@ -156,12 +186,64 @@ def _write(final: Path, step: int, arrays: Arrays, config: Mapping[str, Any] | N
             count += 1
     described = {name: _describe(array) for name, array in arrays.items()}
     manifest = {"step": step, "config": config, "pieces": count, "arrays": described}
+    if segments is not None:
+        manifest["segments"] = segments
     (partial / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
     sync_tree(partial)
     shutil.rmtree(final, ignore_errors=True)
     partial.rename(final)
     for folder in (final.parent, final.parent.parent):
         sync(folder)
+
+
+def _save_segment(folder: Path, step: int, arrays: Arrays) -> list[Segment]:
+    """Writes the new frames; returns what holds all frames there are, oldest first."""
+    written, ring = arrays[WRITTEN], frames.ring_of(with_prefix(arrays, BUFFER))
+    before = [
+        segment
+        for segment in _segments_before(folder, step)
+        if frames.is_needed(np.array(segment[1]), written, ring)
+    ]
+    path = _path(folder, SEGMENTS, step)
+    _write(path, step, {RECENT: arrays[RECENT], WRITTEN: written})
+    _verify(path)
+    return [*before, (step, written.tolist())]
+
+
+def _segments_before(folder: Path, step: int) -> list[Segment]:
+    """The segments of the newest full checkpoint before a step; none if it cannot be read."""
+    paths = [path for path in _steps(folder, FULL) if int(path.name) < step]
+    try:
+        return _manifest(paths[-1]).get("segments", []) if paths else []
+    except _UNREADABLE:
+        return []
+
+
+def _drop_segments(folder: Path) -> None:
+    """Deletes the segments that no full checkpoint names."""
+    try:
+        manifests = [_manifest(path) for path in _steps(folder, FULL)]
+    except _UNREADABLE:  # it may be one to fall back to: what it names is not known
+        return
+    named = {step for manifest in manifests for step, _ in manifest.get("segments", [])}
+    for path in _steps(folder, SEGMENTS):
+        if int(path.name) not in named:
+            shutil.rmtree(path)
+
+
+def _with_frames(path: Path, arrays: Arrays, segments: Sequence[Segment]) -> Arrays:
+    """The arrays of a full checkpoint with the frames of its segments, read one at a time."""
+    folder = path.parents[1]
+
+    def read() -> Iterator[frames.Segment]:
+        for step, written in segments:
+            found = _load(_path(folder, SEGMENTS, step)).arrays
+            if found[WRITTEN].tolist() != written:
+                raise _altered(_path(folder, SEGMENTS, step))
+            yield frames.Segment(found[RECENT], found[WRITTEN])
+
+    packed = frames.assemble(with_prefix(arrays, BUFFER), read())
+    return arrays | {f"{BUFFER}{name}": array for name, array in packed.items()}
 
 
 def _save_piece(checkpointer: ocp.PyTreeCheckpointer, path: Path, piece: np.ndarray) -> None:
@@ -199,7 +281,7 @@ def _verify(path: Path) -> None:
     try:
         manifest = _manifest(path)
         checksums = dict.fromkeys(manifest["arrays"], 0)
-        for name, part in _segments(path, manifest):
+        for name, part in _array_parts(path, manifest):
             checksums[name] = zlib.crc32(part.data, checksums[name])
         intact = checksums == {name: crc for name, (_, _, crc) in manifest["arrays"].items()}
     except _UNREADABLE as error:
@@ -215,7 +297,7 @@ def _load(path: Path) -> Checkpoint:
         described = manifest["arrays"]
         arrays = {name: np.empty(shape, dtype) for name, (dtype, shape, _) in described.items()}
         filled = dict.fromkeys(arrays, 0)
-        for name, part in _segments(path, manifest):
+        for name, part in _array_parts(path, manifest):
             start, filled[name] = filled[name], filled[name] + part.size
             _bytes(arrays[name])[start : filled[name]] = part
     except _UNREADABLE as error:
@@ -230,6 +312,11 @@ def _load(path: Path) -> Checkpoint:
             f"checkpoint {path} says it is of step {manifest['step']}, and its clock and name "
             f"{' and '.join(str(step) for step in sorted(says - {manifest['step']}))}"
         )
+    if "segments" in manifest:
+        try:
+            arrays = _with_frames(path, arrays, manifest["segments"])
+        except _UNREADABLE as error:
+            raise _unreadable(path, error) from error
     return Checkpoint(manifest["step"], arrays, manifest.get("config"))
 
 
@@ -237,7 +324,7 @@ def _manifest(path: Path) -> dict[str, Any]:
     return json.loads((path / MANIFEST).read_text(encoding="utf-8"))
 
 
-def _segments(path: Path, manifest: Mapping[str, Any]) -> Iterator[tuple[str, np.ndarray]]:
+def _array_parts(path: Path, manifest: Mapping[str, Any]) -> Iterator[tuple[str, np.ndarray]]:
     """The bytes of the arrays, in order, each in as many parts as pieces hold some of it."""
     sizes = {
         n: np.zeros(shape, dtype).nbytes for n, (dtype, shape, _) in manifest["arrays"].items()

@@ -1,5 +1,6 @@
 """How many bytes a run will take, known before anything is allocated."""
 
+import math
 from typing import Any
 
 import jax
@@ -36,14 +37,7 @@ def replay_slots(settings: Settings, agent: Agent, spec: Spec) -> int:
 
 def memory_bytes(agent: Agent, spec: Spec, settings: Settings) -> tuple[int, int]:
     """Bytes of the agent states and of the replay buffer, for all seeds of a run."""
-    layout = replay_layout(
-        agent,
-        spec,
-        replay_slots(settings, agent, spec),
-        settings.seeds,
-        settings.environments,
-        settings.row_dtype,
-    )
+    layout = _layout(agent, spec, settings)
     return _nbytes(_states(agent, settings)), 0 if layout is None else replay.nbytes(layout)
 
 
@@ -64,13 +58,15 @@ def checkpoint_bytes(agent: Agent, spec: Spec, settings: Settings) -> int:
     """The most that the checkpoints of a run take at once, one of each tier being written."""
     kept = checkpoints.KEPT
     full = kept[checkpoints.FULL] + 1
+    layout = _layout(agent, spec, settings)
     # Best policies are in full checkpoints too.
     policies = full + sum(kept[tier] + 1 for tier in (checkpoints.LIGHT, checkpoints.BEST))
     seen = jax.eval_shape(
         lambda states: ([getattr(states, name) for name in agent.acting], agent.masks(states)),
         _states(agent, settings),
     )
-    return full * sum(memory_bytes(agent, spec, settings)) + policies * _nbytes(seen)
+    whole = sum(memory_bytes(agent, spec, settings)) - _frame_bytes(layout)
+    return full * whole + _segment_bytes(layout, settings, full) + policies * _nbytes(seen)
 
 
 def human(count: float) -> str:
@@ -80,6 +76,32 @@ def human(count: float) -> str:
             return f"{count:.3g} {unit}"
         count /= 1000
     raise AssertionError("unreachable")
+
+
+def _layout(agent: Agent, spec: Spec, settings: Settings) -> replay.Layout | None:
+    """Of the replay buffer of all seeds, if there is one."""
+    slots = replay_slots(settings, agent, spec)
+    sizes = settings.seeds, settings.environments, settings.row_dtype
+    return replay_layout(agent, spec, slots, *sizes)
+
+
+def _frame_bytes(layout: replay.Layout | None) -> int:
+    """Bytes of the pictures in the buffer, which checkpoints share."""
+    if layout is None or not layout.has_frames:
+        return 0
+    return layout.seeds * layout.capacity * math.prod(layout.part)
+
+
+def _segment_bytes(layout: replay.Layout | None, settings: Settings, full: int) -> int:
+    """The most that segments of pictures take for so many full checkpoints.
+
+    A ring for the oldest, and what came since or reaches beyond it: a step writes two slots at
+    most, and a segment one more.
+    """
+    if layout is None or not layout.has_frames:
+        return 0
+    each = min(2 * settings.checkpoint_every or layout.ring, layout.ring) + 1
+    return _frame_bytes(layout) * (layout.ring + full * each) // layout.ring
 
 
 def _states(agent: Agent, settings: Settings) -> Any:

@@ -26,6 +26,7 @@ from mst_jax.program.evaluation import Evaluator, make_evaluator
 from mst_jax.program.sharding import LOOP, SEEDS, TOTALS, over_devices, seed_mesh, seeds_per_device
 from mst_jax.program.state import LoopState
 from mst_jax.program.step import finish_chunk, make_reset, still_healthy
+from mst_jax.replay import frames
 from mst_jax.runs import checkpoints, history
 from mst_jax.runs.arrays import BEST, HOST, fingerprint, own_arrays, shapes_of, split, with_prefix
 from mst_jax.runs.config_file import config_values, read_settings, write_settings
@@ -355,8 +356,24 @@ def _save(session: Session, loop: LoopState, step: int) -> None:
     session.sync()
     snapshot = {f"{HOST}{k}": v for k, v in session.driver.snapshot().items()}
     best = {f"{BEST}{k}": v for k, v in session.best.to_arrays().items()}
-    session.save(checkpoints.FULL, step, {**loop_to_arrays(loop), **snapshot, **best})
+    arrays = loop_to_arrays(loop, _new_frames(session, loop, step))
+    session.save(checkpoints.FULL, step, {**arrays, **snapshot, **best})
     session.save(checkpoints.BEST, step, session.best.policies)
+
+
+def _new_frames(session: Session, loop: LoopState, step: int) -> int | None:
+    """Slots before each cursor whose frames no checkpoint has; None of a buffer without frames."""
+    if loop.buffer.written is None:
+        return None
+    written = np.asarray(loop.buffer.written)
+    return max(
+        frames.slots_since(
+            written[rows].ravel(),
+            checkpoints.written_before(folder / CHECKPOINTS, step),
+            loop.buffer.layout.ring,
+        )
+        for folder, rows in session.folders.items()
+    )
 
 
 def _restore(like: LoopState, program: Program, driver: Driver, best: BestPolicies) -> LoopState:

@@ -133,7 +133,7 @@ def test_bytes_by_hand():
     """100 pictures stored once: 36 bytes, an action, an age, a reward, a flag and a priority."""
     layout = replay.Layout(Observation((3, 4, 9), "uint8", history=3), Discrete(4), 3, 100, seeds=2)
     tree = 4 * (112 + 16)  # of 100 leaves
-    assert replay.nbytes(layout) == 2 * (100 * (36 + 4 + 1 + 4 + 1) + tree + 4 * 4 + 1)
+    assert replay.nbytes(layout) == 2 * (100 * (36 + 4 + 1 + 4 + 1) + tree + 5 * 4 + 1)
     stacked = replay.Layout(Observation((3, 4, 9), "uint8"), Discrete(4), 3, 100, seeds=2)
     assert replay.nbytes(stacked) == replay.nbytes(layout) + 2 * 100 * (108 - 36 - 1)
 

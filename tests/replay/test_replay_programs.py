@@ -17,13 +17,12 @@ from mst_jax.envs import Continuous, Observation
 SEEDS, OBSERVATION, ACTION, BATCH = 3, 5, 2, 16
 
 
-def create(num_seeds=SEEDS, capacity=50, environments=1):
-    spaces = Observation((OBSERVATION,)), Continuous(ACTION)
-    return replay.create(
-        replay.Layout(
-            *spaces, span=6, capacity=capacity, seeds=num_seeds, environments=environments
-        )
-    )
+VECTORS = Observation((OBSERVATION,)), Continuous(ACTION)
+PICTURES = Observation((4, 4, 6), "uint8", history=3), Continuous(ACTION)
+
+
+def create(num_seeds=SEEDS, capacity=50, environments=1, spaces=VECTORS):
+    return replay.create(replay.Layout(*spaces, 6, capacity, num_seeds, environments))
 
 
 def transitions(steps, num_seeds=SEEDS):
@@ -86,10 +85,13 @@ def test_a_seed_alone_equals_the_seed_among_others_bit_for_bit():
     assert not np.array_equal(indices[:, 0], indices[:, 1])
 
 
-def compiled(function, capacity, environments):
-    buffer = jax.eval_shape(lambda: create(capacity=capacity, environments=environments))
-    transition = tuple(array[0] for array in transitions(1, SEEDS * environments))
-    arguments = (transition,)
+def compiled(function, capacity, environments, spaces):
+    sizes = {"capacity": capacity, "environments": environments, "spaces": spaces}
+    buffer = jax.eval_shape(lambda: create(**sizes))
+    transition = [array[0] for array in transitions(1, SEEDS * environments)]
+    shown = spaces[0]
+    for i in (0, -1):
+        transition[i] = np.zeros((SEEDS * environments, *shown.shape), shown.dtype)
     if function is step:
         arguments = (transition, jax.random.split(jax.random.key(0), SEEDS), True)
     else:
@@ -97,13 +99,19 @@ def compiled(function, capacity, environments):
     return jax.jit(function, donate_argnums=0).lower(buffer, *arguments).compile()
 
 
-@pytest.mark.parametrize(("function", "environments"), [(replay.insert, 1), (step, 1), (step, 4)])
-def test_a_donated_buffer_is_updated_in_place(function, environments):
+@pytest.mark.parametrize(
+    ("function", "environments", "spaces"),
+    [
+        *((replay.insert, 1, VECTORS), (step, 1, VECTORS), (step, 4, VECTORS)),
+        *((replay.insert, 4, PICTURES), (step, 1, PICTURES)),
+    ],
+)
+def test_a_donated_buffer_is_updated_in_place(function, environments, spaces):
     """Aliased whole; scratch memory does not depend on the capacity, so nothing is copied."""
     scratch = []
     for capacity in (2**13, 2**16):  # as many tree levels
-        memory = compiled(function, capacity, environments).memory_analysis()
-        shape = jax.eval_shape(lambda capacity=capacity: create(capacity=capacity))
+        memory = compiled(function, capacity, environments, spaces).memory_analysis()
+        shape = jax.eval_shape(lambda size=capacity: create(capacity=size, spaces=spaces))
         bytes_ = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shape))
         assert memory.alias_size_in_bytes >= bytes_
         scratch.append(memory.temp_size_in_bytes)
