@@ -363,7 +363,7 @@ def _save(session: Session, loop: LoopState, step: int) -> None:
 
 def _new_frames(session: Session, loop: LoopState, step: int) -> int | None:
     """Slots before each cursor whose frames no checkpoint has; None of a buffer without frames."""
-    if loop.buffer.written is None:
+    if loop.buffer is None or loop.buffer.written is None:
         return None
     written = np.asarray(loop.buffer.written)
     return max(
