@@ -44,7 +44,7 @@ class Layout:
         span: transitions that must follow a start, itself included, before it is sampleable. MR.Q:
             max(horizon, n)+1; one-step methods: 1. Samples may be up to `span` steps long.
         capacity: N, slots of each seed; a finished episode of T transitions takes T+1 of them.
-        seeds: S. Inside a program that has some of a buffer's seeds, its arrays say how many.
+        seeds: S.
         environments: E, each with a ring of N / E slots.
         row_dtype: stored dtype of float32 observations and of continuous actions (float32,
             bfloat16 or float16); they are always read as float32.

@@ -55,7 +55,7 @@ class Buffer:
       terminal_seen: bool[S], whether a terminated transition was ever inserted.
       written: int32[S, E], slots that the cursor has passed since the beginning, for checkpoints;
         None unless the layout has frames.
-      layout: sizes and dtypes.
+      layout: sizes and dtypes, of one seed: how many there are is the arrays' leading axis.
     """
 
     fields: dict[str, jax.Array]
@@ -97,7 +97,8 @@ def create(layout: Layout) -> Buffer:
         max_priority=jnp.ones(layout.seeds, jnp.float32),
         terminal_seen=zeros(dtype=bool),
         written=zeros(environments) if layout.has_frames else None,
-        layout=layout,
+        # Of one seed, so that buffers of several are trees of one kind with those of one.
+        layout=dataclasses.replace(layout, seeds=1),
     )
 
 

@@ -80,8 +80,7 @@ def test_a_seed_alone_equals_the_seed_among_others_bit_for_bit():
         own = tuple(array[:, i : i + 1] for array in data)
         buffer, own_indices = alone(create(num_seeds=1), own, keys[i : i + 1])
         np.testing.assert_array_equal(own_indices[:, 0], indices[:, i])
-        for a, b in zip(jax.tree.leaves(buffer), jax.tree.leaves(together), strict=True):
-            np.testing.assert_array_equal(a[0], b[i])
+        jax.tree.map(lambda a, b, i=i: np.testing.assert_array_equal(a[0], b[i]), buffer, together)
     assert not np.array_equal(indices[:, 0], indices[:, 1])
 
 
