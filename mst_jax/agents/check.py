@@ -24,6 +24,7 @@ from mst_jax.agents.base import (
     Sizes,
 )
 from mst_jax.agents.registry import default_config, make_agent
+from mst_jax.envs import Discrete
 from mst_jax.user_code import one_line
 
 TASK = Sizes.vector(3, 2, 20)
@@ -238,9 +239,9 @@ def _observations(task: Sizes, count: int) -> np.ndarray:
 
 def _action(task: Sizes, generator: np.random.Generator) -> np.ndarray:
     """A random one, (1, *A)."""
-    if task.action.shape:
-        return generator.uniform(-1, 1, (1, *task.action.shape)).astype(np.float32)
-    return generator.integers(0, task.action[0], (1,)).astype(np.int32)
+    if isinstance(task.action, Discrete):
+        return generator.integers(0, task.action.count, (1,)).astype(np.int32)
+    return generator.uniform(-1, 1, (1, *task.action.shape)).astype(np.float32)
 
 
 def _same(what: str, before: Any, after: Any) -> Iterator[str]:

@@ -62,7 +62,7 @@ def _spec(spec: Spec) -> Iterator[str]:
         yield f"spec.observation.unscaled is {observation.unscaled} of {observation.shape[-1]}"
     if not isinstance(action, (Continuous, Discrete)):
         yield f"spec.action is a {type(action).__name__}, not Continuous or Discrete"
-    elif max(action) < 1:
+    elif (action.count if isinstance(action, Discrete) else action.size) < 1:
         yield f"spec.action is {action}: there is no action to choose"
     if spec.episode_length is not None and spec.episode_length < 1:
         yield f"spec.episode_length is {spec.episode_length}; None stands for no time limit"

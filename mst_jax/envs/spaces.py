@@ -7,6 +7,7 @@ module. Functions of arrays take NumPy's and jax's alike.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -59,7 +60,8 @@ class Observation(NamedTuple):
         return xp.concat([before] * (self.history - 1) + [newest], axis=-1)
 
 
-class Continuous(NamedTuple):
+@dataclass(frozen=True)  # not a tuple: it must differ from Discrete of the same number
+class Continuous:
     """Actions of `size` numbers in [-1, 1].
 
     Attributes:
@@ -99,7 +101,8 @@ class Continuous(NamedTuple):
         return xp.clip(action, -1.0, 1.0)
 
 
-class Discrete(NamedTuple):
+@dataclass(frozen=True)
+class Discrete:
     """Actions that are one of `count` choices.
 
     Attributes:

@@ -1,6 +1,7 @@
 """Every agent solves the probe environments, whose values and best actions are known exactly."""
 
-from types import SimpleNamespace
+import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +10,10 @@ import pytest
 from small_runs import small_config, start_run
 
 from mst_jax.agents import AGENTS, default_config
+from mst_jax.envs import JaxEnv, vector_spec
 from mst_jax.envs.suites import probe
 from mst_jax.names import dotted
+from mst_jax.program.state import Purpose, keys_for, seed_keys
 from mst_jax.recipes import override
 
 FAST = {"critic__learning_rate": 1e-3, "actor__learning_rate": 1e-3, "buffer_size": 1000}
@@ -35,62 +38,139 @@ def fast_config(name):
     return override(config, {key: value for key, value in changes.items() if key in known})
 
 
-def learned(name, env, steps, environments=1):
-    """Trains two seeds with MST; returns observations -> values and actions of the policy."""
-    config = fast_config(name)
-    _, agent, run = start_run(
-        env, config, [0, 1], steps, total_steps=steps, agent=name, environments=environments
+class Case(NamedTuple):
+    """A probe for agents whose observations are padded to two numbers."""
+
+    probe: probe.Probe
+    observations: np.ndarray
+
+
+CASES = {
+    "action": Case(probe.action_reward(length=20), np.array([[1.0]])),
+    "truncated": Case(probe.constant_reward_truncated(length=20), np.array([[1.0]])),
+    "terminated": Case(probe.constant_reward(length=10), np.array([[1.0], [0.5], [0.1]])),
+    "delayed": Case(
+        probe.delayed_reward(delay=2),
+        np.array([[1.0, 1.0], [-1.0, 1.0], [1.0, 0.0], [-1.0, 0.0]]),
+    ),
+}
+OWN = [0, 1]  # seeds of each case
+
+
+class Cases(NamedTuple):
+    """State of `all_cases`."""
+
+    number: jax.Array
+    states: tuple
+
+    @property
+    def errors(self):
+        return sum(state.errors for state in self.states)
+
+
+def padded(observation):
+    return jnp.pad(
+        observation, [(0, 0)] * (observation.ndim - 1) + [(0, 2 - observation.shape[-1])]
     )
+
+
+def all_cases(seeds):
+    """One environment whose key decides which case it is: seed i of many has case i // 2.
+
+    All are stepped, and one is shown: they take next to no time, and one program compiles sooner
+    than four.
+    """
+    keys = keys_for(seed_keys(seeds), Purpose.ENVIRONMENT)
+    known, parts = jax.random.key_data(keys), [case.probe.env for case in CASES.values()]
+
+    def chosen(number, options):
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves)[number], *options)
+
+    def reset(key):
+        number = (known == jax.random.key_data(key)).all(axis=1).argmax() // len(OWN)
+        states, observations = zip(*(env.reset(key) for env in parts), strict=True)
+        return Cases(number, states), chosen(number, [padded(one) for one in observations])
+
+    def step(state, action):
+        number, states = state
+        made = [env.step(own, action) for env, own in zip(parts, states, strict=True)]
+        timesteps = [
+            row._replace(
+                observation=padded(row.observation), next_observation=padded(row.next_observation)
+            )
+            for _, row in made
+        ]
+        return Cases(number, tuple(own for own, _ in made)), chosen(number, timesteps)
+
+    return JaxEnv(vector_spec("probe:all", 2, 1, 20), reset, step)
+
+
+@functools.cache
+def solved(name):
+    """Trains two seeds of every case with MST, in one program; case -> values and actions."""
+    seeds = list(range(len(OWN) * len(CASES)))
+    config = fast_config(name)
+    _, agent, run = start_run(all_cases(seeds), config, seeds, 2500, total_steps=2500, agent=name)
+
+    def ask(case):
+        first = list(CASES).index(case) * len(OWN)
+        states = jax.tree.map(lambda leaf: leaf[first : first + len(OWN)], run.agent)
+        shown = padded(jnp.asarray(CASES[case].observations, jnp.float32))
+        return answers(agent, states, shown)
+
+    return ask
+
+
+def answers(agent, states, observations):
+    """Values and actions of policies (S, ...) for observations."""
 
     def of_seed(state, observation):
         action = agent.act(state, observation, None, None)
         return agent.value(state, observation, action), action
 
-    of_all = jax.vmap(jax.vmap(of_seed, (None, 0)), (0, None))
-    return SimpleNamespace(
-        run=run,
-        ask=lambda observations: of_all(run.agent, jnp.asarray(observations, jnp.float32)),
-    )
+    return jax.vmap(jax.vmap(of_seed, (None, 0)), (0, None))(states, observations)
 
 
 @EVERY_AGENT
 def test_truncation_bootstraps(name):
-    case = probe.constant_reward_truncated(length=20)
-    values, _ = learned(name, case.env, 1500).ask([[1.0]])
-    exact = float(case.value(np.array([1.0]), 0.9))
+    values, _ = solved(name)("truncated")
+    case = CASES["truncated"]
+    exact = float(case.probe.value(case.observations, 0.9)[0])
     assert exact == pytest.approx(10.0)
     np.testing.assert_allclose(values, exact, rtol=0.05)
 
 
 @EVERY_AGENT
 def test_termination_does_not_bootstrap(name):
-    case = probe.constant_reward(length=10)
-    observations = np.array([[1.0], [0.5], [0.1]])
-    values, _ = learned(name, case.env, 2500).ask(observations)
-    exact = case.value(observations, 0.9)
+    values, _ = solved(name)("terminated")
+    case = CASES["terminated"]
+    exact = case.probe.value(case.observations, 0.9)
     np.testing.assert_allclose(exact, [6.513, 4.095, 1.0], atol=1e-3)
     np.testing.assert_allclose(values, np.broadcast_to(exact, values.shape), atol=0.6)
 
 
-@pytest.mark.parametrize(
-    ("name", "environments"),
-    [
-        *((name, 1) for name in sorted(set(AGENTS) - SLOW)),
-        ("mrq", 4),
-        pytest.param("sac", 4, marks=pytest.mark.slow),
-    ],
-)
-def test_credit_travels_over_two_steps(name, environments):
-    """With several environments, whose cues differ: none is paid another's reward."""
-    case = probe.delayed_reward(delay=2)
-    observations = np.array([[1.0, 1.0], [-1.0, 1.0], [1.0, 0.0], [-1.0, 0.0]])
-    values, _ = learned(name, case.env, 2000, environments).ask(observations)
-    exact = case.value(observations, 0.9)
+@EVERY_AGENT
+def test_credit_travels_over_two_steps(name):
+    values, _ = solved(name)("delayed")
+    check_credit(values)
+
+
+@pytest.mark.parametrize("name", ["mrq", pytest.param("sac", marks=pytest.mark.slow)])
+def test_credit_with_several_environments(name):
+    """Their cues differ: none is paid another's reward."""
+    env, config = CASES["delayed"].probe.env, fast_config(name)
+    _, agent, run = start_run(env, config, OWN, 2000, total_steps=2000, agent=name, environments=4)
+    shown = jnp.asarray(CASES["delayed"].observations, jnp.float32)
+    check_credit(answers(agent, run.agent, shown)[0])
+
+
+def check_credit(values):
+    exact = CASES["delayed"].probe.value(CASES["delayed"].observations, 0.9)
     np.testing.assert_allclose(exact, [0.81, -0.81, 1.0, -1.0], atol=1e-6)
     np.testing.assert_allclose(values, np.broadcast_to(exact, values.shape), atol=0.2)
 
 
 @EVERY_AGENT
 def test_the_actor_finds_the_best_action(name):
-    _, actions = learned(name, probe.action_reward(length=20).env, 2500).ask([[1.0]])
+    _, actions = solved(name)("action")
     np.testing.assert_allclose(actions, probe.BEST_ACTION, atol=0.15)
