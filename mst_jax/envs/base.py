@@ -23,11 +23,11 @@ class Spec(NamedTuple):
     """What a task shows, takes and how long it lasts.
 
     Attributes:
-      task: full name, `"suite:name"`.
-      observation: shape and dtype of what it shows.
-      action: the space of what it takes.
-      episode_length: agent steps of the longest episode (the time limit); None if unlimited.
-      action_repeat: environment steps per agent step; rewards are summed over them.
+        task: full name, `"suite:name"`.
+        observation: shape and dtype of what it shows.
+        action: the space of what it takes.
+        episode_length: agent steps of the longest episode (the time limit); None if unlimited.
+        action_repeat: environment steps per agent step; rewards are summed over them.
     """
 
     task: str
@@ -56,18 +56,18 @@ class Timestep(NamedTuple):
     numbers and logs. They differ where a lost life ends what is learned from, and not the game.
 
     Attributes:
-      observation: [..., *O], what to act on next: the first observation of the next episode when
-        this step ended one, else the same as `next_observation`. Where the step terminated and the
-        game goes on, the history in it begins anew.
-      reward: [...] float32, summed over the action repeat.
-      terminated: [...] bool, the episode reached a terminal state: do not bootstrap.
-      truncated: [...] bool, the episode was cut by the time limit, or is lost: do bootstrap.
-      next_observation: [..., *O], what this transition led to: the final observation when the
-        episode ended.
-      lost: [...] bool, the environment failed in this step: it raised, diverged, or could not
-        start the episode. The step is truncated, its reward is 0, its next observation is the
-        last one that was finite, and the next episode begins.
-      over: [...] bool, the episode is over: the next one begins with `observation`.
+        observation: [..., *O], what to act on next: the first observation of the next episode when
+            this step ended one, else the same as `next_observation`. Where the step terminated and
+            the game goes on, the history in it begins anew.
+        reward: [...] float32, summed over the action repeat.
+        terminated: [...] bool, the episode reached a terminal state: do not bootstrap.
+        truncated: [...] bool, the episode was cut by the time limit, or is lost: do bootstrap.
+        next_observation: [..., *O], what this transition led to: the final observation when the
+            episode ended.
+        lost: [...] bool, the environment failed in this step: it raised, diverged, or could not
+            start the episode. The step is truncated, its reward is 0, its next observation is the
+            last one that was finite, and the next episode begins.
+        over: [...] bool, the episode is over: the next one begins with `observation`.
     """
 
     observation: np.ndarray | jax.Array
@@ -90,10 +90,10 @@ class JaxEnv(NamedTuple):
     `step` hand out is ever non-finite: `episodic` sees to it.
 
     Attributes:
-      spec: of the task.
-      reset: `reset(key) -> (state, observation[*O])`; `key` is one typed key.
-      step: `step(state, action) -> (state, Timestep)`; `state.errors`, int32, counts the steps
-        that were lost so far.
+        spec: of the task.
+        reset: `reset(key) -> (state, observation[*O])`; `key` is one typed key.
+        step: `step(state, action) -> (state, Timestep)`; `state.errors`, int32, counts the steps
+            that were lost so far.
     """
 
     spec: Spec
@@ -119,11 +119,11 @@ class HostEnv(Protocol):
         """Takes one agent step.
 
         Args:
-          action: [A] float32 in [-1, 1], or an int32 scalar.
+            action: [A] float32 in [-1, 1], or an int32 scalar.
 
         Returns:
-          observation [*O] (a fresh array), reward, terminated, truncated, and whether the episode
-          is over, which may be left out where it is over exactly when it terminated or truncated.
+            observation [*O] (a fresh array), reward, terminated, truncated, and whether the episode
+            is over, which may be left out where it is over exactly when it terminated or truncated.
         """
 
 
@@ -131,9 +131,9 @@ class HostVectorEnv(Protocol):
     """E environments on the host, stepped together; usable as a context manager.
 
     Attributes:
-      spec: of the task.
-      errors: [E] int64, steps that each environment has lost so far.
-      restarts: how often a worker process had to be started again.
+        spec: of the task.
+        errors: [E] int64, steps that each environment has lost so far.
+        restarts: how often a worker process had to be started again.
     """
 
     spec: Spec
@@ -172,12 +172,13 @@ class HostTask(NamedTuple):
     """A task that runs on the host.
 
     Attributes:
-      spec: of the task.
-      vector: `vector(seeds, workers=None, timeout=WORKER_TIMEOUT, label=None) -> HostVectorEnv`
-        with one environment for each (seed, environment index) pair in `seeds`; `workers` is the
-        number of processes, by default one per core and never more than environments. Results do
-        not depend on it. A process that does not answer for `timeout` seconds counts as dead; 0:
-        never. `label` is what messages call the environments, instead of the task's name.
+        spec: of the task.
+        vector: `vector(seeds, workers=None, timeout=WORKER_TIMEOUT, label=None) -> HostVectorEnv`
+            with one environment for each (seed, environment index) pair in `seeds`; `workers` is
+            the number of processes, by default one per core and never more than environments.
+            Results do not depend on it. A process that does not answer for `timeout` seconds counts
+            as dead;
+            0: never. `label` is what messages call the environments, instead of the task's name.
     """
 
     spec: Spec
@@ -193,11 +194,11 @@ def check_seeds(seeds: Sequence[tuple[int, int]]) -> np.ndarray:
     """Validates (seed, environment index) pairs.
 
     Returns:
-      The pairs as int64 [E, 2].
+        The pairs as int64 [E, 2].
 
     Raises:
-      ValueError: if there is none, or a number is outside [0, 2**32): a larger one would fill
-        two of the seed sequence's words and could collide with another triple.
+        ValueError: if there is none, or a number is outside [0, 2**32): a larger one would fill
+            two of the seed sequence's words and could collide with another triple.
     """
     pairs = np.asarray(seeds, dtype=np.int64)
     if pairs.ndim != 2 or pairs.shape[1] != 2 or len(pairs) == 0:
@@ -217,7 +218,7 @@ def worker_count(workers: int | None, environments: int) -> int:
     """How many processes or threads to start: by default one per core, at most one each.
 
     Raises:
-      ValueError: if `workers` is not positive.
+        ValueError: if `workers` is not positive.
     """
     if workers is not None and workers < 1:
         raise ValueError(f"workers must be at least 1; got {workers}")

@@ -24,14 +24,14 @@ def check(task: str | JaxEnv | HostTask, steps: int = STEPS) -> list[str]:
     """Takes random steps in a task and says where it breaks the contract.
 
     Args:
-      task: a name, or what `make` would return.
-      steps: how many steps to take in each of three environments.
+        task: a name, or what `make` would return.
+        steps: how many steps to take in each of three environments.
 
     Returns:
-      What is wrong, a line each; an empty list if nothing was found.
+        What is wrong, a line each; an empty list if nothing was found.
 
     Raises:
-      ValueError: if the name is unknown or its code cannot be loaded.
+        ValueError: if the name is unknown or its code cannot be loaded.
     """
     made = make(task) if isinstance(task, str) else task
     problems = list(_spec(made.spec))

@@ -22,8 +22,8 @@ class Suite(NamedTuple):
     """Where a suite lives.
 
     Attributes:
-      module: imported when one of its tasks is first asked for.
-      install: what to type when a package it needs is missing.
+        module: imported when one of its tasks is first asked for.
+        install: what to type when a package it needs is missing.
     """
 
     module: str
@@ -44,18 +44,18 @@ def make(task: str, *, action_repeat: int | None = None) -> JaxEnv | HostTask:
     """Makes a task by name.
 
     Args:
-      task: `"suite:name"`, such as `"dmc:cartpole-swingup"` or `"probe:constant_reward"`, or the
-        dotted name of a function of your own, such as `"my_pkg.envs:drift"`.
-      action_repeat: environment steps per agent step; None takes the suite's own default. A
-        function of your own gets it as `action_repeat=`, if it is given.
+        task: `"suite:name"`, such as `"dmc:cartpole-swingup"` or `"probe:constant_reward"`, or the
+            dotted name of a function of your own, such as `"my_pkg.envs:drift"`.
+        action_repeat: environment steps per agent step; None takes the suite's own default. A
+            function of your own gets it as `action_repeat=`, if it is given.
 
     Returns:
-      A `JaxEnv` or a `HostTask`; its `spec.task` is `task`.
+        A `JaxEnv` or a `HostTask`; its `spec.task` is `task`.
 
     Raises:
-      ValueError: if the suite or the name is unknown, a package is missing, the repeat is
-        impossible, or a function of your own fails or returns something else; the message says
-        what exists or what to install.
+        ValueError: if the suite or the name is unknown, a package is missing, the repeat is
+            impossible, or a function of your own fails or returns something else; the message says
+            what exists or what to install.
     """
     suite, separator, name = task.partition(":")
     if separator and suite not in SUITES and is_dotted(task):
@@ -74,7 +74,7 @@ def tasks(suite: str) -> list[str]:
     """Lists the task names of a suite, without the prefix `"suite:"`.
 
     Raises:
-      ValueError: if the suite is unknown or a package it needs is missing.
+        ValueError: if the suite is unknown or a package it needs is missing.
     """
     return _load(suite).tasks()
 

@@ -42,20 +42,20 @@ class Buffer:
     """Replay buffer of S seeds, N slots each in E rings; every leaf has the leading axis S.
 
     Attributes:
-      fields: the layout's fields by name, dtype[S, N, ...]: `rows` (row_dtype[S, N, O+A],
-        observation and action), or `observation`, `action` and, with a history, `age`.
-      reward: float32[S, N], exact whatever the row dtype.
-      terminated: uint8[S, N].
-      tree: levels of the sum tree, float32[S, n_l], leaves first.
-      cursor: int32[S, E], slot of the next transition, counted from the ring's first.
-      filled: int32[S, E], slots that hold a transition or a finished episode's final observation.
-      steps: int32[S, E], transitions of the current episode so far, counted up to the larger of
-        `span` and the history before an observation.
-      max_priority: float32[S], largest priority ever set (1 at first), given to new starts.
-      terminal_seen: bool[S], whether a terminated transition was ever inserted.
-      written: int32[S, E], slots that the cursor has passed since the beginning, for checkpoints;
-        None unless the layout has frames.
-      layout: sizes and dtypes, of one seed: how many there are is the arrays' leading axis.
+        fields: the layout's fields by name, dtype[S, N, ...]: `rows` (row_dtype[S, N, O+A],
+            observation and action), or `observation`, `action` and, with a history, `age`.
+        reward: float32[S, N], exact whatever the row dtype.
+        terminated: uint8[S, N].
+        tree: levels of the sum tree, float32[S, n_l], leaves first.
+        cursor: int32[S, E], slot of the next transition, counted from the ring's first.
+        filled: int32[S, E], slots that hold a transition or a finished episode's final observation.
+        steps: int32[S, E], transitions of the current episode so far, counted up to the larger of
+            `span` and the history before an observation.
+        max_priority: float32[S], largest priority ever set (1 at first), given to new starts.
+        terminal_seen: bool[S], whether a terminated transition was ever inserted.
+        written: int32[S, E], slots that the cursor has passed since the beginning, for checkpoints;
+            None unless the layout has frames.
+        layout: sizes and dtypes, of one seed: how many there are is the arrays' leading axis.
     """
 
     fields: dict[str, jax.Array]
@@ -126,20 +126,20 @@ def insert(
     they were. A start that becomes sampleable gets the largest priority of its seed so far.
 
     Args:
-      buffer: the buffer.
-      observation: [S*E, *O].
-      action: [S*E, *A].
-      reward: [S*E].
-      terminated: bool[S*E], true end of the episode.
-      truncated: bool[S*E], cut off by a limit. If both are set the episode counts as terminated.
-      next_observation: [S*E, *O]; the final observation if the episode ended.
+        buffer: the buffer.
+        observation: [S*E, *O].
+        action: [S*E, *A].
+        reward: [S*E].
+        terminated: bool[S*E], true end of the episode.
+        truncated: bool[S*E], cut off by a limit. If both are set the episode counts as terminated.
+        next_observation: [S*E, *O]; the final observation if the episode ended.
 
     Returns:
-      The buffer with the transitions.
+        The buffer with the transitions.
 
     Raises:
-      ValueError: if a shape does not fit the buffer, or a dtype cannot be stored without loss: a
-        number among flags, a fraction where the spaces have integers.
+        ValueError: if a shape does not fit the buffer, or a dtype cannot be stored without loss: a
+            number among flags, a fraction where the spaces have integers.
     """
     layout, seeds = buffer.layout, buffer.reward.shape[0]
     shown, taken = layout.observation, layout.action
@@ -178,15 +178,15 @@ def set_priorities(buffer: Buffer, indices: ArrayLike, priorities: ArrayLike) ->
     priority counts.
 
     Args:
-      buffer: the buffer.
-      indices: int32[S, B], from `View.sample`.
-      priorities: float32[S, B], final values (for LAP max(|δ|, 1)**0.4).
+        buffer: the buffer.
+        indices: int32[S, B], from `View.sample`.
+        priorities: float32[S, B], final values (for LAP max(|δ|, 1)**0.4).
 
     Returns:
-      The buffer with those priorities and the running maximum brought up to date.
+        The buffer with those priorities and the running maximum brought up to date.
 
     Raises:
-      ValueError: if the shapes are not [S, B].
+        ValueError: if the shapes are not [S, B].
     """
     if jnp.ndim(indices) != 2 or jnp.shape(indices)[0] != buffer.reward.shape[0]:
         raise ValueError(

@@ -30,16 +30,16 @@ def pack(buffer: Buffer, recent: int | None = None) -> dict[str, np.ndarray]:
     values: as long as one is there, a donated call works on a copy. So use them and let them go.
 
     Args:
-      buffer: the buffer.
-      recent: if given, of the observations only those of so many slots before each cursor, and of
-        the one at it, are given, as `recent`: what a segment holds (`mst_jax.replay.frames`).
+        buffer: the buffer.
+        recent: if given, of the observations only those of so many slots before each cursor, and of
+            the one at it, are given, as `recent`: what a segment holds (`mst_jax.replay.frames`).
 
     Returns:
-      The layout's fields (`rows`, or `observation`, `action` and `age`), `reward`, `terminated` and
-      `priority` as [S*E, K, ...], K the slots written so far in the fullest ring; `cursor`,
-      `filled`, `steps` and, with frames, `written` as [S*E], `max_priority` and `terminal_seen` as
-      [S]; and `layout`, int64, the sizes that `unpack` checks. bfloat16 fields are given as their
-      uint16 bits, because NumPy's own files cannot hold that dtype.
+        The layout's fields (`rows`, or `observation`, `action` and `age`), `reward`, `terminated`
+        and `priority` as [S*E, K, ...], K the slots written so far in the fullest ring; `cursor`,
+        `filled`, `steps` and, with frames, `written` as [S*E], `max_priority` and `terminal_seen`
+        as [S]; and `layout`, int64, the sizes that `unpack` checks. bfloat16 fields are given as
+        their uint16 bits, because NumPy's own files cannot hold that dtype.
     """
     written = _written(np.asarray(buffer.filled), buffer.layout.ring)
     slots = _slots(buffer)
@@ -59,15 +59,15 @@ def unpack(arrays: Mapping[str, np.ndarray], like: Buffer) -> Buffer:
     """Restores a buffer from `pack`'s arrays, bit for bit, without compiling anything.
 
     Args:
-      arrays: what `pack` returned; the slots may be padded with zeros.
-      like: a buffer of the same layout, or its shapes (`jax.eval_shape` of `create`); its values
-        are not used. If its leaves are committed to devices, so are the restored ones.
+        arrays: what `pack` returned; the slots may be padded with zeros.
+        like: a buffer of the same layout, or its shapes (`jax.eval_shape` of `create`); its values
+            are not used. If its leaves are committed to devices, so are the restored ones.
 
     Returns:
-      The buffer.
+        The buffer.
 
     Raises:
-      ValueError: if an array is missing, or a size or dtype differs from `like`'s.
+        ValueError: if an array is missing, or a size or dtype differs from `like`'s.
     """
     arrays = {name: np.asarray(array) for name, array in arrays.items()}
     check(arrays, like)

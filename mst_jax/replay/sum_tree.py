@@ -52,14 +52,14 @@ def replace(tree: Tree, indices: jax.Array, values: jax.Array, where: jax.Array)
     """Sets leaves `indices` to `values` where told, and recomputes all their ancestors.
 
     Args:
-      tree: the tree.
-      indices: int32[k], leaf numbers; in range where told. Of repeated ones the largest value
-        wins, whatever the order in which a device executes its writes.
-      values: float32[k], non-negative and finite where told.
-      where: bool[k], which entries to set.
+        tree: the tree.
+        indices: int32[k], leaf numbers; in range where told. Of repeated ones the largest value
+            wins, whatever the order in which a device executes its writes.
+        values: float32[k], non-negative and finite where told.
+        where: bool[k], which entries to set.
 
     Returns:
-      The updated tree.
+        The updated tree.
     """
     targets = jnp.where(where, indices, tree[0].shape[0])  # out of range: dropped
     leaves = tree[0].at[targets].set(0.0, mode="drop").at[targets].max(values, mode="drop")
@@ -76,13 +76,13 @@ def sample(tree: Tree, key: jax.Array, batch_size: int) -> jax.Array:
     """Draws leaves independently, with replacement, with probability proportional to their value.
 
     Args:
-      tree: the tree.
-      key: a typed key.
-      batch_size: number of draws.
+        tree: the tree.
+        key: a typed key.
+        batch_size: number of draws.
 
     Returns:
-      int32[batch_size]. A leaf of value zero is never returned, unless all are zero: then the last
-      leaf (padding included) is.
+        int32[batch_size]. A leaf of value zero is never returned, unless all are zero: then the
+        last leaf (padding included) is.
     """
     uniforms = jax.random.uniform(key, (len(tree), batch_size))
     indices = jnp.zeros(1, jnp.int32)

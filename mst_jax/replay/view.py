@@ -19,10 +19,10 @@ class Subtrajectory(NamedTuple):
     episode's own final one.
 
     Attributes:
-      observation: [B, L+1, *O], in the space's dtype, as are the actions.
-      action: [B, L, *A].
-      reward: float32[B, L].
-      terminated: bool[B, L].
+        observation: [B, L+1, *O], in the space's dtype, as are the actions.
+        action: [B, L, *A].
+        reward: float32[B, L].
+        terminated: bool[B, L].
     """
 
     observation: jax.Array
@@ -38,11 +38,11 @@ class Transition(NamedTuple):
     masked: R = Σ γ^k r_k Π_{j<k} (1 − terminated_j) (docs/specs/mst-and-mrq.md §6.9).
 
     Attributes:
-      observation: [B, *O], at the start, in the space's dtype, as are the others.
-      action: [B, *A], taken there.
-      reward: float32[B, n].
-      terminated: bool[B, n].
-      next_observation: [B, *O], n steps on.
+        observation: [B, *O], at the start, in the space's dtype, as are the others.
+        action: [B, *A], taken there.
+        reward: float32[B, n].
+        terminated: bool[B, n].
+        next_observation: [B, *O], n steps on.
     """
 
     observation: jax.Array
@@ -61,13 +61,13 @@ class View:
     so call them under `jax.vmap` over axis 0.
 
     Attributes:
-      fields: the layout's fields by name, dtype[N, ...].
-      reward: float32[N].
-      terminated: uint8[N].
-      tree: sum tree over the N slots; zero where a slot is not sampleable.
-      filled: int32, slots that hold a transition or the final observation of a finished episode.
-      terminal_seen: bool, whether any terminated transition was ever inserted.
-      layout: sizes and dtypes; a window stays within its ring.
+        fields: the layout's fields by name, dtype[N, ...].
+        reward: float32[N].
+        terminated: uint8[N].
+        tree: sum tree over the N slots; zero where a slot is not sampleable.
+        filled: int32, slots that hold a transition or the final observation of a finished episode.
+        terminal_seen: bool, whether any terminated transition was ever inserted.
+        layout: sizes and dtypes; a window stays within its ring.
     """
 
     fields: dict[str, jax.Array]
@@ -82,11 +82,11 @@ class View:
         """Draws starts with replacement, with probability proportional to their priority.
 
         Args:
-          key: a typed key, of this seed.
-          batch_size: B.
+            key: a typed key, of this seed.
+            batch_size: B.
 
         Returns:
-          int32[B]. Before anything is sampleable: some slot in range, of no meaning.
+            int32[B]. Before anything is sampleable: some slot in range, of no meaning.
         """
         self._check_one_seed()
         indices = sum_tree.sample(self.tree, key, batch_size)
@@ -96,14 +96,14 @@ class View:
         """Reads `length` steps from each start.
 
         Args:
-          indices: int32[B], from `sample`.
-          length: L, at most the buffer's span.
+            indices: int32[B], from `sample`.
+            length: L, at most the buffer's span.
 
         Returns:
-          The sub-trajectories.
+            The sub-trajectories.
 
         Raises:
-          ValueError: if the length is outside [1, span].
+            ValueError: if the length is outside [1, span].
         """
         self._check_one_seed()
         self._check_steps(length)
@@ -121,14 +121,14 @@ class View:
         """Reads an n-step transition from each start.
 
         Args:
-          indices: int32[B], from `sample`.
-          n: number of steps, at most the buffer's span.
+            indices: int32[B], from `sample`.
+            n: number of steps, at most the buffer's span.
 
         Returns:
-          The transitions.
+            The transitions.
 
         Raises:
-          ValueError: if n is outside [1, span].
+            ValueError: if n is outside [1, span].
         """
         self._check_one_seed()
         self._check_steps(n)
@@ -147,10 +147,10 @@ class View:
         """Returns the probability with which `sample` draws each start, for importance weights.
 
         Args:
-          indices: int32[B], from `sample`.
+            indices: int32[B], from `sample`.
 
         Returns:
-          float32[B], the start's share of the total priority; zero while nothing is sampleable.
+            float32[B], the start's share of the total priority; zero while nothing is sampleable.
         """
         self._check_one_seed()
         # The last level, 16 sums, has the total without reading the others.

@@ -20,9 +20,10 @@ class Simulation(NamedTuple):
     """A task without episodes. `world` is any pytree of arrays; a healthy one holds no NaN.
 
     Attributes:
-      start: `start(key) -> world`, drawn afresh for each episode.
-      observe: `observe(world) -> observation[O]` float32.
-      advance: `advance(world, action[A]) -> (world, reward, terminated)`, float32 and bool scalars.
+        start: `start(key) -> world`, drawn afresh for each episode.
+        observe: `observe(world) -> observation[O]` float32.
+        advance: `advance(world, action[A]) -> (world, reward, terminated)`, float32 and bool
+            scalars.
     """
 
     start: Callable[[jax.Array], Any]
@@ -34,13 +35,13 @@ class EpisodeState(NamedTuple):
     """State of an episodic environment.
 
     Attributes:
-      key: the environment's own typed key; it never changes.
-      episode: int32, number of the current episode.
-      steps: int32, agent steps taken in it.
-      world: the simulation's state.
-      observation: [O], what is to be acted on: the last one that was finite.
-      idle: bool, the episode could not start, so that the next step is lost.
-      errors: int32, steps lost so far.
+        key: the environment's own typed key; it never changes.
+        episode: int32, number of the current episode.
+        steps: int32, agent steps taken in it.
+        world: the simulation's state.
+        observation: [O], what is to be acted on: the last one that was finite.
+        idle: bool, the episode could not start, so that the next step is lost.
+        errors: int32, steps lost so far.
     """
 
     key: jax.Array
@@ -63,11 +64,11 @@ def episodic(spec: Spec, simulation: Simulation, *, lazy: bool = False) -> JaxEn
     an episode of one step, which is lost.
 
     Args:
-      spec: sizes; `episode_length` None means no time limit.
-      simulation: what happens within an episode.
-      lazy: draw a start state only in the steps in which an episode ends (in any environment of
-        a vmapped batch), rather than in every step. Worth it when a start costs about as much as
-        a step, as in physics; results are the same.
+        spec: sizes; `episode_length` None means no time limit.
+        simulation: what happens within an episode.
+        lazy: draw a start state only in the steps in which an episode ends (in any environment of
+            a vmapped batch), rather than in every step. Worth it when a start costs about as much
+            as a step, as in physics; results are the same.
     """
     restart = _restart_when_due if lazy else _restart_by_select
 

@@ -18,7 +18,7 @@ class Physics(Protocol):
     """What brax and Playground call an environment: neither time limit nor restarts.
 
     Attributes:
-      action_size: A; every component lies in [-1, 1].
+        action_size: A; every component lies in [-1, 1].
     """
 
     action_size: int
@@ -36,13 +36,13 @@ def make_episodic(
     """Cuts physics into episodes.
 
     Args:
-      task: full task name.
-      physics: the environment, free of wrappers.
-      action_repeat: control steps per agent step; None means 1.
-      episode_length: time limit in control steps.
+        task: full task name.
+        physics: the environment, free of wrappers.
+        action_repeat: control steps per agent step; None means 1.
+        episode_length: time limit in control steps.
 
     Raises:
-      ValueError: if the action repeat does not divide the time limit.
+        ValueError: if the action repeat does not divide the time limit.
     """
     repeat = action_repeat or 1
     if episode_length % repeat:
@@ -59,8 +59,8 @@ def simulation_of(physics: Physics, action_repeat: int) -> Simulation:
     An action repeat sums rewards and stops at a terminal state.
 
     Args:
-      physics: the environment, free of wrappers.
-      action_repeat: control steps per agent step.
+        physics: the environment, free of wrappers.
+        action_repeat: control steps per agent step.
     """
 
     def start(key: jax.Array) -> Any:

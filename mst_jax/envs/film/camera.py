@@ -22,12 +22,12 @@ class Camera:
         """Uploads meshes, textures and terrain; what is changed in them later is not seen.
 
         Args:
-          model: what to draw.
-          width: in pixels, at most the model's offscreen width (640 unless it says otherwise).
-          height: in pixels, likewise (480).
+            model: what to draw.
+            width: in pixels, at most the model's offscreen width (640 unless it says otherwise).
+            height: in pixels, likewise (480).
 
         Raises:
-          ValueError: if there is no EGL and no OSMesa here, or the one chosen does not work.
+            ValueError: if there is no EGL and no OSMesa here, or the one chosen does not work.
         """
         self._model = model
         self._gl = _context(width, height)

@@ -12,7 +12,7 @@ def named() -> str | None:
     dm_control imports the one named as soon as it is imported itself, so this is asked before.
 
     Raises:
-      ValueError: if it is not installed.
+        ValueError: if it is not installed.
     """
     name = os.environ.get("MUJOCO_GL", "").lower()
     if name not in LIBRARIES:

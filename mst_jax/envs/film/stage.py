@@ -15,8 +15,8 @@ class Stage(Protocol):
     """One environment and what it looks like.
 
     Attributes:
-      model: what to draw.
-      seconds: simulated time of one agent step.
+        model: what to draw.
+        seconds: simulated time of one agent step.
     """
 
     model: mujoco.MjModel
@@ -38,10 +38,10 @@ def open_stage(task: str) -> Stage:
     EnvPool hides its physics; its tasks are dm_control's and are shown by dm_control.
 
     Args:
-      task: a name that `make` knows.
+        task: a name that `make` knows.
 
     Raises:
-      ValueError: if the task has no picture.
+        ValueError: if the task has no picture.
     """
     suite, _, name = task.partition(":")
     if suite not in _STAGES:
@@ -87,10 +87,10 @@ class JaxStage:
         """Compiles the environment.
 
         Args:
-          env: the environment.
-          model: its bodies.
-          seconds: of one control step.
-          pose: what of a world to put into which fields of `MjData`.
+            env: the environment.
+            model: its bodies.
+            seconds: of one control step.
+            pose: what of a world to put into which fields of `MjData`.
         """
         self.model, self.seconds = model, seconds * env.spec.action_repeat
         self._reset, self._step = jax.jit(env.reset), jax.jit(env.step)

@@ -9,21 +9,21 @@ class EpisodeLog:
     """The current episode of each of E environments, from which it can be played again.
 
     Attributes:
-      seeds: [E, 2] int64, the (seed, environment index) of each environment.
-      episode: [E] int64, number of the current episode; -1 before the first.
-      length: [E] int64, agent steps taken in it.
-      observation: [E, *O], what is to be acted on: the last one that was finite.
-      idle: [E] bool, the current episode could not be started: the next step will be lost.
-      errors: [E] int64, steps lost so far.
-      restarts: worker processes started again so far.
+        seeds: [E, 2] int64, the (seed, environment index) of each environment.
+        episode: [E] int64, number of the current episode; -1 before the first.
+        length: [E] int64, agent steps taken in it.
+        observation: [E, *O], what is to be acted on: the last one that was finite.
+        idle: [E] bool, the current episode could not be started: the next step will be lost.
+        errors: [E] int64, steps lost so far.
+        restarts: worker processes started again so far.
     """
 
     def __init__(self, spec: Spec, seeds: np.ndarray) -> None:
         """An empty log.
 
         Args:
-          spec: of the task.
-          seeds: as `base.check_seeds` returns them.
+            spec: of the task.
+            seeds: as `base.check_seeds` returns them.
         """
         count = len(seeds)
         self.seeds = seeds
@@ -41,8 +41,8 @@ class EpisodeLog:
         """Returns actions [E, A] float32, or [E] int32, contiguous.
 
         Raises:
-          ValueError: if the shape or dtype is wrong.
-          RuntimeError: if no episode was begun yet.
+            ValueError: if the shape or dtype is wrong.
+            RuntimeError: if no episode was begun yet.
         """
         actions = np.ascontiguousarray(actions)
         shape, dtype = (len(self.seeds), *self._actions.shape[2:]), self._actions.dtype
@@ -62,12 +62,12 @@ class EpisodeLog:
         """Notes that every environment has begun episode number `episode`.
 
         Args:
-          episode: its number.
-          observation: [E, *O], the first ones.
-          idle: [E], where there is none because the episode could not be started.
+            episode: its number.
+            observation: [E, *O], the first ones.
+            idle: [E], where there is none because the episode could not be started.
 
         Returns:
-          The observations to act on, [E, *O]: zeros where there is none.
+            The observations to act on, [E, *O]: zeros where there is none.
         """
         self.episode = np.full_like(self.episode, episode)
         self.length = np.zeros_like(self.length)
@@ -78,11 +78,11 @@ class EpisodeLog:
         """Notes that the current episodes were started again and played up to the present.
 
         Args:
-          observation: [E, *O], the current ones.
-          idle: [E], where there is none because that failed.
+            observation: [E, *O], the current ones.
+            idle: [E], where there is none because that failed.
 
         Returns:
-          The observations to act on, [E, *O]: the logged ones where there is none.
+            The observations to act on, [E, *O]: the logged ones where there is none.
         """
         self.idle = np.array(idle)
         self.observation = np.where(_rows(self.idle, observation), self.observation, observation)
@@ -92,12 +92,13 @@ class EpisodeLog:
         """Notes a step and puts the last finite observation where the step has none.
 
         Args:
-          actions: [E, A] or [E], what was done.
-          timestep: what came of it; of lost steps only the observation and the flags mean anything.
-          idle: [E], where the next episode could not be started: there is no observation.
+            actions: [E, A] or [E], what was done.
+            timestep: what came of it; of lost steps only the observation and the flags mean
+                anything.
+            idle: [E], where the next episode could not be started: there is no observation.
 
         Returns:
-          The timestep, finite everywhere.
+            The timestep, finite everywhere.
         """
         if timestep.lost.any() or idle.any():
             lost, shown = timestep.lost, timestep.observation
@@ -128,11 +129,11 @@ class EpisodeLog:
         """Everything as arrays.
 
         Returns:
-          The attributes by their names, and `actions` [E, T, A] or [E, T] (those taken in the
-          current episodes, then zeros; T is the episode length, or grows if there is none).
+            The attributes by their names, and `actions` [E, T, A] or [E, T] (those taken in the
+            current episodes, then zeros; T is the episode length, or grows if there is none).
 
         Raises:
-          RuntimeError: if no episode was begun yet.
+            RuntimeError: if no episode was begun yet.
         """
         self.require_begun()
         taken = np.arange(self._actions.shape[1]) < self.length[:, None]
@@ -153,8 +154,8 @@ class EpisodeLog:
         """Takes over a snapshot.
 
         Raises:
-          ValueError: if it was taken of other environments or by an earlier version; nothing is
-            changed then.
+            ValueError: if it was taken of other environments or by an earlier version; nothing is
+                changed then.
         """
         missing = {"observation", "idle", "errors", "restarts"} - snapshot.keys()
         if missing:

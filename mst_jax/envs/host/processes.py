@@ -44,19 +44,19 @@ class WorkerProcess:
     """A worker process and this end of the pipe to it.
 
     Attributes:
-      name: what to call it in messages.
-      process: the process.
+        name: what to call it in messages.
+        process: the process.
     """
 
     def __init__(self, name: str, timeout: float) -> None:
         """Starts it.
 
         Args:
-          name: what to call it in messages.
-          timeout: seconds without an answer after which it counts as dead; 0: never.
+            name: what to call it in messages.
+            timeout: seconds without an answer after which it counts as dead; 0: never.
 
         Raises:
-          OSError: if no process can be started.
+            OSError: if no process can be started.
         """
         self.name = name
         self._timeout = timeout
@@ -86,9 +86,9 @@ class WorkerProcess:
         """Waits for the answer.
 
         Raises:
-          DeadWorkerError: if there will be none.
-          EnvironmentFailedError: if it is an error that concerns all its environments; the worker's
-            traceback is in the note.
+            DeadWorkerError: if there will be none.
+            EnvironmentFailedError: if it is an error that concerns all its environments; the
+                worker's traceback is in the note.
         """
         self._wait()
         try:

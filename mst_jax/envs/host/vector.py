@@ -38,8 +38,8 @@ class WorkerVectorEnv:
     dies is started again: its environments lose the step and go on with their next episodes.
 
     Attributes:
-      spec: of the task.
-      seeds: [E, 2] int64, the (seed, environment index) of each environment.
+        spec: of the task.
+        seeds: [E, 2] int64, the (seed, environment index) of each environment.
     """
 
     def __init__(
@@ -54,17 +54,17 @@ class WorkerVectorEnv:
         """Starts the workers; they load their environments while the caller goes on.
 
         Args:
-          spec: of the task.
-          factory: makes one environment; a module-level function or a partial of one, since it
-            is pickled.
-          seeds: a (seed, environment index) pair for each environment.
-          workers: number of processes; by default one per core, at most one per environment.
-          timeout: seconds without an answer after which a worker counts as dead; 0: never.
-          label: what to call the environments in messages; the task's name by default.
+            spec: of the task.
+            factory: makes one environment; a module-level function or a partial of one, since it
+                is pickled.
+            seeds: a (seed, environment index) pair for each environment.
+            workers: number of processes; by default one per core, at most one per environment.
+            timeout: seconds without an answer after which a worker counts as dead; 0: never.
+            label: what to call the environments in messages; the task's name by default.
 
         Raises:
-          ValueError: if the seeds or the number of workers make no sense, or other processes could
-            not find the factory.
+            ValueError: if the seeds or the number of workers make no sense, or other processes
+                could not find the factory.
         """
         self.spec = spec
         self.seeds = check_seeds(seeds)
@@ -101,12 +101,12 @@ class WorkerVectorEnv:
         """Starts episode number `episode` in every environment.
 
         Returns:
-          The first observations, [E, *O]; zeros where the episode could not be started.
+            The first observations, [E, *O]; zeros where the episode could not be started.
 
         Raises:
-          ValueError: if `episode` is not in [0, 2**32).
-          EnvironmentFailedError: if a worker cannot go on; the environments are closed then.
-          RuntimeError: if the environments are closed.
+            ValueError: if `episode` is not in [0, 2**32).
+            EnvironmentFailedError: if a worker cannot go on; the environments are closed then.
+            RuntimeError: if the environments are closed.
         """
         check_episode(episode)
         nothing = self.spec.action.zeros(0)
@@ -117,16 +117,16 @@ class WorkerVectorEnv:
         """Takes one agent step in every environment.
 
         Args:
-          actions: [E, A] float32 in [-1, 1], finite (the caller's duty), or int32 [E].
+            actions: [E, A] float32 in [-1, 1], finite (the caller's duty), or int32 [E].
 
         Returns:
-          A `Timestep` of fresh arrays.
+            A `Timestep` of fresh arrays.
 
         Raises:
-          ValueError: if the shape or dtype is wrong.
-          EnvironmentFailedError: if a worker cannot go on; the environments are closed then, and a
-            snapshot is that of the last complete step.
-          RuntimeError: if nothing was reset yet or the environments are closed.
+            ValueError: if the shape or dtype is wrong.
+            EnvironmentFailedError: if a worker cannot go on; the environments are closed then, and
+                a snapshot is that of the last complete step.
+            RuntimeError: if nothing was reset yet or the environments are closed.
         """
         actions = self._log.check(actions)
         requests = [actions[block].tobytes() for block in self._blocks]
@@ -137,10 +137,10 @@ class WorkerVectorEnv:
         """Returns what `restore` needs to continue from this very step, bit for bit.
 
         Returns:
-          See `EpisodeLog.snapshot`.
+            See `EpisodeLog.snapshot`.
 
         Raises:
-          RuntimeError: if nothing was reset yet.
+            RuntimeError: if nothing was reset yet.
         """
         return self._log.snapshot()
 
@@ -148,13 +148,13 @@ class WorkerVectorEnv:
         """Continues from a snapshot: restarts its episodes and replays their actions.
 
         Returns:
-          The current observations, [E, *O], equal bit for bit. An environment that fails on
-          the way there loses its next step.
+            The current observations, [E, *O], equal bit for bit. An environment that fails on
+            the way there loses its next step.
 
         Raises:
-          ValueError: if the snapshot was taken of other environments.
-          EnvironmentFailedError: if a worker cannot go on; the environments are closed then.
-          RuntimeError: if the environments are closed.
+            ValueError: if the snapshot was taken of other environments.
+            EnvironmentFailedError: if a worker cannot go on; the environments are closed then.
+            RuntimeError: if the environments are closed.
         """
         self._log.load(snapshot)
         starts = [
@@ -203,7 +203,7 @@ class WorkerVectorEnv:
         be taken for the answer to the next request.
 
         Returns:
-          What came of it, and which environments are idle, [E] bool.
+            What came of it, and which environments are idle, [E] bool.
         """
         if not self._shutdown.alive:
             raise RuntimeError("these environments are closed")

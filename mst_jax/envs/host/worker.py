@@ -53,7 +53,7 @@ class Block:
     the next episode; if that fails too, the environment is idle, and its next step is lost as well.
 
     Attributes:
-      failures: a line for each failure since it was last cleared.
+        failures: a line for each failure since it was last cleared.
     """
 
     def __init__(
@@ -62,9 +62,9 @@ class Block:
         """Makes the environments.
 
         Args:
-          factory: makes one.
-          seeds: [e, 2], the (seed, environment index) of each.
-          observation: what the task's spec says of it.
+            factory: makes one.
+            seeds: [e, 2], the (seed, environment index) of each.
+            observation: what the task's spec says of it.
         """
         self.failures: list[str] = []
         self._factory, self._seeds = factory, seeds.tolist()
@@ -79,11 +79,11 @@ class Block:
         """Starts an episode everywhere and replays actions in it.
 
         Args:
-          episodes: the episode number of each environment.
-          actions: [t, ...] for each environment, t >= 0; None leaves it idle.
+            episodes: the episode number of each environment.
+            actions: [t, ...] for each environment, t >= 0; None leaves it idle.
 
         Returns:
-          Records of which only the observations and `idle` mean anything.
+            Records of which only the observations and `idle` mean anything.
         """
         for i, (episode, log) in enumerate(zip(episodes, actions, strict=True)):
             self._episodes[i] = episode

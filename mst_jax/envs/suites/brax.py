@@ -49,12 +49,12 @@ def make(
     Every environment takes actions in [-1, 1] and maps them to its actuators itself.
 
     Args:
-      name: one of `tasks()`.
-      action_repeat: control steps per agent step; None means 1.
-      episode_length: time limit in control steps.
+        name: one of `tasks()`.
+        action_repeat: control steps per agent step; None means 1.
+        episode_length: time limit in control steps.
 
     Raises:
-      ValueError: if the action repeat does not divide the time limit.
+        ValueError: if the action repeat does not divide the time limit.
     """
     return make_episodic(f"brax:{name}", load(name), action_repeat, episode_length)
 

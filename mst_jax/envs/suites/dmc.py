@@ -39,8 +39,8 @@ def make(name: str, action_repeat: int | None = None) -> HostTask:
     """Makes a task of the suite.
 
     Args:
-      name: one of `tasks()`.
-      action_repeat: dm_control steps per agent step; None means 2.
+        name: one of `tasks()`.
+        action_repeat: dm_control steps per agent step; None means 2.
     """
     factory = functools.partial(load, name, action_repeat or ACTION_REPEAT)
     spec = factory().spec
@@ -67,17 +67,17 @@ class DmcEnv:
     state before each reset, and a reset writes anew all that an episode changes.
 
     Attributes:
-      spec: sizes of the task.
-      fields: where each field of an observation goes in the flat vector, see `slots`.
+        spec: sizes of the task.
+        fields: where each field of an observation goes in the flat vector, see `slots`.
     """
 
     def __init__(self, environment: Environment, task: str, action_repeat: int) -> None:
         """Wraps `environment`, which nobody else may use from now on.
 
         Args:
-          environment: as loaded by dm_control.
-          task: full task name.
-          action_repeat: dm_control steps per agent step.
+            environment: as loaded by dm_control.
+            task: full task name.
+            action_repeat: dm_control steps per agent step.
         """
         self._environment = environment
         self._physics, self._task = environment.physics, environment.task
@@ -100,11 +100,11 @@ class DmcEnv:
         """Repeats one action; stops early at the end of the episode.
 
         Args:
-          action: [A] float32 in [-1, 1].
+            action: [A] float32 in [-1, 1].
 
         Returns:
-          observation [O] float32, summed reward, terminated (dm_control's last discount is 0),
-          truncated (any other end).
+            observation [O] float32, summed reward, terminated (dm_control's last discount is 0),
+            truncated (any other end).
         """
         control = self._offset + self._scale * action
         total, discount = 0.0, None

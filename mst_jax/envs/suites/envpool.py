@@ -41,8 +41,8 @@ def make(name: str, action_repeat: int | None = None) -> HostTask:
     """Makes one of `tasks()`.
 
     Args:
-      name: as dm_control spells it, such as `dog-run`.
-      action_repeat: control steps per agent step; None means 2.
+        name: as dm_control spells it, such as `dog-run`.
+        action_repeat: control steps per agent step; None means 2.
     """
     repeat = action_repeat or dmc.ACTION_REPEAT
     original = dmc.load(name, repeat)
@@ -66,8 +66,8 @@ class EnvpoolVectorEnv:
     when an environment has failed: the others continue bit for bit.
 
     Attributes:
-      spec: sizes of the task.
-      seeds: [E, 2] int64, the (seed, environment index) of each environment.
+        spec: sizes of the task.
+        seeds: [E, 2] int64, the (seed, environment index) of each environment.
     """
 
     def __init__(
@@ -82,15 +82,15 @@ class EnvpoolVectorEnv:
         """Checks the arguments; the pool is made by `reset` or `restore`.
 
         Args:
-          spec: sizes of the task.
-          fields: dm_control's fields of an observation and where they go.
-          seeds: a (seed, environment index) pair for each environment.
-          workers: number of threads; by default one per core, at most one per environment.
-          timeout: of no meaning here, where there are no worker processes.
-          label: what to call the environments in messages; the task's name by default.
+            spec: sizes of the task.
+            fields: dm_control's fields of an observation and where they go.
+            seeds: a (seed, environment index) pair for each environment.
+            workers: number of threads; by default one per core, at most one per environment.
+            timeout: of no meaning here, where there are no worker processes.
+            label: what to call the environments in messages; the task's name by default.
 
         Raises:
-          ValueError: if the seeds or the number of workers make no sense.
+            ValueError: if the seeds or the number of workers make no sense.
         """
         self.spec = spec
         self.seeds = check_seeds(seeds)
@@ -119,11 +119,11 @@ class EnvpoolVectorEnv:
         """Starts episode number `episode` in every environment.
 
         Returns:
-          The first observations, [E, O] float32; zeros where the episode could not be started.
+            The first observations, [E, O] float32; zeros where the episode could not be started.
 
         Raises:
-          ValueError: if `episode` is not in [0, 2**32).
-          RuntimeError: if the environments are closed.
+            ValueError: if `episode` is not in [0, 2**32).
+            RuntimeError: if the environments are closed.
         """
         check_episode(episode)
         self._require_open()
@@ -134,14 +134,14 @@ class EnvpoolVectorEnv:
         """Takes one agent step in every environment.
 
         Args:
-          actions: [E, A] float32 in [-1, 1], finite (the caller's duty).
+            actions: [E, A] float32 in [-1, 1], finite (the caller's duty).
 
         Returns:
-          A `Timestep` of fresh arrays.
+            A `Timestep` of fresh arrays.
 
         Raises:
-          ValueError: if the shape or dtype is wrong.
-          RuntimeError: if nothing was reset yet or the environments are closed.
+            ValueError: if the shape or dtype is wrong.
+            RuntimeError: if nothing was reset yet or the environments are closed.
         """
         actions = self._log.check(actions)
         self._require_open()
@@ -163,10 +163,10 @@ class EnvpoolVectorEnv:
         """Returns what `restore` needs to continue from this very step, bit for bit.
 
         Returns:
-          See `EpisodeLog.snapshot`; and `first`, int64, the episode that the pool was seeded for.
+            See `EpisodeLog.snapshot`; and `first`, int64, the episode that the pool was seeded for.
 
         Raises:
-          RuntimeError: if nothing was reset yet.
+            RuntimeError: if nothing was reset yet.
         """
         return {**self._log.snapshot(), "first": np.array(self._first, np.int64)}
 
@@ -174,12 +174,12 @@ class EnvpoolVectorEnv:
         """Continues from a snapshot.
 
         Returns:
-          The current observations, [E, O] float32, equal bit for bit. An environment that fails on
-          the way there loses its next step.
+            The current observations, [E, O] float32, equal bit for bit. An environment that fails
+            on the way there loses its next step.
 
         Raises:
-          ValueError: if the snapshot was taken of other environments.
-          RuntimeError: if the environments are closed.
+            ValueError: if the snapshot was taken of other environments.
+            RuntimeError: if the environments are closed.
         """
         if "first" not in snapshot:
             raise ValueError("the snapshot was not taken of EnvPool environments")
@@ -261,7 +261,7 @@ class EnvpoolVectorEnv:
         """One agent step of the environments `ids`; each stops at the end of its episode.
 
         Returns:
-          observation [e, O] float32, reward [e] float32, terminated [e], truncated [e].
+            observation [e, O] float32, reward [e] float32, terminated [e], truncated [e].
         """
         control = self._offset + self._scale * actions
         observation = np.empty((len(ids), self.spec.observation.size), np.float32)

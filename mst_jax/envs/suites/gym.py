@@ -43,12 +43,12 @@ def make(name: str, action_repeat: int | None = None) -> HostTask:
     """Makes a registered task.
 
     Args:
-      name: Gymnasium's identifier `ID`, or `MODULE:ID` to import a module that registers it.
-      action_repeat: environment steps per agent step; None means 1.
+        name: Gymnasium's identifier `ID`, or `MODULE:ID` to import a module that registers it.
+        action_repeat: environment steps per agent step; None means 1.
 
     Raises:
-      ValueError: if it cannot be made, its actions are not continuous, its observations not a
-        vector of numbers, or it has no time limit.
+        ValueError: if it cannot be made, its actions are not continuous, its observations not a
+            vector of numbers, or it has no time limit.
     """
     registered = _registered(name)
     try:
@@ -67,19 +67,19 @@ class GymEnv:
     """One Gymnasium environment behind the `HostEnv` protocol.
 
     Attributes:
-      spec: sizes of the task.
+        spec: sizes of the task.
     """
 
     def __init__(self, registered: str | EnvSpec, action_repeat: int) -> None:
         """Makes it.
 
         Args:
-          registered: identifier, or what is registered under it; only the latter can be made in
-            another process, if the user has registered it.
-          action_repeat: environment steps per agent step.
+            registered: identifier, or what is registered under it; only the latter can be made in
+                another process, if the user has registered it.
+            action_repeat: environment steps per agent step.
 
         Raises:
-          ValueError: see `make`.
+            ValueError: see `make`.
         """
         with quiet():
             environment = gymnasium.make(registered, disable_env_checker=True)
@@ -109,10 +109,10 @@ class GymEnv:
         """Repeats one action; stops early at the end of the episode.
 
         Args:
-          action: [A] float32 in [-1, 1].
+            action: [A] float32 in [-1, 1].
 
         Returns:
-          observation [O] float32, summed reward, terminated, truncated (never both).
+            observation [O] float32, summed reward, terminated, truncated (never both).
         """
         own, total = self._offset + self._scale * action, 0.0
         for _ in range(self._repeat):
@@ -126,7 +126,7 @@ class GymEnv:
         """MuJoCo's model and state, both live, and the seconds of a control step.
 
         Raises:
-          ValueError: if it is not made of MuJoCo.
+            ValueError: if it is not made of MuJoCo.
         """
         own = self._environment.unwrapped
         if not hasattr(own, "model"):
@@ -165,7 +165,7 @@ def _with_vectors(task: str, environment: gymnasium.Env) -> gymnasium.Env:
     """The environment with observations flattened to one vector if they are something else.
 
     Raises:
-      ValueError: if they are pictures, or cannot be flattened.
+        ValueError: if they are pictures, or cannot be flattened.
     """
     space = environment.observation_space
     if isinstance(space, spaces.Box) and len(space.shape) == 1:

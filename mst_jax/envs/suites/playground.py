@@ -27,12 +27,12 @@ def make(
     """Makes one of `tasks()`.
 
     Args:
-      name: Playground's name.
-      action_repeat: control steps per agent step; None means 1.
-      episode_length: time limit in control steps.
+        name: Playground's name.
+        action_repeat: control steps per agent step; None means 1.
+        episode_length: time limit in control steps.
 
     Raises:
-      ValueError: if the action repeat does not divide the time limit.
+        ValueError: if the action repeat does not divide the time limit.
     """
     return make_episodic(f"playground:{name}", load(name), action_repeat, episode_length)
 

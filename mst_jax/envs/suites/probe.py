@@ -22,9 +22,9 @@ class Probe(NamedTuple):
     """An environment and its exact values.
 
     Attributes:
-      env: the environment.
-      value: `value(observation[..., O], discount) -> [...]`, the optimal discounted sum of the
-        rewards to come (works on NumPy and jax arrays), or None where it has no closed form.
+        env: the environment.
+        value: `value(observation[..., O], discount) -> [...]`, the optimal discounted sum of the
+            rewards to come (works on NumPy and jax arrays), or None where it has no closed form.
     """
 
     env: JaxEnv
@@ -196,7 +196,7 @@ def make(name: str, action_repeat: int | None = None) -> JaxEnv:
     """Makes a probe with its default length; call the functions above for other lengths.
 
     Raises:
-      ValueError: if the action repeat is not 1: the values hold for single steps.
+        ValueError: if the action repeat is not 1: the values hold for single steps.
     """
     if action_repeat not in (None, 1):
         raise ValueError(f"probe environments have action repeat 1; got {action_repeat}")
