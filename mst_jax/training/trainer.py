@@ -18,7 +18,7 @@ import numpy as np
 from mst_jax import topology
 from mst_jax.agents import Agent
 from mst_jax.envs import EnvironmentFailedError
-from mst_jax.program.arrays import loop_from_arrays, loop_to_arrays
+from mst_jax.program.arrays import loop_to_arrays
 from mst_jax.program.cache import kept
 from mst_jax.program.diagnosing import make_diagnose
 from mst_jax.program.drivers import Driver, make_driver
@@ -26,9 +26,8 @@ from mst_jax.program.evaluation import Evaluator, make_evaluator
 from mst_jax.program.sharding import LOOP, SEEDS, TOTALS, over_devices, seed_mesh, seeds_per_device
 from mst_jax.program.state import LoopState
 from mst_jax.program.step import finish_chunk, make_reset, still_healthy
-from mst_jax.replay import frames
 from mst_jax.runs import checkpoints, history
-from mst_jax.runs.arrays import BEST, HOST, fingerprint, own_arrays, shapes_of, split, with_prefix
+from mst_jax.runs.arrays import fingerprint, own_arrays, shapes_of, split
 from mst_jax.runs.config_file import config_values, read_settings, write_settings
 from mst_jax.runs.files import sync
 from mst_jax.runs.folder import CHECKPOINTS, INITIAL_TOPOLOGY, finish, seed_folders
@@ -38,6 +37,7 @@ from mst_jax.runs.signals import on_stop_signal
 from mst_jax.runs.sinks import JsonLines, Sink, TensorBoard, cut_back
 from mst_jax.runs.wandb_sink import WandB
 from mst_jax.training.best import BestPolicies
+from mst_jax.training.full_checkpoints import restore, save
 from mst_jax.training.jobs import Job, Program, make_program, write_program
 from mst_jax.training.limits import problem_of
 from mst_jax.training.memory import describe_memory, replay_slots
@@ -144,7 +144,7 @@ def _open(program: Program, stack: ExitStack, verbose: bool) -> tuple[Session, L
     if program.step is not None:
         like = shapes_of(loop)
         del loop  # or there would be two replay buffers
-        loop = _restore(like, program, driver, best)
+        loop = restore(like, program, driver, best)
         folders = ", ".join(str(job.folder) for job in program.jobs)
         if verbose:
             tqdm.write(f"resumed {folders} at step {program.step:,}")
@@ -304,7 +304,7 @@ def _loop(
                 loop = session.reset(loop)
             stopping = stop()
             if stopping or _due(step, settings.checkpoint_every, settings):
-                _save(session, loop, step)
+                save(session, loop, step)
     problem = problem_of(session)
     if problem:
         folder = session.members[0].folder
@@ -350,39 +350,6 @@ def _due(step: int, period: int, settings: Settings) -> bool:
 def _wanted(step: int, period: int, settings: Settings) -> bool:
     """As `_due`, but with a period of 0 never."""
     return period > 0 and _due(step, period, settings)
-
-
-def _save(session: Session, loop: LoopState, step: int) -> None:
-    session.sync()
-    snapshot = {f"{HOST}{k}": v for k, v in session.driver.snapshot().items()}
-    best = {f"{BEST}{k}": v for k, v in session.best.to_arrays().items()}
-    arrays = loop_to_arrays(loop, _new_frames(session, loop, step))
-    session.save(checkpoints.FULL, step, {**arrays, **snapshot, **best})
-    session.save(checkpoints.BEST, step, session.best.policies)
-
-
-def _new_frames(session: Session, loop: LoopState, step: int) -> int | None:
-    """Slots before each cursor whose frames no checkpoint has; None of a buffer without frames."""
-    if loop.buffer is None or loop.buffer.written is None:
-        return None
-    written = np.asarray(loop.buffer.written)
-    return max(
-        frames.slots_since(
-            written[rows].ravel(),
-            checkpoints.written_before(folder / CHECKPOINTS, step),
-            loop.buffer.layout.ring,
-        )
-        for folder, rows in session.folders.items()
-    )
-
-
-def _restore(like: LoopState, program: Program, driver: Driver, best: BestPolicies) -> LoopState:
-    """The loop and the environments of full checkpoints; `like` gives shapes only."""
-    arrays = program.take_arrays()
-    loop = driver.place(loop_from_arrays(own_arrays(arrays), like))
-    driver.restore(with_prefix(arrays, HOST))
-    best.restore(with_prefix(arrays, BEST))
-    return loop
 
 
 def _open_sinks(settings: Settings, folder: Path, step: int) -> list[Sink]:

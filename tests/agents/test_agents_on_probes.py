@@ -41,7 +41,7 @@ def fast_config(name):
 class Case(NamedTuple):
     """A probe for agents whose observations are padded to two numbers."""
 
-    probe: probe.Probe
+    probe: probe.KnownTask
     observations: np.ndarray
 
 

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from mst_jax.agents.parts import tanh_gaussian
-from mst_jax.agents.parts.running_statistics import empty_statistics, normalized, observed
+from mst_jax.agents.parts.running_statistics import empty_statistics, normalised, observed
 
 
 def reference(mean, raw, noise):
@@ -78,7 +78,7 @@ def test_statistics_against_float64(steps):
     np.testing.assert_allclose(result.variance, variance, rtol=2e-3 if steps < 10 else 2e-4)
     assert int(result.count) == steps
     np.testing.assert_allclose(
-        normalized(result, jnp.asarray(seen[0])),
+        normalised(result, jnp.asarray(seen[0])),
         (exact[0] - mean) / np.sqrt(variance + 1e-8),
         atol=0.02,
     )
@@ -113,7 +113,7 @@ def test_a_plain_float32_mean_would_fail_this():
 
 def test_statistics_before_any_observation_change_nothing():
     x = jnp.array([0.5, -2.0])
-    np.testing.assert_allclose(normalized(empty_statistics(2), x), x, rtol=1e-6)
+    np.testing.assert_allclose(normalised(empty_statistics(2), x), x, rtol=1e-6)
 
 
 def test_vmapped_statistics_equal_looped_ones():

@@ -17,7 +17,7 @@ from recordings import close, nested, trees_close
 
 from mst_jax import topology
 from mst_jax.agents import Sizes, default_config, make_agent
-from mst_jax.agents.parts.running_statistics import empty_statistics, normalized, observed
+from mst_jax.agents.parts.running_statistics import empty_statistics, normalised, observed
 from mst_jax.replay import Transition
 from mst_jax.topology.state import map_states
 
@@ -217,5 +217,5 @@ def test_running_statistics_equal_the_authors_program():
             variance = RECORDED["statistics/var"][index]
             np.testing.assert_allclose(statistics.variance, variance, rtol=5e-4)
     close(
-        normalized(statistics, jnp.asarray(x, jnp.float32)), RECORDED["statistics/normalized_last"]
+        normalised(statistics, jnp.asarray(x, jnp.float32)), RECORDED["statistics/normalized_last"]
     )

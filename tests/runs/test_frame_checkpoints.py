@@ -13,7 +13,7 @@ from mst_jax.runs import checkpoints
 from mst_jax.runs.arrays import split
 from mst_jax.runs.checkpoints import FULL, SEGMENTS, DamagedCheckpointError
 from mst_jax.runs.folder import CHECKPOINTS
-from mst_jax.training import trainer
+from mst_jax.training import full_checkpoints
 
 SEEDS = 2
 LAYOUT = replay.Layout(Observation((2,), "uint8", history=2), Discrete(3), 1, 12, seeds=SEEDS)
@@ -44,7 +44,7 @@ class Loop:
         return {"clock/step": np.int32(self.step)} | {f"buffer/{k}": a for k, a in packed.items()}
 
     def save(self):
-        arrays = self.arrays(trainer._new_frames(self.session, self, self.step))
+        arrays = self.arrays(full_checkpoints.new_frames(self.session, self, self.step))
         folders = self.session.folders
         parts = split(arrays, [rows.stop - rows.start for rows in folders.values()])
         stores = [folder / CHECKPOINTS for folder in folders]

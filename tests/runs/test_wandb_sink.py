@@ -38,7 +38,7 @@ def test_offline_runs_hold_every_row_once_although_the_run_was_killed(tmp_path, 
     """Killed at step 120, before its checkpoint: the rows after step 60 are made a second time."""
     pytest.importorskip("wandb")
     job = plan_run(small_settings(wandb="offline"), tmp_path)
-    monkeypatch.setattr(trainer, "_save", killed_at(120, trainer._save))
+    monkeypatch.setattr(trainer, "save", killed_at(120, trainer.save))
     with pytest.raises(KeyboardInterrupt):
         train(job)
     monkeypatch.undo()

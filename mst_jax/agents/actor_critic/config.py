@@ -8,7 +8,7 @@ from mst_jax.agents.parts.modules import ModuleConfig, module, modules_of, not_n
 from mst_jax.agents.parts.temperature import TemperatureConfig
 
 
-def simba(hidden: int, depth: int) -> ModuleConfig:
+def simba_module(hidden: int, depth: int) -> ModuleConfig:
     """A SimBa network with its published optimizer settings (Tables 2 and 3)."""
     return ModuleConfig(
         hidden=hidden,
@@ -37,8 +37,8 @@ class ActorCriticConfig:
         updates_per_step: updates per agent step, all in one device call.
     """
 
-    critic: ModuleConfig = module("value", partial(simba, hidden=512, depth=2))
-    actor: ModuleConfig = module("policy", partial(simba, hidden=128, depth=1))
+    critic: ModuleConfig = module("value", partial(simba_module, hidden=512, depth=2))
+    actor: ModuleConfig = module("policy", partial(simba_module, hidden=128, depth=1))
     twin: bool = False
     normalize_observations: bool = True
     discount: float | None = None

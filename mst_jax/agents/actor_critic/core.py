@@ -30,7 +30,7 @@ from mst_jax.agents.parts import losses as losses
 from mst_jax.agents.parts.running_statistics import (
     RunningStatistics,
     empty_statistics,
-    normalized,
+    normalised,
     observed,
 )
 from mst_jax.agents.parts.temperature import TemperatureConfig
@@ -120,11 +120,11 @@ class ActorCritic(Generic[Config]):
             return state
         return state.replace(statistics=observed(state.statistics, observation))
 
-    def normalize(self, state: ActorCriticState, observation: jax.Array) -> jax.Array:
+    def normalise(self, state: ActorCriticState, observation: jax.Array) -> jax.Array:
         """Observations (..., O) as the networks see them, by the present statistics."""
         if not self.config.normalize_observations:
             return observation
-        return normalized(state.statistics, observation)
+        return normalised(state.statistics, observation)
 
     def learn(
         self,
@@ -157,11 +157,11 @@ class ActorCritic(Generic[Config]):
         """Transitions drawn uniformly, observations normalised by the present statistics."""
         raw = view.transition(view.sample(key, size), 1)
         return Batch(
-            self.normalize(state, raw.observation),
+            self.normalise(state, raw.observation),
             raw.action,
             raw.reward[:, 0],
             raw.terminated[:, 0],
-            self.normalize(state, raw.next_observation),
+            self.normalise(state, raw.next_observation),
         )
 
     def values(self, params: Any, observation: jax.Array, action: jax.Array) -> jax.Array:
@@ -176,7 +176,7 @@ class ActorCritic(Generic[Config]):
         self, state: ActorCriticState, observation: jax.Array, action: jax.Array
     ) -> jax.Array:
         """Mean value of the critics, a scalar, for a raw observation (O,) and an action (A,)."""
-        features = self.normalize(state, observation)
+        features = self.normalise(state, observation)
         return jnp.mean(self.values(state.params["critic"], features, action))
 
     @property

@@ -41,7 +41,7 @@ class DDPG:
         clock: Clock | None,
     ) -> jax.Array:
         """Action (A,) for an observation (O,), with noise when there is a key."""
-        features = self.core.normalize(state, observation)
+        features = self.core.normalise(state, observation)
         action = jnp.tanh(self.actor.apply(state.params["actor"], features))
         return action if key is None else self.noisy(action, draws.normal(key, action.shape))
 

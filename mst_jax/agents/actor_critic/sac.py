@@ -41,7 +41,7 @@ class SAC:
         clock: Clock | None,
     ) -> jax.Array:
         """A sample of the policy (A,) for an observation (O,); without a key, its mean's tanh."""
-        features = self.core.normalize(state, observation)
+        features = self.core.normalise(state, observation)
         return soft_policy.act(self.actor, state.params["actor"], features, key)
 
     def update(

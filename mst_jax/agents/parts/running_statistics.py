@@ -58,7 +58,7 @@ def observed(statistics: RunningStatistics, observation: jax.Array) -> RunningSt
     return RunningStatistics(mean, mean_error, variance, variance_error, statistics.count + size)
 
 
-def normalized(statistics: RunningStatistics, observation: jax.Array) -> jax.Array:
+def normalised(statistics: RunningStatistics, observation: jax.Array) -> jax.Array:
     """(x - mean) / sqrt(variance + 1e-8) for observations (..., O)."""
     return (observation - statistics.mean) * jax.lax.rsqrt(statistics.variance + EPSILON)
 

@@ -1,8 +1,8 @@
 """Probe environments: pure JAX, tiny, with values known exactly, to prove that an agent learns.
 
-Each `Probe` isolates one thing that a learner can get wrong: terminal states, bootstrapping at a
-time limit, credit over time, the gradient of the policy, and the use of the observation.
-`Probe.value(observation, discount)` is the value of the *optimal* policy (which matters in
+Each `KnownTask` isolates one thing that a learner can get wrong: terminal states, bootstrapping at
+a time limit, credit over time, the gradient of the policy, and the use of the observation.
+`KnownTask.value(observation, discount)` is the value of the *optimal* policy (which matters in
 `action_reward` and `matching_reward` alone: elsewhere every policy has that value).
 """
 
@@ -18,7 +18,7 @@ from mst_jax.envs.device.episodic import Simulation, episodic
 BEST_ACTION = 0.5  # optimal in `action_reward`
 
 
-class Probe(NamedTuple):
+class KnownTask(NamedTuple):
     """An environment and its exact values.
 
     Attributes:
@@ -31,7 +31,7 @@ class Probe(NamedTuple):
     value: Callable[[jax.Array, float], jax.Array] | None
 
 
-def constant_reward(length: int = 10) -> Probe:
+def constant_reward(length: int = 10) -> KnownTask:
     """Reward 1 for `length` steps, then a terminal state. Observation: share of steps left.
 
     With n steps left the value is 1 + g + ... + g^(n-1) = (1 - g^n) / (1 - g).
@@ -41,13 +41,13 @@ def constant_reward(length: int = 10) -> Probe:
         observe=lambda left: jnp.array([left / length], jnp.float32),
         advance=lambda left, action: (left - 1, jnp.ones(()), left <= 1),
     )
-    return Probe(
+    return KnownTask(
         episodic(vector_spec("probe:constant_reward", 1, 1, length, 1), simulation),
         lambda observation, g: (1 - g ** (observation[..., 0] * length)) / (1 - g),
     )
 
 
-def constant_reward_truncated(length: int = 20) -> Probe:
+def constant_reward_truncated(length: int = 20) -> KnownTask:
     """Reward 1 for ever, cut by a time limit after `length` steps. Observation: always 1.
 
     The value is 1 / (1 - g): who takes the time limit for an end learns less.
@@ -57,13 +57,13 @@ def constant_reward_truncated(length: int = 20) -> Probe:
         observe=lambda world: world[None],
         advance=lambda world, action: (world, jnp.ones(()), jnp.zeros((), bool)),
     )
-    return Probe(
+    return KnownTask(
         episodic(vector_spec("probe:constant_reward_truncated", 1, 1, length, 1), simulation),
         lambda observation, g: observation[..., 0] / (1 - g),
     )
 
 
-def delayed_reward(delay: int = 2) -> Probe:
+def delayed_reward(delay: int = 2) -> KnownTask:
     """A cue, +1 or -1, seen at the start is paid `delay` steps later, and the episode terminates.
 
     Observation: the cue and the share of the delay still to wait, w. With d steps to wait before
@@ -84,7 +84,7 @@ def delayed_reward(delay: int = 2) -> Probe:
         cue, wait = world
         return jnp.stack([cue, wait / delay])
 
-    return Probe(
+    return KnownTask(
         episodic(
             vector_spec("probe:delayed_reward", 2, 1, delay + 1, 1),
             Simulation(start, observe, advance),
@@ -93,7 +93,7 @@ def delayed_reward(delay: int = 2) -> Probe:
     )
 
 
-def action_reward(length: int = 20) -> Probe:
+def action_reward(length: int = 20) -> KnownTask:
     """Reward 1 - (a - 0.5)^2, cut after `length` steps. Observation: always 1.
 
     The best action is 0.5 (`BEST_ACTION`), and with it the value is 1 / (1 - g).
@@ -107,13 +107,13 @@ def action_reward(length: int = 20) -> Probe:
             jnp.zeros((), bool),
         ),
     )
-    return Probe(
+    return KnownTask(
         episodic(vector_spec("probe:action_reward", 1, 1, length, 1), simulation),
         lambda observation, g: observation[..., 0] / (1 - g),
     )
 
 
-def observation_reward(length: int = 20) -> Probe:
+def observation_reward(length: int = 20) -> KnownTask:
     """Reward = observation x, which changes sign at every step; cut after `length` steps.
 
     The first sign is drawn at random. The value is x - g x + g^2 x - ... = x / (1 + g).
@@ -123,13 +123,13 @@ def observation_reward(length: int = 20) -> Probe:
         observe=lambda sign: sign[None],
         advance=lambda sign, action: (-sign, sign, jnp.zeros((), bool)),
     )
-    return Probe(
+    return KnownTask(
         episodic(vector_spec("probe:observation_reward", 1, 1, length, 1), simulation),
         lambda observation, g: observation[..., 0] / (1 + g),
     )
 
 
-def matching_reward(length: int = 20) -> Probe:
+def matching_reward(length: int = 20) -> KnownTask:
     """Reward 1 - (a - x / 2)^2 for an observation x, +1 or -1, that changes sign at every step.
 
     The best action is half the observation, and with it the value is 1 / (1 - g).
@@ -143,13 +143,13 @@ def matching_reward(length: int = 20) -> Probe:
             jnp.zeros((), bool),
         ),
     )
-    return Probe(
+    return KnownTask(
         episodic(vector_spec("probe:matching_reward", 1, 1, length, 1), simulation),
         lambda observation, g: observation[..., 0] ** 2 / (1 - g),
     )
 
 
-def point(length: int = 100) -> Probe:
+def point(length: int = 100) -> KnownTask:
     """A damped point mass in the plane, to be driven to the origin from a random place.
 
     Observation: position [2] and velocity [2]; action: force [2]. Reward 1 - |position| / 2, cut
@@ -170,10 +170,10 @@ def point(length: int = 100) -> Probe:
         return (position, velocity), reward, jnp.any(jnp.abs(position) > half_width)
 
     simulation = Simulation(start, jnp.concatenate, advance)
-    return Probe(episodic(vector_spec("probe:point", 4, 2, length, 1), simulation), None)
+    return KnownTask(episodic(vector_spec("probe:point", 4, 2, length, 1), simulation), None)
 
 
-PROBES: dict[str, Callable[..., Probe]] = {
+PROBES: dict[str, Callable[..., KnownTask]] = {
     probe.__name__: probe
     for probe in (
         constant_reward,
