@@ -1,6 +1,5 @@
 """Every agent solves the probe environments, whose values and best actions are known exactly."""
 
-import functools
 from typing import NamedTuple
 
 import jax
@@ -105,7 +104,6 @@ def all_cases(seeds):
     return JaxEnv(vector_spec("probe:all", 2, 1, 20), reset, step)
 
 
-@functools.cache
 def solved(name):
     """Trains two seeds of every case with MST, in one program; case -> values and actions."""
     seeds = list(range(len(OWN) * len(CASES)))
@@ -132,27 +130,22 @@ def answers(agent, states, observations):
 
 
 @EVERY_AGENT
-def test_truncation_bootstraps(name):
-    values, _ = solved(name)("truncated")
-    case = CASES["truncated"]
-    exact = float(case.probe.value(case.observations, 0.9)[0])
-    assert exact == pytest.approx(10.0)
-    np.testing.assert_allclose(values, exact, rtol=0.05)
+def test_every_probe_is_solved(name):
+    """Truncation bootstraps, termination does not, credit travels, the actor climbs."""
+    ask = solved(name)
+    _, actions = ask("action")
+    np.testing.assert_allclose(actions, probe.BEST_ACTION, atol=0.15)
+    exact = exact_values("truncated", [10.0])
+    np.testing.assert_allclose(ask("truncated")[0], [exact, exact], rtol=0.05)
+    exact = exact_values("terminated", [6.513, 4.095, 1.0])
+    np.testing.assert_allclose(ask("terminated")[0], [exact, exact], atol=0.6)
+    check_credit(ask("delayed")[0])
 
 
-@EVERY_AGENT
-def test_termination_does_not_bootstrap(name):
-    values, _ = solved(name)("terminated")
-    case = CASES["terminated"]
-    exact = case.probe.value(case.observations, 0.9)
-    np.testing.assert_allclose(exact, [6.513, 4.095, 1.0], atol=1e-3)
-    np.testing.assert_allclose(values, np.broadcast_to(exact, values.shape), atol=0.6)
-
-
-@EVERY_AGENT
-def test_credit_travels_over_two_steps(name):
-    values, _ = solved(name)("delayed")
-    check_credit(values)
+def exact_values(case, expected):
+    values = CASES[case].probe.value(CASES[case].observations, 0.9)
+    np.testing.assert_allclose(values, expected, atol=1e-3)
+    return values
 
 
 @pytest.mark.parametrize("name", ["mrq", pytest.param("sac", marks=pytest.mark.slow)])
@@ -165,12 +158,5 @@ def test_credit_with_several_environments(name):
 
 
 def check_credit(values):
-    exact = CASES["delayed"].probe.value(CASES["delayed"].observations, 0.9)
-    np.testing.assert_allclose(exact, [0.81, -0.81, 1.0, -1.0], atol=1e-6)
+    exact = exact_values("delayed", [0.81, -0.81, 1.0, -1.0])
     np.testing.assert_allclose(values, np.broadcast_to(exact, values.shape), atol=0.2)
-
-
-@EVERY_AGENT
-def test_the_actor_finds_the_best_action(name):
-    _, actions = solved(name)("action")
-    np.testing.assert_allclose(actions, probe.BEST_ACTION, atol=0.15)

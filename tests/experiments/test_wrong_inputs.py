@@ -31,6 +31,7 @@ from mst_jax.training import Policy
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ("train", "evaluate", "plot", "inspect", "video", "sweep", "report", "quickstart")
 BENCHMARKS = (
+    "same_speed",
     *("checkpoints", "diagnostics", "environments", "health"),
     *("seed_count", "simba", "sweep", "training"),
 )
@@ -108,7 +109,7 @@ def world(tmp_path_factory):
     a_study(root / "study_commands", lambda manifest: {**manifest, "commands": 3})
     a_study(root / "study_cell", lambda manifest: {**manifest, "cells": [3]})
     a_study(root / "study_other", lambda manifest: {**manifest, "study": "rest"})
-    a_study(root / "study_up", setting("recipe", "/../../../../x"))
+    a_study(root / "study_up", setting("task", ".."))
     a_study(root / "study_type", setting("seeds", "two"))
     return root
 

@@ -14,6 +14,7 @@ from mst_jax import envs
 from mst_jax.agents import make_agent
 from mst_jax.program import drivers, sharding
 from mst_jax.program.drivers import make_driver
+from mst_jax.program.step import Phase
 from mst_jax.runs import arrays
 from mst_jax.training import plan_resume, plan_run, train, trainer
 
@@ -28,7 +29,7 @@ def collectives():
     env, config = envs.make("probe:point"), small_config("mst", "ddpg")
     agent = make_agent("ddpg", config, env.spec, 1_000)
     driver, run = make_driver(agent, env, [0, 1, 2, 3], 500, np.float32, environments=2)
-    text = driver._programs._jitted[True].lower(run, np.int32(1)).compile().as_text()
+    text = driver._programs._jitted[Phase.LEARN].lower(run, np.int32(1)).compile().as_text()
     return {
         "devices": len(jax.local_devices()),
         "seeds_on_each": sorted(

@@ -134,9 +134,7 @@ def on_device():
     def play(key):
         run = copied(first)
         keys = jnp.stack([key, run.environment.key[1]])
-        return advance(
-            driver, agent, run.replace(environment=run.environment._replace(key=keys)), 60
-        )
+        return advance(driver, run.replace(environment=run.environment._replace(key=keys)), 60)
 
     return agent, driver, play, play(jax.random.key(77))
 
@@ -168,15 +166,21 @@ def test_evaluations_have_no_return_where_the_environment_failed(on_host):
             np.testing.assert_array_equal(mine, expected)
 
 
+def acting(policy):
+    """What an evaluator asks of an agent whose state alone decides its actions."""
+    return SimpleNamespace(
+        discount=0.99,
+        act=lambda state, observation, key, clock: policy(state),
+        evaluate=None,
+        value=lambda state, observation, action: jnp.zeros(()),
+    )
+
+
 @pytest.mark.parametrize("task", ["host", "device"])
 def test_a_policy_that_overflows_has_no_return(task):
     """Fault A4: finite parameters whose action is not; what doing nothing earns is not its own."""
     env = host_task() if task == "host" else faulty_simulation.make()
-    agent = SimpleNamespace(
-        discount=0.99,
-        act=lambda state, observation, key: jnp.full(env.spec.action_size, state**2 - state**2),
-        value=lambda state, observation, action: jnp.zeros(()),
-    )
+    agent = acting(lambda state: jnp.full(env.spec.action.size, state**2 - state**2))
     evaluate = make_evaluator(agent, env, [0, 1], 2)
     returns, value_bias = evaluate(jnp.array([1.0, 1e30]), 0)
     evaluate.close()
@@ -187,11 +191,7 @@ def test_a_policy_that_overflows_has_no_return(task):
 def test_failures_in_evaluations_are_told_apart(capfd):
     """Their seeds are other numbers, which training may have too."""
     task = host_task({(100, 0, 0, 1): "raises"})
-    agent = SimpleNamespace(
-        discount=0.99,
-        act=lambda state, observation, key: jnp.zeros(task.spec.action_size),
-        value=lambda state, observation, action: jnp.zeros(()),
-    )
+    agent = acting(lambda state: jnp.zeros(task.spec.action.size))
     evaluate = make_evaluator(agent, task, [0], 1)
     assert np.isnan(evaluate(jnp.zeros(1), 0).returns).all()
     evaluate.close()

@@ -33,8 +33,12 @@ def test_pictures_are_counted_once():
 def test_the_smallest_ring_has_room_for_the_history():
     task, agent = prepare(SETTINGS)
     spec = task.spec._replace(observation=Observation((4,), history=4))
-    small = agent._replace(buffer_size=agent.span + 5)
-    assert replay_slots(SETTINGS, small, spec) == agent.span + 5
-    replay_layout(agent, spec, agent.span + 5, 2)
-    with pytest.raises(ValueError, match=f"which need {agent.span + 5} slots each"):
-        replay_slots(SETTINGS, small._replace(buffer_size=agent.span + 4), spec)
+    fewest = agent.memory.span + 5
+
+    def with_capacity(slots):
+        return agent._replace(memory=agent.memory._replace(capacity=slots))
+
+    assert replay_slots(SETTINGS, with_capacity(fewest), spec) == fewest
+    replay_layout(agent, spec, fewest, 2)
+    with pytest.raises(ValueError, match=f"which need {fewest} slots each"):
+        replay_slots(SETTINGS, with_capacity(fewest - 1), spec)
