@@ -1,5 +1,6 @@
 """docs/extending.md, executed in a folder of the user's own, by every way in."""
 
+import dataclasses
 import os
 import re
 import subprocess
@@ -7,8 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from small_runs import small_settings
 
 from experiments.cli import fresh_process
+from experiments.launch.pool import run_pool
+from experiments.launch.study_folder import StudyFolder
+from experiments.studies import Cell
+from mst_jax.recipes import override
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "extending.md"
@@ -95,6 +101,20 @@ def test_launchers_workers_and_resumed_runs_find_the_code(own):
     resumed = launch(own, "train", f"--resume={other}")
     assert resumed.returncode == 0, resumed.stderr
     assert (other / "fingerprint.txt").read_text() == (folder / "fingerprint.txt").read_text()
+
+
+@pytest.mark.slow
+def test_cells_of_a_study_find_the_code(own, monkeypatch):
+    """A cell is a fresh process, started in the folder that its launcher was started in."""
+    monkeypatch.chdir(own)
+    monkeypatch.syspath_prepend(own)
+    settings = small_settings(task="my_pkg.envs:walk", agent="sac", recipe="mst", steps=120)
+    regime = {"critic.regime": "my_pkg.regimes:saliency"}
+    settings = dataclasses.replace(settings, config=override(settings.config, regime))
+    folder = StudyFolder(own / "study")
+    cells = folder.join("own", "smoke", [Cell({}, settings)], "a test")
+    summary = run_pool(folder, [tuple(cells)], 1)
+    assert summary.finished == [cells[0].id], summary
 
 
 @pytest.mark.parametrize(
