@@ -7,7 +7,6 @@ import pytest
 
 from benchmarks.peers.replay import PrioritizedReplay, UniformReplay
 from mst_jax.agents import ModuleConfig, MRQConfig, SACConfig, Sizes
-from mst_jax.agents.actor_critic.config import simba_module
 from mst_jax.agents.actor_critic.core import Batch
 from mst_jax.agents.actor_critic.sac import build_sac
 from mst_jax.agents.mr import losses as losses
@@ -107,7 +106,7 @@ def test_sac_update():
     from benchmarks.peers.torch_sac import Batch as TorchBatch
     from benchmarks.peers.torch_sac import TorchSAC
 
-    config = SACConfig(critic=simba(16, 2), actor=simba(8, 1), batch_size=B)
+    config = SACConfig(critic=simba_module(16, 2), actor=simba_module(8, 1), batch_size=B)
     sac = build_sac(config, Sizes.vector(OBS, ACT, 500), 10_000)
     state = sac.core.init(jax.random.key(0))
     target = sac.core.init(jax.random.key(1)).params["critic"]
