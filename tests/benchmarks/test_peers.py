@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks.peers.replay import PrioritizedReplay, UniformReplay
 from mst_jax.agents import ModuleConfig, MRQConfig, SACConfig, Sizes
+from mst_jax.agents.actor_critic.config import simba_module
 from mst_jax.agents.actor_critic.core import Batch
 from mst_jax.agents.actor_critic.sac import build_sac
 from mst_jax.agents.mr import losses as losses
