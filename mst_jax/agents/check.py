@@ -23,7 +23,7 @@ from mst_jax.agents.base import (
     Probe,
     Sizes,
 )
-from mst_jax.agents.registry import default_config, make_agent
+from mst_jax.agents.registry import UnmadeError, default_config, make_agent
 from mst_jax.envs import Discrete
 from mst_jax.user_code import one_line
 
@@ -48,9 +48,10 @@ def check(name: str, config: Any = None, task: Sizes = TASK) -> list[str]:
         ValueError: there is no such agent, or its settings are impossible.
     """
     config = default_config(name) if config is None else config
-    agent = make_agent(name, config, task, TOTAL_STEPS)
-    if not isinstance(agent, Agent):
-        return [f"make returned a {type(agent).__name__}, not an agents.Agent"]
+    try:
+        agent = make_agent(name, config, task, TOTAL_STEPS)
+    except UnmadeError as error:
+        return [str(error)]
     problems = list(_fields(agent))
     if problems:
         return problems

@@ -19,7 +19,7 @@ from mst_jax.agents.mr.config import MRQConfig, MRSACConfig
 from mst_jax.agents.mr.mrq import build_mrq
 from mst_jax.agents.mr.mrsac import build_mrsac
 from mst_jax.names import nearest
-from mst_jax.user_code import is_dotted, resolve
+from mst_jax.user_code import is_dotted, one_line, resolve
 
 
 class Entry(NamedTuple):
@@ -48,6 +48,10 @@ def default_config(name: str) -> Any:
     return find_agent(name).config()
 
 
+class UnmadeError(ValueError):
+    """A user's `make` that raises, or makes no agent."""
+
+
 def make_agent(
     name: str,
     config: Any,
@@ -60,7 +64,21 @@ def make_agent(
     `sizes` are the task's (`envs.Spec` has them too), `total_steps` the agent steps of the whole
     run, and `plans` replaces the topology plans that the configuration describes.
     """
-    return find_agent(name).make(config, sizes, total_steps, plans)
+    make = find_agent(name).make
+    if name in AGENTS:
+        return make(config, sizes, total_steps, plans)
+    try:
+        agent = make(config, sizes, total_steps, plans)
+    except ValueError:
+        raise
+    except Exception as error:  # whatever a user's function raises
+        why = f"{type(error).__name__}: {one_line(error)}"
+        raise UnmadeError(f"agent {name!r}: make fails: {why}") from error
+    if not isinstance(agent, Agent):
+        raise UnmadeError(
+            f"agent {name!r}: make returned a {type(agent).__name__}, not an agents.Agent"
+        )
+    return agent
 
 
 def find_agent(name: str) -> Entry:

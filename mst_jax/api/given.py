@@ -1,5 +1,6 @@
 """Settings from what a user gives by name, such as `seeds=4` and `**{"critic.sparsity": 0.8}`."""
 
+import dataclasses
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +12,11 @@ from mst_jax.recipes import label, make_config, override
 from mst_jax.runs import Settings, rebuild_settings, settings_values
 from mst_jax.runs.settings import ABOUT
 
+ELSEWHERE = {  # flags of the launcher that are no argument here
+    "vary": "mst_jax.train_many trains runs that differ",
+    "logdir": "folder= is the run's own folder",
+    "resume": "mst_jax.load(FOLDER).resume() goes on",
+}
 CONFIG = ("config", "size", "architecture")  # what makes a configuration, with agent and recipe
 
 
@@ -30,17 +36,22 @@ def settings_from(given: Mapping[str, Any]) -> Settings:
         TypeError: a value of another type.
     """
     given = {name: _plain(value) for name, value in given.items()}
+    for name in ("agent", "recipe", "size", "architecture"):
+        if not isinstance(given.get(name, ""), str):
+            raise TypeError(f"{name} is {given[name]!r}, not a str")
     fields = {name: value for name, value in given.items() if name in ABOUT}
     agent, recipe = (fields.get(name, getattr(Settings, name)) for name in ("agent", "recipe"))
     size, architecture = given.get("size", ""), given.get("architecture", "")
     config = given.get("config")
     if config is None:
         config = make_config(agent, recipe, size, architecture)
+    elif not dataclasses.is_dataclass(config):
+        raise TypeError(f"config is a {type(config).__name__}, not an agent's configuration")
     own = {name: value for name, value in given.items() if name not in (*ABOUT, *CONFIG)}
     known = dotted(config)
     for name in own:
         if name not in known:
-            near = nearest(name, [*ABOUT, *CONFIG, *known])
+            near = ELSEWHERE.get(name) or nearest(name, [*ABOUT, *CONFIG, *known])
             raise ValueError(f"there is no setting {name!r}: {near}")
     config = override(config, own)
     steps = fields.get("steps", Settings.steps)

@@ -104,14 +104,21 @@ class Run:
 
         Args:
             name: one of `metrics`, such as `critic/loss`.
-            kind: of rows, where several kinds have it: `train`, `eval`, `diagnostics`, `final`.
+            kind: of rows: `train`, `eval`, `diagnostics`, `final`. Needed where several kinds have
+                it, as of `return`.
 
         Returns:
             `steps` (T,) and `values` (S, T); NaN where a seed has none.
 
         Raises:
-            ValueError: no row has it.
+            ValueError: no row has it, or rows of several kinds and none was chosen.
         """
+        kinds = sorted({row["kind"] for row in self.rows if _is_number(row.get(name))})
+        if kind is None and len(kinds) > 1:
+            raise ValueError(
+                f"rows of the kinds {', '.join(kinds)} have {name!r}: choose, as in "
+                f"kind={kinds[0]!r}"
+            )
         seeds = [
             {
                 row["step"]: row[name]
@@ -122,8 +129,8 @@ class Run:
         ]
         steps = sorted({step for seed in seeds for step in seed})
         if not steps:
-            kinds = "" if kind is None else f" of kind {kind!r}"
-            raise ValueError(f"no row{kinds} has {name!r}: {nearest(name, self.metrics)}")
+            chosen = "" if kind is None else f" of kind {kind!r}"
+            raise ValueError(f"no row{chosen} has {name!r}: {nearest(name, self.metrics)}")
         values = [[seed.get(step, np.nan) for step in steps] for seed in seeds]
         return Lines(np.array(steps), np.array(values, np.float64))
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 STEPS = 200
 SEEDS = ((0, 0), (0, 1), (7, 0))
+UNCOUNTED = "the state has no int32 `errors` that counts lost steps: `envs.episodic` adds it"
 
 
 def check(task: str | JaxEnv | HostTask, steps: int = STEPS) -> list[str]:
@@ -39,6 +40,12 @@ def check(task: str | JaxEnv | HostTask, steps: int = STEPS) -> list[str]:
         return problems
     played = _jax(made, steps) if isinstance(made, JaxEnv) else _host(made, steps)
     return list(dict.fromkeys(played))  # in order, each once
+
+
+def faults_at_once(task: JaxEnv | HostTask) -> list[str]:
+    """What can be said of a task without a step of it, a line each: its spec, types and shapes."""
+    problems = list(_spec(task.spec))
+    return problems or (list(_misshapen(task)) if isinstance(task, JaxEnv) else [])
 
 
 def _spec(spec: Spec) -> Iterator[str]:
@@ -114,15 +121,13 @@ def _play(env: Any, actions: np.ndarray, half: int) -> tuple[np.ndarray, list[Ti
     return first, rows, snapshot
 
 
-def _jax(env: JaxEnv, steps: int) -> Iterator[str]:
-    """Shapes first, then steps, and the same of one environment alone."""
+def _misshapen(env: JaxEnv) -> Iterator[str]:
+    """What can be said of an environment in JAX without a step: types and shapes, a line each."""
     import jax
 
-    keys = jax.vmap(jax.random.key)(np.arange(len(SEEDS), dtype=np.uint32))
-    actions = _actions(env.spec, steps)
     try:
-        state, shown = jax.eval_shape(env.reset, keys[0])
-        following, timestep = jax.eval_shape(env.step, state, actions[0, 0])
+        state, shown = jax.eval_shape(env.reset, jax.random.key(0))
+        following, timestep = jax.eval_shape(env.step, state, _actions(env.spec, 1)[0, 0])
     except Exception as error:  # whatever a user's functions raise
         why = f"{type(error).__name__}: {one_line(error)}"
         yield f"reset or step cannot be traced: {why}"
@@ -134,11 +139,20 @@ def _jax(env: JaxEnv, steps: int) -> Iterator[str]:
         yield "step returns a state of other types or shapes than reset: a loop must keep them"
         return
     if getattr(getattr(state, "errors", None), "dtype", None) != np.int32:
-        yield "the state has no int32 `errors` that counts lost steps: `envs.episodic` adds it"
-    wrong = list(_shapes(env.spec, shown, [timestep], lead=()))
+        yield UNCOUNTED
+    yield from _shapes(env.spec, shown, [timestep], lead=())
+
+
+def _jax(env: JaxEnv, steps: int) -> Iterator[str]:
+    """Shapes first, then steps, and the same of one environment alone."""
+    import jax
+
+    wrong = list(_misshapen(env))
     yield from wrong
-    if wrong:
+    if any(line != UNCOUNTED for line in wrong):
         return
+    keys = jax.vmap(jax.random.key)(np.arange(len(SEEDS), dtype=np.uint32))
+    actions = _actions(env.spec, steps)
 
     def play(key: "jax.Array", actions: "jax.Array") -> tuple["jax.Array", Timestep]:
         state, first = env.reset(key)
@@ -149,6 +163,12 @@ def _jax(env: JaxEnv, steps: int) -> Iterator[str]:
     yield from _flags(rows)
     if not all(np.isfinite(field).all() for field in (first, many.reward, many.observation)):
         yield "an observation or reward is not finite: `envs.episodic` makes such a step a lost one"
+    lost = int(many.lost.sum())
+    if lost:
+        yield (
+            f"{lost} of {len(SEEDS) * steps} steps were lost: something was not finite, in what "
+            "was shown or in the state"
+        )
     yield from _lengths(env.spec, rows)
     alone_first, alone = jax.device_get(jax.jit(play)(keys[-1], actions[:, -1]))
     close = lambda a, b: np.allclose(a, b, rtol=1e-3, atol=1e-3)  # noqa: E731

@@ -88,7 +88,7 @@ def _rebuild(default: Any, values: dict[str, Any], prefix: str) -> Any:
         own = getattr(default, name)
         nested = dataclasses.is_dataclass(own)
         if own is not None:
-            _require_type(name, value, dict if nested else type(own))
+            _require_type(f"{prefix}{name}", value, dict if nested else type(own))
         changed[name] = _rebuild(own, value, f"{prefix}{name}.") if nested else value
     return dataclasses.replace(default, **changed)
 

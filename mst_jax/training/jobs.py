@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from mst_jax import envs
 from mst_jax.agents import Agent, Numbers
+from mst_jax.envs.check import faults_at_once
 from mst_jax.program.cache import kept_agent, kept_sweep, kept_task
 from mst_jax.runs import checkpoints
 from mst_jax.runs.arrays import Arrays, join
@@ -295,6 +296,10 @@ def unfinished(folder: Path) -> list[Path]:
 def prepare(settings: Settings) -> tuple[envs.JaxEnv | envs.HostTask, Agent]:
     """Task and agent of a run; raises ValueError for unknown names and impossible settings."""
     task = kept_task(settings.task)
+    own = settings.task.partition(":")[0] not in envs.SUITES
+    faults = faults_at_once(task) if own else []
+    if faults:
+        raise ValueError(f"task {settings.task!r}: {faults[0]}")
     agent = kept_agent(settings.agent, settings.config, task.spec, settings.steps)
     replay_slots(settings, agent, task.spec)  # refuses a capacity that is too small
     _refuse_beyond(agent, settings)

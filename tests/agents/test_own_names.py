@@ -1,10 +1,11 @@
-"""Regimes of a user's own, by dotted names in a module's settings."""
+"""Regimes and agents of a user's own, by dotted names in settings."""
 
 import sys
 
 import pytest
 from small_runs import small_config
 
+from mst_jax import agents
 from mst_jax.agents import Sizes, make_agent
 
 OWN = """
@@ -57,3 +58,28 @@ def test_what_is_no_regime_is_one_line(own, regime, message):
     with pytest.raises(ValueError, match=r"^[^\n]*$") as caught:
         plan_of(regime)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        ("lambda config: None", "agent 'my_lab.agent': make fails: TypeError: "),
+        ("lambda *given: 1 / 0", "make fails: ZeroDivisionError: division by zero"),
+        ("lambda *given: None", "make returned a NoneType, not an agents.Agent"),
+    ],
+)
+def test_an_agent_that_cannot_be_made_is_one_line(make, message, tmp_path, monkeypatch):
+    (tmp_path / "my_lab").mkdir()
+    (tmp_path / "my_lab" / "agent.py").write_text(
+        f"from mst_jax.agents import SACConfig as Config\nmake = {make}\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("my_lab", "my_lab.agent"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    (found,) = agents.check("my_lab.agent")
+    assert message in found
+    assert "\n" not in found
+    with pytest.raises(ValueError, match=message.partition(":")[0]):
+        make_agent("my_lab.agent", agents.SACConfig(), Sizes.vector(4, 2), 10_000)
+    for name in ("my_lab", "my_lab.agent"):
+        sys.modules.pop(name, None)

@@ -51,6 +51,8 @@ def test_a_run_is_trained_looked_at_and_loaded_again(finished_run, home, capsys)
         assert one.settings == mst_jax.load(finished_run).settings
     assert (run.metric("critic/loss").steps.tolist(), len(run.rows)) == ([120], 10)
     np.testing.assert_array_equal(run.metric("return", kind="eval").values, run.returns)
+    with pytest.raises(ValueError, match="rows of the kinds eval, train have 'return': choose"):
+        run.metric("return")
     assert {"return", "critic/loss", "sparsity/critic"} <= set(run.metrics)
     assert run.history.masks(run.history.layers[0]).shape[:2] == (2, 7)
     assert run.resume().finished, "nothing is done"
@@ -178,6 +180,10 @@ WRONG = {
     "value": ({"critic.sparsity": 1.5}, "critic.sparsity=1.5"),
     "choice": ({"row_dtype": "float8"}, "row_dtype='float8' is none of float32"),
     "type": ({"seeds": "two"}, "seeds is 'two', not a int"),
+    "path": ({"critic.sparsity": "a lot"}, "config.critic.sparsity is 'a lot', not a float"),
+    "none": ({"recipe": None}, "recipe is None, not a str"),
+    "config": ({"config": {"batch_size": 4}}, "config is a dict, not an agent's configuration"),
+    "vary": ({"vary": "critic.sparsity=0.3"}, "'vary': mst_jax.train_many trains runs that differ"),
     "steps": ({"steps": 20}, "steps=20 must exceed learning_starts=64"),
 }
 

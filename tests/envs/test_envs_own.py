@@ -10,8 +10,11 @@ import pytest
 from fake_host_envs import Counter, Endless, Faulty
 
 from mst_jax import envs
+from mst_jax.agents import default_config
 from mst_jax.envs import Discrete, Observation, host_task, vector_spec
 from mst_jax.envs.device.episodic import Simulation, episodic
+from mst_jax.runs import Settings
+from mst_jax.training import jobs
 
 OWN = """
 import functools
@@ -128,6 +131,10 @@ JAX_FAULTS = [
         ),
         "a state of other types or shapes than reset",
     ),
+    (
+        drifting(observe=lambda world: jnp.where(world == 0, world, jnp.nan)),
+        "steps were lost: something was not finite",
+    ),
 ]
 
 
@@ -156,6 +163,21 @@ class Wrong(Counter):
     def step(self, action):
         observation, *rest = super().step(action)
         return observation[:1], *rest
+
+
+class Gymnasiums(Counter):
+    """A counter with Gymnasium's `reset`."""
+
+    def reset(self, seed):
+        return super().reset(seed), {}
+
+
+class Informed(Counter):
+    """A counter with the flags of the old Gym: done, and the information."""
+
+    def step(self, action):
+        observation, reward, terminated, truncated = super().step(action)
+        return observation, reward, terminated or truncated, {}
 
 
 class Both(Counter):
@@ -193,6 +215,8 @@ class Lives(Counter):
 HOST_FAULTS = [
     (host_task(Counter.spec, Careless), "going on from a snapshot led to something else"),
     (host_task(Counter.spec, Wrong), "an observation has shape (1,), the task's spec says (3,)"),
+    (host_task(Counter.spec, Gymnasiums), "an observation is a tuple, not an array; reset returns"),
+    (host_task(Counter.spec, Informed), "step returns a dict among its flags"),
     (host_task(Counter.spec, Both), "a step is terminated and truncated"),
     (host_task(Counter.spec, Endless), "an episode is longer than spec.episode_length=8"),
     (
@@ -239,6 +263,13 @@ def test_a_spec_that_makes_no_sense(changes, line):
     env = drifting()
     (found,) = envs.check(env._replace(spec=env.spec._replace(**changes)))
     assert line in found
+
+
+def test_a_run_on_a_misshapen_environment_is_refused_before_it_begins(monkeypatch):
+    wrong = drifting(spec=vector_spec("own:drift", 2, 1, 10))
+    monkeypatch.setattr(jobs, "kept_task", lambda name: wrong)
+    with pytest.raises(ValueError, match=r"own:drift': the first observation is float32\[1\]"):
+        jobs.prepare(Settings(config=default_config("sac"), task="own:drift"))
 
 
 def test_the_suites_keep_the_contract():

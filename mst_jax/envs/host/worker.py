@@ -43,7 +43,7 @@ def record_dtype(observation: Observation) -> np.dtype:
 
 
 class WrongShapeError(Exception):
-    """An observation that the task's spec does not describe: no fault of an episode."""
+    """What the contract or the task's spec does not allow of any episode."""
 
 
 class Block:
@@ -138,6 +138,11 @@ class Block:
         """One step of one environment, with whether its episode is over; None if it fails."""
         try:
             observation, reward, *ends = self._environments[i].step(action)
+            if any(isinstance(end, dict) for end in ends):
+                raise WrongShapeError(
+                    "step returns a dict among its flags; it is (observation, reward, terminated, "
+                    "truncated), without Gymnasium's info"
+                )
             reward = float(reward)
             if not abs(reward) <= LARGEST:
                 raise FloatingPointError(f"the reward is {reward}")
@@ -156,6 +161,11 @@ class Block:
         )
 
     def _checked(self, observation: np.ndarray) -> np.ndarray:
+        if isinstance(observation, (tuple, dict)):
+            raise WrongShapeError(
+                f"an observation is a {type(observation).__name__}, not an array; reset returns it "
+                "alone, without Gymnasium's info"
+            )
         observation = np.asarray(observation)
         if observation.shape != self._nothing.shape:
             raise WrongShapeError(
