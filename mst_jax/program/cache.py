@@ -16,7 +16,7 @@ from typing import Any, ParamSpec, TypeVar
 from mst_jax import envs, topology
 from mst_jax.agents import Agent, ModuleConfig, Numbers, Sizes, modules_of, sweep
 from mst_jax.agents.parts.optimizers import OPTIMIZERS
-from mst_jax.agents.registry import Entry, find_agent
+from mst_jax.agents.registry import Entry, find_agent, make_agent
 
 ON_DEVICE = ("brax", "playground", "probe")
 MOST = 16  # results that each function keeps; what was used longest ago goes first
@@ -89,8 +89,8 @@ def kept_agent(name: str, config: Any, sizes: Sizes, total_steps: int) -> Agent:
     """
     found = find_agent(name)
     if any(map(_has_own_code, modules_of(config).values())):
-        return found.make(config, sizes, total_steps, None)
-    return _agent(found, _Config.of(config), sizes, total_steps)
+        return make_agent(name, config, sizes, total_steps)
+    return _agent(name, found, _Config.of(config), sizes, total_steps)
 
 
 def _has_own_code(module: ModuleConfig) -> bool:
@@ -121,8 +121,9 @@ _task = kept(envs.make)
 
 
 @kept
-def _agent(found: Entry, config: _Config, sizes: Sizes, total_steps: int) -> Agent:
-    return found.make(config.config, sizes, total_steps, None)
+def _agent(name: str, found: Entry, config: _Config, sizes: Sizes, total_steps: int) -> Agent:
+    del found  # tells a user's module from what it was before it was loaded again
+    return make_agent(name, config.config, sizes, total_steps)
 
 
 @kept
