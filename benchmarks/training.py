@@ -21,7 +21,7 @@ from benchmarks.programs import ACTION, OBSERVATION, UPDATES, fused_program, siz
 from experiments.inputs import define_list, one_of, positive_integer
 from mst_jax import envs
 from mst_jax.agents import MRQConfig, Sizes, make_agent
-from mst_jax.agents.mr import losses as losses
+from mst_jax.agents.mr import losses
 from mst_jax.agents.mr.mrq import build_mrq
 from mst_jax.program.drivers import make_driver
 from mst_jax.program.evaluation import make_evaluator

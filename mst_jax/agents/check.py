@@ -118,8 +118,7 @@ def _state(agent: Agent, state: Any, states: Any) -> Iterator[str]:
         missing = sorted(agent.modules.keys() - found.keys())
         if missing:
             yield f"{what}(state) has no {missing[0]!r}, which modules names"
-    both = [jax.tree.leaves(agent.parameters(states))]
-    if all((leaf[0] == leaf[1]).all() for leaf in both[0]):
+    if all((leaf[0] == leaf[1]).all() for leaf in jax.tree.leaves(agent.parameters(states))):
         yield "two seeds have the same first parameters: init must use its key"
     buffers = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(states) if leaf.size]
     if len(set(buffers)) < len(buffers):

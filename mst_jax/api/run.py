@@ -113,7 +113,9 @@ class Run:
         Raises:
             ValueError: no row has it, or rows of several kinds and none was chosen.
         """
-        kinds = sorted({row["kind"] for row in self.rows if _is_number(row.get(name))})
+        of_seeds = read_rows(self.folder)
+        having = [row for rows in of_seeds for row in rows if _is_number(row.get(name))]
+        kinds = sorted({row["kind"] for row in having})
         if kind is None and len(kinds) > 1:
             raise ValueError(
                 f"rows of the kinds {', '.join(kinds)} have {name!r}: choose, as in "
@@ -125,7 +127,7 @@ class Run:
                 for row in rows
                 if name in row and kind in (None, row["kind"]) and _is_number(row[name])
             }
-            for rows in read_rows(self.folder)
+            for rows in of_seeds
         ]
         steps = sorted({step for seed in seeds for step in seed})
         if not steps:

@@ -33,9 +33,10 @@ def train(
     main one Python hears of no stop.
 
     Args:
-        task: as suite:name.
-        agent: a name of `mst_jax.agents.AGENTS`.
-        recipe: which modules are sparse; a name of `mst_jax.recipes.RECIPES[agent]`.
+        task: as suite:name, or the dotted name of a function of your own (docs/extending.md).
+        agent: a name of `mst_jax.agents.AGENTS`, or the dotted name of a module.
+        recipe: which modules are sparse; a name of `mst_jax.recipes.RECIPES[agent]`, or the dotted
+            name of a function.
         steps: agent steps of each seed.
         seeds: how many, trained in one program.
         folder: the run's own folder, which must not be there yet. By default a fresh one,

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mst_jax.agents.mr import losses as losses
+from mst_jax.agents.mr import losses
 from mst_jax.agents.parts import losses as actor_critic_losses
 from mst_jax.networks import Actor, Critic, Encoder, Prediction
 

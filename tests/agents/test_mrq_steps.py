@@ -11,7 +11,7 @@ import pytest
 import recordings
 from recordings import close, mrq_params, mrq_subtrajectory, mrq_transition, part, trees_close
 
-from mst_jax.agents.mr import losses as losses
+from mst_jax.agents.mr import losses
 
 RECORDED = recordings.load("mrq_steps")
 PERIOD = int(RECORDED["sizes"][-1])

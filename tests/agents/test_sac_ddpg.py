@@ -16,7 +16,7 @@ from mst_jax.agents import ModuleConfig, Sizes, default_config, make_agent
 from mst_jax.agents.actor_critic.config import SACConfig
 from mst_jax.agents.actor_critic.core import Batch
 from mst_jax.agents.actor_critic.sac import build_sac
-from mst_jax.agents.parts import losses as losses
+from mst_jax.agents.parts import losses
 from mst_jax.agents.parts.temperature import TemperatureConfig
 
 SIZES = Sizes.vector(1, 1, 500)

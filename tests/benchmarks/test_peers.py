@@ -10,7 +10,7 @@ from mst_jax.agents import ModuleConfig, MRQConfig, SACConfig, Sizes
 from mst_jax.agents.actor_critic.config import simba_module
 from mst_jax.agents.actor_critic.core import Batch
 from mst_jax.agents.actor_critic.sac import build_sac
-from mst_jax.agents.mr import losses as losses
+from mst_jax.agents.mr import losses
 from mst_jax.agents.mr.mrq import build_mrq
 from mst_jax.replay import Subtrajectory, Transition
 

@@ -26,7 +26,7 @@ from mst_jax.agents.base import (
     Sizes,
     learn_calls,
 )
-from mst_jax.agents.parts import losses as losses
+from mst_jax.agents.parts import losses
 from mst_jax.agents.parts.running_statistics import (
     RunningStatistics,
     empty_statistics,

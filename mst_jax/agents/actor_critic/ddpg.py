@@ -21,8 +21,7 @@ from mst_jax.agents.actor_critic.core import (
     make_actor_critic,
 )
 from mst_jax.agents.base import Agent, Clock, Metrics, Probe, Sizes
-from mst_jax.agents.parts import draws
-from mst_jax.agents.parts import losses as losses
+from mst_jax.agents.parts import draws, losses
 from mst_jax.agents.parts.vectors import vector_sizes
 
 

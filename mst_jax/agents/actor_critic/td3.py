@@ -24,8 +24,7 @@ from mst_jax.agents.actor_critic.core import (
 )
 from mst_jax.agents.actor_critic.ddpg import DDPG
 from mst_jax.agents.base import Agent, Metrics, Numbers, Sizes
-from mst_jax.agents.parts import draws
-from mst_jax.agents.parts import losses as losses
+from mst_jax.agents.parts import draws, losses
 from mst_jax.agents.parts.modules import not_negative, require
 from mst_jax.agents.parts.trained import copied, delayed, replaced
 from mst_jax.agents.parts.vectors import vector_sizes

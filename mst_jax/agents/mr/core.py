@@ -27,7 +27,7 @@ from mst_jax.agents.base import (
     Sizes,
     learn_calls,
 )
-from mst_jax.agents.mr import losses as losses
+from mst_jax.agents.mr import losses
 from mst_jax.agents.mr.config import MRConfig
 from mst_jax.agents.parts.temperature import TemperatureConfig
 from mst_jax.agents.parts.trained import Trained, active_norm, copied, make_trained, replaced

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from mst_jax import networks, topology
 from mst_jax.agents.base import Agent, Clock, Metrics, Probe, Sizes
-from mst_jax.agents.mr import losses as losses
+from mst_jax.agents.mr import losses
 from mst_jax.agents.mr.config import MRQConfig
 from mst_jax.agents.mr.core import MRCore, MRState, agent_of, make_core
 from mst_jax.agents.parts import draws

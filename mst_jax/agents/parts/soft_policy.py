@@ -12,8 +12,7 @@ import jax.numpy as jnp
 
 from mst_jax import topology
 from mst_jax.agents.base import Metrics, Probe
-from mst_jax.agents.parts import draws, tanh_gaussian
-from mst_jax.agents.parts import losses as losses
+from mst_jax.agents.parts import draws, losses, tanh_gaussian
 from mst_jax.agents.parts.trained import Trained, active_norm, replaced
 from mst_jax.networks import GaussianActor
 

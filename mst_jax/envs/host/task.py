@@ -1,9 +1,10 @@
 """The task of any host environment."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
-from mst_jax.envs.base import WORKER_TIMEOUT, HostEnv, HostTask, HostVectorEnv, Spec
+from mst_jax.envs.base import HostEnv, HostTask, HostVectorEnv, Spec
 
 
 def host_task(spec: Spec, factory: Callable[[], HostEnv]) -> HostTask:
@@ -19,14 +20,9 @@ def host_task(spec: Spec, factory: Callable[[], HostEnv]) -> HostTask:
 
 
 def _in_workers(
-    spec: Spec,
-    factory: Callable[[], HostEnv],
-    seeds: Sequence[tuple[int, int]],
-    workers: int | None = None,
-    timeout: float = WORKER_TIMEOUT,
-    label: str | None = None,
+    spec: Spec, factory: Callable[[], HostEnv], *given: Any, **named: Any
 ) -> HostVectorEnv:
     # Not above: a worker process imports this package too, and `vector` imports the worker.
     from mst_jax.envs.host.vector import WorkerVectorEnv
 
-    return WorkerVectorEnv(spec, factory, seeds, workers, timeout, label)
+    return WorkerVectorEnv(spec, factory, *given, **named)
