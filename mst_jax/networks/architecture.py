@@ -16,7 +16,11 @@ from flax import linen as nn
 Params = dict[str, Any]
 Residual = Literal["none", "pre", "post", "branch", "simba"]
 
-ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {"elu": nn.elu, "relu": nn.relu}
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "elu": nn.elu,
+    "leaky_relu": nn.leaky_relu,  # slope 0.01
+    "relu": nn.relu,
+}
 RESIDUALS: tuple[Residual, ...] = ("none", "pre", "post", "branch", "simba")
 
 

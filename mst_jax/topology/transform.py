@@ -52,6 +52,9 @@ def sparse(
     batch at hand; or a function without arguments that returns it, which is called under the
     conditional, so that steps without a rewire do not pay for a forward pass.
 
+    ``growth=`` is a tree like the gradients that grow scores and averages read in their place, for
+    an optimizer that is not given the gradient of a loss (eligibility traces).
+
     Args:
         inner: any optax optimizer. Do not grow weights under ``acprop``, or under ``adopt`` without
             clipping: they divide by the second moment of the step before, which a new weight has
@@ -110,6 +113,7 @@ def sparse(
         *,
         step: jax.Array | None = None,
         activity: Activity | None = None,
+        growth: PyTree | None = None,
         **extra: PyTree,
     ) -> tuple[PyTree, SparseState]:
         if step is not None:
@@ -124,10 +128,14 @@ def sparse(
         state_lib.require_drawn(state)
         _require_plans(plan, params)
         mask_tree.require_same_leaves("gradients", updates, params)
-        state = averages_lib.averaged(plan, state, updates)
+        seen = updates
+        if growth is not None:
+            mask_tree.require_same_leaves("growth", growth, params)
+            seen = growth
+        state = averages_lib.averaged(plan, state, seen)
         for g, group in moving:
             clock = jnp.asarray(_require_clock(step), jnp.int32)
-            state = _rewired(group, g, state, updates, params, clock, activity)
+            state = _rewired(group, g, state, seen, params, clock, activity)
         masks = state.masks
         now = mask_tree.apply(masks, params) if moving else params
         gradients = mask_tree.apply(masks, updates)

@@ -1,0 +1,1 @@
+"""Agents that learn from each transition once, when it is made."""

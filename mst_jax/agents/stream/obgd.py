@@ -1,0 +1,70 @@
+"""Overshooting-bounded gradient descent (Elsayed et al., 2024) as an optax transformation.
+
+A step of TD(λ) with one number for all weights: e = γλ e + g, and w moves by α δ e, unless that
+would change the prediction by more than the error it answers. Source: docs/specs/streaming.md §3.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+class ObGDState(NamedTuple):
+    """State of `obgd`.
+
+    Attributes:
+        trace: eligibility traces, shaped like the parameters.
+        learning_rate: α, float32 scalar.
+    """
+
+    trace: Any
+    learning_rate: jax.Array
+
+
+def obgd(
+    learning_rate: float = 1.0, *, kappa: float, discount: float, trace_decay: float
+) -> optax.GradientTransformationExtraArgs:
+    """Steps along eligibility traces, bounded so that no step overshoots.
+
+    `update` takes the gradients of what is predicted or done (∇V, or ∇ log π with its bonus), not
+    of a loss, and two more arguments: `td_error`, δ, a float32 scalar, and `reset`, bool, whether
+    the episode ended with this step, after which the traces are zero. The updates are those to add.
+    Inside `topology.sparse` gradients outside the mask are zero, hence the traces there, and ‖e‖₁
+    counts active weights only.
+
+    Args:
+        learning_rate: α.
+        kappa: κ, how much smaller than the bound a step must be; larger is more careful.
+        discount: γ.
+        trace_decay: λ.
+    """
+
+    def init(params: Any) -> ObGDState:
+        rate = jnp.asarray(learning_rate, jnp.float32)
+        return ObGDState(jax.tree.map(jnp.zeros_like, params), rate)
+
+    def update(
+        updates: Any,
+        state: ObGDState,
+        params: Any = None,
+        *,
+        td_error: jax.Array,
+        reset: jax.Array,
+        **_: Any,
+    ) -> tuple[Any, ObGDState]:
+        trace = jax.tree.map(lambda e, g: discount * trace_decay * e + g, state.trace, updates)
+        step = step_size(trace, td_error, state.learning_rate, kappa)
+        kept = jax.tree.map(lambda e: jnp.where(reset, 0.0, e), trace)
+        moved = jax.tree.map(lambda e: step * td_error * e, trace)
+        return moved, state._replace(trace=kept)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def step_size(trace: Any, td_error: jax.Array, learning_rate: jax.Array, kappa: float) -> jax.Array:
+    """α / max(M, 1) with M = α κ max(|δ|, 1) ‖e‖₁ over all weights together; a scalar."""
+    norm = sum(jnp.sum(jnp.abs(leaf)) for leaf in jax.tree.leaves(trace))
+    bound = learning_rate * kappa * jnp.maximum(jnp.abs(td_error), 1.0) * norm
+    return learning_rate / jnp.maximum(bound, 1.0)
