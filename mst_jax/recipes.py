@@ -54,6 +54,12 @@ FOR_ALL: dict[str, ByRole] = {
 ON_SIMBA: dict[str, ByRole] = {
     "network_sparsity_parity": _sparse("network_sparsity", *ROLES, sparsity=0.8),
 }
+# A stream's gradient is that of one sample: growth is scored by an average of many, or RigL would
+# grow whole rows and columns of the strongest units of the moment.
+STREAMING: dict[str, ByRole] = {
+    "network_sparsity_streaming": _sparse("static", "value", "policy", sparsity=0.8),
+}
+_IN_PLACE_OF = {"stream_ac": {"rigl": "rigl_averaged"}}
 AS_PUBLISHED = {"mrq": "mrq_stock"}  # without what the recipes above are laid on
 
 
@@ -61,8 +67,12 @@ def recipes_of(agent: str) -> dict[str, Overrides]:
     """{recipe: settings it changes, by dotted name} of an agent; ValueError for an unknown one."""
     config = default_config(agent)
     own = {**FOR_ALL, **(ON_SIMBA if _on_simba(config) else {})}
-    base = for_modules(config, _LAID_ON.get(agent, {}))
-    found = {name: {**base, **for_modules(config, changes)} for name, changes in own.items()}
+    own |= STREAMING if agent in _IN_PLACE_OF else {}
+    base, other = for_modules(config, _LAID_ON.get(agent, {})), _IN_PLACE_OF.get(agent, {})
+    found = {
+        name: {k: other.get(v, v) for k, v in {**base, **for_modules(config, changes)}.items()}
+        for name, changes in own.items()
+    }
     return {AS_PUBLISHED[agent]: {}, **found} if agent in AS_PUBLISHED else found
 
 

@@ -286,6 +286,8 @@ class Agent(NamedTuple):
         value: see `Value`; None for an agent without, whose values have no bias.
         probe: see `Probes`; None for none, and no such diagnostics.
         observes_start: whether `observe` is also given the run's very first observations.
+        most_environments: of a seed; 1 for an agent whose traces belong to one stream, None for any
+            number.
     """
 
     init: Init
@@ -306,6 +308,7 @@ class Agent(NamedTuple):
     value: Value | None = None
     probe: Probes | None = None
     observes_start: bool = False
+    most_environments: int | None = None
 
     @property
     def plans(self) -> dict[str, topology.Plan]:

@@ -18,6 +18,8 @@ from mst_jax.agents.base import Agent, Sizes
 from mst_jax.agents.mr.config import MRQConfig, MRSACConfig
 from mst_jax.agents.mr.mrq import build_mrq
 from mst_jax.agents.mr.mrsac import build_mrsac
+from mst_jax.agents.stream.config import StreamACConfig
+from mst_jax.agents.stream.stream_ac import build_stream_ac
 from mst_jax.names import nearest
 from mst_jax.user_code import is_dotted, one_line, resolve
 
@@ -39,6 +41,7 @@ AGENTS: dict[str, Entry] = {
     "mrq": _entry_of(MRQConfig, build_mrq),
     "mrsac": _entry_of(MRSACConfig, build_mrsac),
     "sac": _entry_of(SACConfig, build_sac),
+    "stream_ac": _entry_of(StreamACConfig, build_stream_ac),
     "td3": _entry_of(TD3Config, build_td3),
 }
 

@@ -69,6 +69,8 @@ class Continuous:
     """
 
     size: int
+    low: tuple[float, ...] | None = None
+    high: tuple[float, ...] | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:

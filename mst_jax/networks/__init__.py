@@ -19,6 +19,7 @@ from mst_jax.networks.architecture import (
 )
 from mst_jax.networks.build import network
 from mst_jax.networks.mrq import Encoder, EncoderSizes, Prediction, make_encoder
+from mst_jax.networks.sparse_init import sparse_init
 
 __all__ = [
     "ACTIVATIONS",
@@ -39,5 +40,6 @@ __all__ = [
     "make_encoder",
     "make_gaussian_actor",
     "network",
+    "sparse_init",
     "strengths",
 ]

@@ -31,10 +31,10 @@ class Actor(NamedTuple):
 
 
 class GaussianActor(NamedTuple):
-    """Gaussian policy; `params` has the entries trunk, mean and log_std."""
+    """Gaussian policy; `params` has the entries trunk, mean and log_std, or what it is called."""
 
     init: Callable[[jax.Array], Params]
-    # (..., I) -> mean (..., A) and the log-std before it is squashed into its range (..., A)
+    # (..., I) -> mean (..., A) and what the algorithm makes a standard deviation of (..., A)
     apply: Callable[[Params, jax.Array], tuple[jax.Array, jax.Array]]
     activity: Callable[[Params, jax.Array], Activity]
 
@@ -61,12 +61,13 @@ class _Critic(nn.Module):
 class _GaussianActor(nn.Module):
     action_size: int
     architecture: Architecture
+    spread: str
 
     @nn.compact
     def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         features = trunk(self.architecture)(x)
         mean = head(self.action_size, self.architecture, "mean")(features)
-        return mean, head(self.action_size, self.architecture, "log_std")(features)
+        return mean, head(self.action_size, self.architecture, self.spread)(features)
 
 
 def make_critic(input_size: int, architecture: Architecture, heads: int = 2) -> Critic:
@@ -80,10 +81,10 @@ def make_actor(input_size: int, action_size: int, architecture: Architecture) ->
 
 
 def make_gaussian_actor(
-    input_size: int, action_size: int, architecture: Architecture
+    input_size: int, action_size: int, architecture: Architecture, spread: str = "log_std"
 ) -> GaussianActor:
-    """A policy network with two linear heads, mean and log standard deviation."""
-    return GaussianActor(*_functions(_GaussianActor(action_size, architecture), input_size))
+    """A policy network with two linear heads, the mean and one called `spread`."""
+    return GaussianActor(*_functions(_GaussianActor(action_size, architecture, spread), input_size))
 
 
 def _functions(module: nn.Module, input_size: int) -> tuple[Callable, Callable, Callable]:

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from mst_jax.topology import gradual, regimes
 from mst_jax.topology.regime import Regime
 
+LONG_AVERAGE = 0.999  # about the last thousand steps
 NE_RATE = 0.008  # of a layer's room, at every rewire: the constant in the authors' code
 
 
@@ -66,6 +67,7 @@ REGIMES: dict[str, MakesRegime] = {
     "set": _moving(regimes.set),
     "set_by_sign": _moving(regimes.set, by_sign=True),
     "rigl": _moving(regimes.rigl),
+    "rigl_averaged": _moving(regimes.snfs, momentum=LONG_AVERAGE),
     "snfs": _moving(regimes.snfs),
     "snfs_redistributed": _moving(regimes.snfs, redistribute=True),
     "snfs_redistributed_adam": _moving(regimes.snfs, redistribute=True, adam=True),

@@ -313,6 +313,12 @@ def _refuse_beyond(agent: Agent, settings: Settings) -> None:
             f"steps={settings.steps} must exceed {agent.learning_starts}, after which "
             f"{settings.agent} begins to learn; raise steps"
         )
+    most = agent.most_environments
+    if most is not None and settings.environments > most:
+        raise ValueError(
+            f"environments={settings.environments}: {settings.agent} learns from {most} of each "
+            "seed; raise seeds for more of them"
+        )
     if settings.gradient_covariance and agent.probe is None:
         raise ValueError(
             f"gradient_covariance=True needs an agent that can be probed, which {settings.agent} "

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from mst_jax import topology
-from mst_jax.agents.stream.obgd import obgd
+from mst_jax.agents.parts.obgd import obgd
 
-SETTINGS = {"kappa": 2.0, "discount": 0.99, "trace_decay": 0.8}
+SETTINGS = {"kappa": 2.0, "trace_decay": 0.8}
+DISCOUNT = 0.99
 STEPS = 12
 
 
@@ -67,13 +68,14 @@ def trained(plan, rate=1.0):
 
     @jax.jit
     def step(params, state, grad, error, end, number):
-        updates, state = tx.update(grad, state, params, step=number, td_error=error, reset=end)
+        told = {"td_error": error, "discount": DISCOUNT, "reset": end}
+        updates, state = tx.update(grad, state, params, step=number, **told)
         return topology.apply_updates(params, updates, topology.masks(state)), state
 
     rows = []
     for number, (grad, error, end) in enumerate(zip(grads, errors, ends, strict=True)):
         params, state = step(params, state, grad, error, end, jnp.int32(number))
-        rows.append((params, topology.masks(state), topology.states(state)[0].inner.trace))
+        rows.append((params, topology.masks(state), topology.states(state)[0].inner))
     return start, rows
 
 
@@ -99,24 +101,25 @@ def test_equal_to_numpy_dense_and_sparse(sparsity, rate):
         if sparsity
         else [np.ones(leaf.shape, bool) for leaf in jax.tree.leaves(start)]
     )
-    history, _ = oracle(start, masks, rate)
-    for (params, _, trace), wanted in zip(rows, history, strict=True):
+    history, norms = oracle(start, masks, rate)
+    for (params, _, own), wanted, norm in zip(rows, history, norms, strict=True):
+        np.testing.assert_allclose(own.trace_norm, norm, rtol=1e-5)
         for ours, theirs in zip(jax.tree.leaves(params), jax.tree.leaves(wanted), strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
-        for leaf, mask in zip(jax.tree.leaves(trace), masks, strict=True):
+        for leaf, mask in zip(jax.tree.leaves(own.trace), masks, strict=True):
             assert (np.asarray(leaf)[~mask] == 0).all()
 
 
 def test_traces_end_with_the_episode_after_their_last_step():
     plan = topology.plan(params_of(jax.random.key(0)), {".*kernel": topology.static(0.6)})
-    start, rows = trained(plan)
+    _, rows = trained(plan)
     for number in (3, 8):
         before = rows[number - 1][0]["first"]["kernel"]
         assert not np.array_equal(rows[number][0]["first"]["kernel"], before)
-        assert all((np.asarray(leaf) == 0).all() for leaf in jax.tree.leaves(rows[number][2]))
+        assert all((np.asarray(leaf) == 0).all() for leaf in jax.tree.leaves(rows[number][2].trace))
     unmoved = rows[4][0]["first"]["kernel"]  # its TD error is zero
     np.testing.assert_array_equal(unmoved, rows[3][0]["first"]["kernel"])
-    assert any((np.asarray(leaf) != 0).any() for leaf in jax.tree.leaves(rows[4][2]))
+    assert any((np.asarray(leaf) != 0).any() for leaf in jax.tree.leaves(rows[4][2].trace))
 
 
 def test_grown_weights_begin_without_a_trace_and_growth_is_scored_by_its_own_tree():
@@ -132,7 +135,7 @@ def test_grown_weights_begin_without_a_trace_and_growth_is_scored_by_its_own_tre
     growth = {**jax.tree.map(jnp.zeros_like, shapes)}
     growth["first"] = {"kernel": jnp.asarray(wanted), "bias": jnp.zeros(8)}
     grads = stream()[0][0]
-    arguments = {"td_error": jnp.float32(1.0), "reset": jnp.bool_(False)}
+    arguments = {"td_error": jnp.float32(1.0), "discount": DISCOUNT, "reset": jnp.bool_(False)}
     _, state = tx.update(grads, state, params, step=jnp.int32(3), growth=growth, **arguments)
     after = np.asarray(topology.masks(state)["first"]["kernel"])
     assert after[tuple(inactive.T)].all()

@@ -22,7 +22,7 @@ class ModuleConfig:
     Attributes:
         hidden: width of the hidden layers.
         depth: number of hidden layers; of blocks with `residual=simba`.
-        activation: `elu` or `relu`.
+        activation: `elu`, `relu` or `leaky_relu` (slope 0.01).
         norm: layer norm before each activation; with `simba`, before each block and at the end.
         residual: `none`, `pre`, `post` or `branch` (docs/specs/mst-and-mrq.md §2.3), or `simba`
             (docs/specs/network-sparsity.md §2.1).
@@ -88,8 +88,10 @@ class ModuleConfig:
                 f"set {name}.regime to static or rigl",
             )
             return
+        # A static mask that keeps everything lets a dense run share a program with sparse ones.
+        full = self.regime == "static" and self.sparsity == 0
         require(
-            0 < self.sparsity < 1,
+            full or 0 < self.sparsity < 1,
             f"{name}.sparsity={self.sparsity} with {name}.regime={self.regime}; "
             "choose a value strictly between 0 and 1",
         )

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import optax
 
+from mst_jax.agents.parts.obgd import obgd
 from mst_jax.names import nearest
 from mst_jax.user_code import is_dotted, resolve
 
@@ -35,7 +36,24 @@ def adamw(config: Any) -> optax.GradientTransformation:
     return make(learning_rate=config.learning_rate, weight_decay=config.weight_decay)
 
 
-OPTIMIZERS: dict[str, Optimizer] = {"adamw": Optimizer(adamw)}
+def bounded(config: Any) -> optax.GradientTransformationExtraArgs:
+    """`obgd` with the settings of a streaming agent's module; ValueError for any other module."""
+    if not hasattr(config, "kappa"):
+        raise ValueError(
+            "optimizer=obgd steps along the TD error of a stream, which this agent has not: choose "
+            "adamw"
+        )
+    if config.weight_decay:
+        raise ValueError(
+            f"weight_decay={config.weight_decay} has no effect with optimizer=obgd: set it to 0"
+        )
+    return obgd(config.learning_rate, kappa=config.kappa, trace_decay=config.trace_decay)
+
+
+OPTIMIZERS: dict[str, Optimizer] = {
+    "adamw": Optimizer(adamw),
+    "obgd": Optimizer(bounded, ("td_error", "discount", "reset")),
+}
 
 
 def find_optimizer(name: str, setting: str = "optimizer") -> Optimizer:

@@ -40,10 +40,15 @@ def empty_statistics(size: int) -> RunningStatistics:
     )
 
 
-def observed(statistics: RunningStatistics, observation: jax.Array) -> RunningStatistics:
-    """The statistics after a batch of observations (E, O), merged at once (Chan et al., 1979)."""
+def observed(
+    statistics: RunningStatistics, observation: jax.Array, prior: float = INITIAL_COUNT
+) -> RunningStatistics:
+    """The statistics after a batch of observations (E, O), merged at once (Chan et al., 1979).
+
+    `prior` is the weight of the mean and variance that they began with.
+    """
     size = observation.shape[0]
-    before = statistics.count + INITIAL_COUNT
+    before = statistics.count + prior
     total = before + size
     # From the running mean, not from zero: an offset far above the spread costs no digits.
     differences = (observation - statistics.mean) + statistics.mean_error
@@ -61,6 +66,16 @@ def observed(statistics: RunningStatistics, observation: jax.Array) -> RunningSt
 def normalised(statistics: RunningStatistics, observation: jax.Array) -> jax.Array:
     """(x - mean) / sqrt(variance + 1e-8) for observations (..., O)."""
     return (observation - statistics.mean) * jax.lax.rsqrt(statistics.variance + EPSILON)
+
+
+def of_sample(statistics: RunningStatistics) -> RunningStatistics:
+    """The same with the variance of a sample, p/(n - 1), as Welford's algorithm has it.
+
+    For statistics without a prior. Of fewer than two observations it is 1.
+    """
+    count = statistics.count.astype(jnp.float32)
+    variance = statistics.variance * (count / jnp.maximum(count - 1.0, 1.0))
+    return statistics.replace(variance=jnp.where(statistics.count > 1, variance, 1.0))
 
 
 def _added(value: jax.Array, step: jax.Array, error: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -77,6 +77,7 @@ class Trained:
         opt_state: Tree,
         step: jax.Array,
         activity: Callable[[], networks.Activity] | None = None,
+        growth: Tree | None = None,
         **extra: Any,
     ) -> tuple[Tree, Tree]:
         """One optimizer step of one module; its topology is rewired when `step` says so.
@@ -89,6 +90,8 @@ class Trained:
             step: int32 scalar, never batched: how many steps the module has taken before.
             activity: the module's forward pass on the batch; called, at rewires only, by a regime
                 that looks at units.
+            growth: like `grads`, what regimes grow by in their place: the gradient of the loss,
+                where the optimizer is given another.
             **extra: what the module's optimizer asks for besides.
 
         Returns:
@@ -109,6 +112,8 @@ class Trained:
         extra["step"] = step
         if activity is not None and self.modules[name].plan.reads_activity:
             extra["activity"] = lambda: networks.strengths(activity())
+        if growth is not None:
+            extra["growth"] = growth
         updates, opt_state = self.optimizers[name].update(grads, opt_state, params, **extra)
         return topology.apply_updates(params, updates, topology.masks(opt_state)), opt_state
 

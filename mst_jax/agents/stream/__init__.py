@@ -1,1 +1,1 @@
-"""Agents that learn from each transition once, when it is made."""
+"""Agents that learn from each transition once, as it comes, without a replay buffer."""

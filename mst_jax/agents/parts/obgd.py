@@ -1,7 +1,7 @@
 """Overshooting-bounded gradient descent (Elsayed et al., 2024) as an optax transformation.
 
 A step of TD(λ) with one number for all weights: e = γλ e + g, and w moves by α δ e, unless that
-would change the prediction by more than the error it answers. Source: docs/specs/streaming.md §3.
+would change the prediction by more than the error it answers. Source: docs/specs/streaming.md §1.5.
 """
 
 from typing import Any, NamedTuple
@@ -17,33 +17,37 @@ class ObGDState(NamedTuple):
     Attributes:
         trace: eligibility traces, shaped like the parameters.
         learning_rate: α, float32 scalar.
+        trace_norm: ‖e‖₁ of the last step, before an end of the episode; float32 scalar.
+        step_size: what the last step multiplied δ e by; α where it was not bounded.
     """
 
     trace: Any
     learning_rate: jax.Array
+    trace_norm: jax.Array
+    step_size: jax.Array
 
 
 def obgd(
-    learning_rate: float = 1.0, *, kappa: float, discount: float, trace_decay: float
+    learning_rate: float = 1.0, *, kappa: float, trace_decay: float
 ) -> optax.GradientTransformationExtraArgs:
     """Steps along eligibility traces, bounded so that no step overshoots.
 
     `update` takes the gradients of what is predicted or done (∇V, or ∇ log π with its bonus), not
-    of a loss, and two more arguments: `td_error`, δ, a float32 scalar, and `reset`, bool, whether
-    the episode ended with this step, after which the traces are zero. The updates are those to add.
-    Inside `topology.sparse` gradients outside the mask are zero, hence the traces there, and ‖e‖₁
-    counts active weights only.
+    of a loss, and three more arguments: `td_error`, δ, a float32 scalar; `discount`, γ; and
+    `reset`, bool, whether the episode ended with this step, after which the traces are zero. The
+    updates are those to add. Inside `topology.sparse` gradients outside the mask are zero, hence
+    the traces there, and ‖e‖₁ counts active weights only.
 
     Args:
         learning_rate: α.
         kappa: κ, how much smaller than the bound a step must be; larger is more careful.
-        discount: γ.
         trace_decay: λ.
     """
 
     def init(params: Any) -> ObGDState:
         rate = jnp.asarray(learning_rate, jnp.float32)
-        return ObGDState(jax.tree.map(jnp.zeros_like, params), rate)
+        traces = jax.tree.map(jnp.zeros_like, params)
+        return ObGDState(traces, rate, jnp.zeros(()), jnp.asarray(learning_rate, jnp.float32))
 
     def update(
         updates: Any,
@@ -51,20 +55,28 @@ def obgd(
         params: Any = None,
         *,
         td_error: jax.Array,
+        discount: jax.Array | float,
         reset: jax.Array,
         **_: Any,
     ) -> tuple[Any, ObGDState]:
         trace = jax.tree.map(lambda e, g: discount * trace_decay * e + g, state.trace, updates)
-        step = step_size(trace, td_error, state.learning_rate, kappa)
+        norm = l1_norm(trace)
+        step = step_size(norm, td_error, state.learning_rate, kappa)
         kept = jax.tree.map(lambda e: jnp.where(reset, 0.0, e), trace)
         moved = jax.tree.map(lambda e: step * td_error * e, trace)
-        return moved, state._replace(trace=kept)
+        return moved, ObGDState(kept, state.learning_rate, norm, step)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def step_size(trace: Any, td_error: jax.Array, learning_rate: jax.Array, kappa: float) -> jax.Array:
-    """α / max(M, 1) with M = α κ max(|δ|, 1) ‖e‖₁ over all weights together; a scalar."""
-    norm = sum(jnp.sum(jnp.abs(leaf)) for leaf in jax.tree.leaves(trace))
+def l1_norm(trace: Any) -> jax.Array:
+    """‖e‖₁ over all weights together; a scalar."""
+    return sum((jnp.sum(jnp.abs(leaf)) for leaf in jax.tree.leaves(trace)), start=jnp.zeros(()))
+
+
+def step_size(
+    norm: jax.Array, td_error: jax.Array, learning_rate: jax.Array, kappa: float
+) -> jax.Array:
+    """α / max(M, 1) with M = α κ max(|δ|, 1) ‖e‖₁; a scalar."""
     bound = learning_rate * kappa * jnp.maximum(jnp.abs(td_error), 1.0) * norm
     return learning_rate / jnp.maximum(bound, 1.0)
