@@ -116,7 +116,10 @@ def test_traces_end_with_the_episode_after_their_last_step():
     for number in (3, 8):
         before = rows[number - 1][0]["first"]["kernel"]
         assert not np.array_equal(rows[number][0]["first"]["kernel"], before)
-        assert all((np.asarray(leaf) == 0).all() for leaf in jax.tree.leaves(rows[number][2].trace))
+        grad = stream()[0][number + 1]["first"]["bias"]  # of a leaf that is dense
+        trace = [rows[i][2].trace["first"]["bias"] for i in (number, number + 1)]
+        np.testing.assert_array_equal(trace[1], grad)
+        assert not np.array_equal(trace[0], stream()[0][number]["first"]["bias"])
     unmoved = rows[4][0]["first"]["kernel"]  # its TD error is zero
     np.testing.assert_array_equal(unmoved, rows[3][0]["first"]["kernel"])
     assert any((np.asarray(leaf) != 0).any() for leaf in jax.tree.leaves(rows[4][2].trace))

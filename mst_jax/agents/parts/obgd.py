@@ -15,13 +15,16 @@ class ObGDState(NamedTuple):
     """State of `obgd`.
 
     Attributes:
-        trace: eligibility traces, shaped like the parameters.
+        trace: eligibility traces e of the last step, shaped like the parameters.
+        ended: bool scalar, whether the episode ended with the last step: the next one begins with
+            traces of zero. Zeroing them there and then would go over all weights once more.
         learning_rate: α, float32 scalar.
-        trace_norm: ‖e‖₁ of the last step, before an end of the episode; float32 scalar.
+        trace_norm: ‖e‖₁ of the last step; float32 scalar.
         step_size: what the last step multiplied δ e by; α where it was not bounded.
     """
 
     trace: Any
+    ended: jax.Array
     learning_rate: jax.Array
     trace_norm: jax.Array
     step_size: jax.Array
@@ -34,7 +37,7 @@ def obgd(
 
     `update` takes the gradients of what is predicted or done (∇V, or ∇ log π with its bonus), not
     of a loss, and three more arguments: `td_error`, δ, a float32 scalar; `discount`, γ; and
-    `reset`, bool, whether the episode ended with this step, after which the traces are zero. The
+    `reset`, bool, whether the episode ended with this step, after which traces begin at zero. The
     updates are those to add. Inside `topology.sparse` gradients outside the mask are zero, hence
     the traces there, and ‖e‖₁ counts active weights only.
 
@@ -47,7 +50,7 @@ def obgd(
     def init(params: Any) -> ObGDState:
         rate = jnp.asarray(learning_rate, jnp.float32)
         traces = jax.tree.map(jnp.zeros_like, params)
-        return ObGDState(traces, rate, jnp.zeros(()), jnp.asarray(learning_rate, jnp.float32))
+        return ObGDState(traces, jnp.zeros((), bool), rate, jnp.zeros(()), jnp.array(rate))
 
     def update(
         updates: Any,
@@ -59,12 +62,12 @@ def obgd(
         reset: jax.Array,
         **_: Any,
     ) -> tuple[Any, ObGDState]:
-        trace = jax.tree.map(lambda e, g: discount * trace_decay * e + g, state.trace, updates)
+        decay = jnp.where(state.ended, 0.0, discount * trace_decay)
+        trace = jax.tree.map(lambda e, g: decay * e + g, state.trace, updates)
         norm = l1_norm(trace)
         step = step_size(norm, td_error, state.learning_rate, kappa)
-        kept = jax.tree.map(lambda e: jnp.where(reset, 0.0, e), trace)
         moved = jax.tree.map(lambda e: step * td_error * e, trace)
-        return moved, ObGDState(kept, state.learning_rate, norm, step)
+        return moved, ObGDState(trace, reset, state.learning_rate, norm, step)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
