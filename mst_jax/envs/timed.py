@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from mst_jax.envs.base import HostTask, HostVectorEnv, JaxEnv, Spec, Timestep
+from mst_jax.envs.spaces import Observation
 
 if TYPE_CHECKING:
     import jax
@@ -35,18 +36,25 @@ def with_time(task: JaxEnv | HostTask, time: str = "exact") -> JaxEnv | HostTask
     if time == "off":
         return task
     spec = _timed_spec(task.spec)
-    lag = int(time == "published")
     if isinstance(task, JaxEnv):
-        return _jax(task, spec, lag)
+        return _jax(task, spec, time)
     vector = task.vector
-    return HostTask(spec, lambda *args, **kwargs: _TimedVector(vector(*args, **kwargs), spec, lag))
+    return HostTask(spec, lambda *args, **kwargs: _TimedVector(vector(*args, **kwargs), spec, time))
+
+
+def time_after(steps: Any, limit: int, time: str) -> Any:
+    """The time after [...] steps of `limit`; see `with_time`."""
+    return (steps - (time == "published")).clip(0) / limit - 0.5
 
 
 def _timed_spec(spec: Spec) -> Spec:
     if spec.episode_length is None:
-        raise ValueError(f"with_time needs a time limit, and {spec.task} has none")
-    if not spec.observation.is_vector:
-        raise ValueError(f"with_time appends a number to flat observations; {spec.task} has none")
+        raise ValueError(f"with_time needs a time limit, and {spec.task} has none: leave it off")
+    if not (isinstance(spec.observation, Observation) and spec.observation.is_vector):
+        raise ValueError(
+            f"with_time appends a number to flat observations, and {spec.task} shows others: "
+            "leave it off"
+        )
     (size,) = spec.observation.shape
     unscaled = spec.observation.unscaled + 1
     return spec._replace(
@@ -71,12 +79,12 @@ class TimedState(NamedTuple):
         return self.inner.errors
 
 
-def _jax(env: JaxEnv, spec: Spec, lag: int) -> JaxEnv:
+def _jax(env: JaxEnv, spec: Spec, time: str) -> JaxEnv:
     import jax.numpy as jnp
 
     def timed(observation: "jax.Array", steps: "jax.Array") -> "jax.Array":
-        time = jnp.maximum(steps - lag, 0) / spec.episode_length - 0.5
-        return jnp.append(observation, jnp.asarray(time, jnp.float32))
+        now = time_after(steps, spec.episode_length, time)
+        return jnp.append(observation, jnp.asarray(now, jnp.float32))
 
     def reset(key: "jax.Array") -> tuple[TimedState, "jax.Array"]:
         state, observation = env.reset(key)
@@ -99,9 +107,9 @@ def _jax(env: JaxEnv, spec: Spec, lag: int) -> JaxEnv:
 class _TimedVector:
     """A vector of host environments with their times; see `HostVectorEnv`."""
 
-    def __init__(self, env: HostVectorEnv, spec: Spec, lag: int) -> None:
+    def __init__(self, env: HostVectorEnv, spec: Spec, time: str) -> None:
         self.spec = spec
-        self._env, self._lag = env, lag
+        self._env, self._time = env, time
         self._steps = np.zeros(0, np.int64)
 
     @property
@@ -160,5 +168,5 @@ class _TimedVector:
         self.close()
 
     def _timed(self, observation: np.ndarray, steps: np.ndarray) -> np.ndarray:
-        time = np.maximum(steps - self._lag, 0) / self.spec.episode_length - 0.5
-        return np.concatenate([observation, time[:, None].astype(np.float32)], axis=1)
+        now = time_after(steps, self.spec.episode_length, self._time)
+        return np.concatenate([observation, now[:, None].astype(np.float32)], axis=1)

@@ -90,11 +90,19 @@ def test_a_jax_environment_has_the_same_times():
     assert envs.check(env, steps=40) == []
 
 
+def test_make_gives_the_time_to_any_task():
+    plain = envs.make("probe:point").spec
+    timed = envs.make("probe:point", with_time="published").spec
+    assert timed == plain._replace(observation=Observation((5,), unscaled=1))
+    with pytest.raises(ValueError, match="time limit, and dmc:lqr-lqr_2_1 has none: leave it off"):
+        envs.make("dmc:lqr-lqr_2_1", with_time="exact")
+
+
 def test_what_has_no_time_is_refused_in_one_line():
-    with pytest.raises(ValueError, match="fake:endless has none"):
+    with pytest.raises(ValueError, match="fake:endless has none: leave it off"):
         with_time(host_task(Endless.spec, Endless))
     with pytest.raises(ValueError, match="with_time='yes' is none of off, exact, published"):
         host("yes")
     pictures = Counter.spec._replace(observation=Observation((8, 8, 3), "uint8"))
-    with pytest.raises(ValueError, match="flat observations; fake:counter has none"):
+    with pytest.raises(ValueError, match="flat observations, and fake:counter shows others"):
         with_time(host_task(pictures, Counter))
