@@ -48,13 +48,13 @@ def main(argv: list[str]) -> None:
             writer(VIDEO.value)  # refuses a file that cannot be written
         snapshot = load_snapshot(folder, checkpoints.BEST if BEST.value else checkpoints.LIGHT)
         settings, healthy = snapshot.settings, healthy_policies(folder, snapshot, BEST.value)
-        task = envs.make(settings.task)
+        task = envs.make(settings.task, with_time=settings.with_time)
         if VIDEO.value:
             if not healthy[0]:
                 raise ValueError(f"seed {settings.seed} has diverged: there is no policy to film")
             start = first_start(task, settings.seed_list, 0, EPISODES.value, INDEX.value)
             key = first_key(settings.seed_list, 0, EPISODES.value, INDEX.value)
-            print(film(VIDEO.value, settings.task, snapshot.policy(), start, key))
+            print(film(VIDEO.value, settings, snapshot.policy(), start, key))
     evaluator = make_evaluator(snapshot.agent, task, settings.seed_list, EPISODES.value)
     try:
         returns = evaluator(snapshot.states, INDEX.value).of_healthy(healthy).returns

@@ -26,7 +26,7 @@ from mst_jax.envs.film.camera import Camera
 from mst_jax.envs.film.stage import Stage, open_stage
 from mst_jax.program.evaluation import SEED_OFFSET, action_key, episode_keys, episodes_together
 from mst_jax.program.state import seed_keys
-from mst_jax.runs import read_settings
+from mst_jax.runs import Settings, read_settings
 from mst_jax.training import Policy, load_snapshot
 
 EPISODES_PLAYED, START_STATES = 10, 1_000_000  # of an evaluation, unless flags say otherwise
@@ -44,10 +44,11 @@ def main(argv: list[str]) -> None:
         read_settings(folder)  # refuses a folder that is no run
         writer(path)  # and a file that cannot be written
         snapshot = load_snapshot(folder)
-        task, settings = envs.make(snapshot.settings.task), snapshot.settings
+        settings = snapshot.settings
+        task = envs.make(settings.task, with_time=settings.with_time)
         start = first_start(task, settings.seed_list, 0, EPISODES_PLAYED, START_STATES)
         key = first_key(settings.seed_list, 0, EPISODES_PLAYED, START_STATES)
-        print(film(path, settings.task, snapshot.policy(), start, key))
+        print(film(path, settings, snapshot.policy(), start, key))
 
 
 class Film:
@@ -96,12 +97,14 @@ class Film:
         return self._policy.act(self._observation, action_key(self._key, np.int32(self.steps)))
 
 
-def film(path: Path, task: str, policy: Policy, start: Any, key: jax.Array | None = None) -> str:
+def film(
+    path: Path, settings: Settings, policy: Policy, start: Any, key: jax.Array | None = None
+) -> str:
     """Films an episode and says how it went.
 
     Args:
         path: a `.gif` or `.mp4` file to write.
-        task: name of the task.
+        settings: of the run, whose task is filmed.
         policy: who acts.
         start: as `first_start` gives it.
         key: as `first_key` gives it.
@@ -110,7 +113,8 @@ def film(path: Path, task: str, policy: Policy, start: Any, key: jax.Array | Non
         ValueError: when the file, the task or the machine does not allow it.
     """
     write = writer(path)
-    shown = Film(open_stage(task), policy, start, key)
+    stage = open_stage(settings.task, settings.with_time)
+    shown = Film(stage, policy, start, key)
     write(path, shown.pictures(), shown.seconds)
     return f"written to {path}: {shown.steps} steps, return {shown.total:.1f}"
 

@@ -61,7 +61,7 @@ def forecast_groups(groups: Sequence[Cells], device: Device) -> Forecast:
         work, in_memory, updates = 0.0, 0, 0
         for cell in group:
             settings = cell.settings
-            spec_of(settings.task)  # an unknown task is told now, not by its cell
+            spec_of(settings)  # an unknown task is told now, not by its cell
             key = _without_task(settings)
             if key not in known:
                 known[key] = _measure(settings)
@@ -78,7 +78,7 @@ def forecast_groups(groups: Sequence[Cells], device: Device) -> Forecast:
 
 def _measure(settings: Settings) -> tuple[Cost, int]:
     """A cell's costs, and the bytes of its agents and replay buffers."""
-    spec = spec_of(settings.task)
+    spec = spec_of(settings)
     agent = make_agent(settings.agent, settings.config, spec, settings.steps)
     return cost_of_agent(agent, settings), sum(memory_bytes(agent, spec, settings))
 

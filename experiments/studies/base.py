@@ -1,7 +1,7 @@
 """What a study is: variants of an agent, and the scale at which they are run, as data."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from mst_jax.names import nearest
@@ -105,6 +105,7 @@ class Study:
         scales: size name -> scale.
         figure: draws the study's own figure from its results; see `experiments.studies.figures`.
         baseline: labels of the variant that all others are compared with.
+        settings: what all of its runs have besides, such as `with_time`.
     """
 
     name: str
@@ -113,6 +114,7 @@ class Study:
     scales: Mapping[str, Scale]
     figure: Callable[..., Any]
     baseline: Labels
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def cells(self, size: str, scale: Scale | None = None) -> list[Cell]:
         """All cells; `scale` replaces the one that `size` names.
@@ -125,7 +127,10 @@ class Study:
         scale = scale or self.scales[size]
         scale.validate()
         cells = [
-            Cell(dict(variant.labels), _settings(variant, scale, task, agent, *block))
+            Cell(
+                dict(variant.labels),
+                replace(_settings(variant, scale, task, agent, *block), **self.settings),
+            )
             for task in scale.tasks
             for agent in scale.agents
             for variant in self.variants(agent, size)

@@ -51,7 +51,8 @@ def cost_of(settings: Settings) -> Cost:
         ValueError: for a task or settings that cannot be made.
     """
     config = json.dumps(dataclasses.asdict(settings.config), sort_keys=True)
-    return _cost_of(_Key(settings, (settings.agent, settings.task, settings.steps, config)))
+    identity = (settings.agent, settings.task, settings.with_time, settings.steps, config)
+    return _cost_of(_Key(settings, identity))
 
 
 def cost_of_agent(agent: Agent, settings: Settings) -> Cost:
@@ -73,9 +74,13 @@ def cost_of_agent(agent: Agent, settings: Settings) -> Cost:
 
 
 @lru_cache
-def spec_of(task: str) -> envs.Spec:
-    """The sizes of a task; ValueError for an unknown one."""
-    return envs.make(task).spec
+def _spec(task: str, with_time: str) -> envs.Spec:
+    return envs.make(task, with_time=with_time).spec
+
+
+def spec_of(settings: Settings) -> envs.Spec:
+    """The sizes of a run's task; ValueError for one that cannot be made."""
+    return _spec(settings.task, settings.with_time)
 
 
 def updates_at(settings: Settings, step: int) -> int:
@@ -176,7 +181,7 @@ class _Key:
 @lru_cache(maxsize=4096)
 def _cost_of(key: _Key) -> Cost:
     settings = key.settings
-    agent = make_agent(settings.agent, settings.config, spec_of(settings.task), settings.steps)
+    agent = make_agent(settings.agent, settings.config, spec_of(settings), settings.steps)
     return cost_of_agent(agent, settings)
 
 

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import NamedTuple
 
 from mst_jax.envs.base import HostTask, JaxEnv
+from mst_jax.envs.timed import with_time as timed
 from mst_jax.names import nearest
 from mst_jax.user_code import is_dotted, one_line, resolve
 
@@ -40,7 +41,9 @@ SUITES = {
 }
 
 
-def make(task: str, *, action_repeat: int | None = None) -> JaxEnv | HostTask:
+def make(
+    task: str, *, action_repeat: int | None = None, with_time: str = "off"
+) -> JaxEnv | HostTask:
     """Makes a task by name.
 
     Args:
@@ -48,15 +51,22 @@ def make(task: str, *, action_repeat: int | None = None) -> JaxEnv | HostTask:
             dotted name of a function of your own, such as `"my_pkg.envs:drift"`.
         action_repeat: environment steps per agent step; None takes the suite's own default. A
             function of your own gets it as `action_repeat=`, if it is given.
+        with_time: `exact` or `published` put the episode's time behind the observations; see
+            `mst_jax.envs.timed.with_time`.
 
     Returns:
         A `JaxEnv` or a `HostTask`; its `spec.task` is `task`.
 
     Raises:
         ValueError: if the suite or the name is unknown, a package is missing, the repeat is
-            impossible, or a function of your own fails or returns something else; the message says
-            what exists or what to install.
+            impossible, the task can have no time, or a function of your own fails or returns
+            something else; the message says what exists or what to install.
     """
+    return timed(_plain(task, action_repeat), with_time)
+
+
+def _plain(task: str, action_repeat: int | None) -> JaxEnv | HostTask:
+    """The task as its suite or its user makes it."""
     suite, separator, name = task.partition(":")
     if separator and suite not in SUITES and is_dotted(task):
         return _own(task, action_repeat)

@@ -73,13 +73,15 @@ def forget() -> None:
         clear()
 
 
-def kept_task(name: str) -> envs.JaxEnv | envs.HostTask:
-    """`envs.make`; of the suites that run on the device, the same object for the same name.
+def kept_task(name: str, with_time: str = "off") -> envs.JaxEnv | envs.HostTask:
+    """`envs.make`; of the suites that run on the device, the same object for the same arguments.
 
     Other tasks are made anew, since a user's code may have changed. No program depends on a host's
     task beyond its sizes.
     """
-    return _task(name) if name.partition(":")[0] in ON_DEVICE else envs.make(name)
+    if name.partition(":")[0] in ON_DEVICE:
+        return _task(name, with_time)
+    return envs.make(name, with_time=with_time)
 
 
 def kept_agent(name: str, config: Any, sizes: Sizes, total_steps: int) -> Agent:
@@ -117,7 +119,9 @@ class _Config:
         return cls(text, copy.deepcopy(config))
 
 
-_task = kept(envs.make)
+@kept
+def _task(name: str, with_time: str) -> envs.JaxEnv | envs.HostTask:
+    return envs.make(name, with_time=with_time)
 
 
 @kept

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from mst_jax.agents import AGENTS
 from mst_jax.diagnostics import find_metrics
 from mst_jax.envs import WORKER_TIMEOUT
+from mst_jax.envs.timed import TIMES
 from mst_jax.recipes import RECIPES
 
 # Environments are seeded with 32 bits, those of evaluations by a seed SEED_OFFSET = 100 above; and
@@ -70,6 +71,12 @@ class Settings:
     config: Any
     agent: str = _setting("mrq", f"Algorithm: {', '.join(sorted(AGENTS))}.")
     task: str = _setting("dmc:cartpole-swingup", "Task, as suite:name.")
+    with_time: str = _setting(
+        "off",
+        "The episode's time behind the observations, -0.5 at its start and 0.5 at its limit; "
+        "`published` lags by one step, as in Stream AC's program.",
+        choices=TIMES,
+    )
     recipe: str = _setting(
         "mst",
         f"Which modules are sparse: {', '.join(sorted(set().union(*RECIPES.values())))}. "

@@ -12,7 +12,7 @@ import numpy as np
 
 from mst_jax import envs
 from mst_jax.agents import Agent, player
-from mst_jax.program.cache import kept
+from mst_jax.program.cache import kept, kept_task
 from mst_jax.program.health import finite
 from mst_jax.program.state import Purpose, keys_for, seed_keys
 from mst_jax.runs import checkpoints
@@ -62,7 +62,8 @@ class Snapshot(NamedTuple):
                 "--best plays or films it, if it has one"
             )
         state = jax.tree.map(lambda leaf: leaf[index], self.states)
-        return Policy(self.agent, state, envs.make(self.settings.task).spec)
+        task = kept_task(self.settings.task, self.settings.with_time)
+        return Policy(self.agent, state, task.spec)
 
 
 class Policy:

@@ -108,6 +108,17 @@ def test_a_host_stage_plays_the_tasks_own_episodes(task, repeat):
     assert stage.model.nq == 2
 
 
+@pytest.mark.parametrize("time", ["exact", "published"])
+def test_a_film_shows_the_time_that_the_task_does(time):
+    name, action = "dmc:cartpole-swingup", np.zeros(1, np.float32)
+    stage = open_stage(name, time)
+    shown = [stage.reset(episode_seed(4, 0, 0)), *(stage.step(action)[0] for _ in range(5))]
+    with envs.make(name, with_time=time).vector([(4, 0)]) as task:
+        wanted = [task.reset(), *(task.step(action[None]).observation for _ in range(5))]
+    np.testing.assert_array_equal(shown, np.concatenate(wanted))
+    assert stage.data().qpos[0] == pytest.approx(shown[-1][0], rel=1e-6)
+
+
 def test_envpools_tasks_are_shown_by_dm_control():
     stage = open_stage("envpool:pendulum-swingup")
     assert isinstance(stage, HostStage)

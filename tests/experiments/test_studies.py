@@ -108,6 +108,14 @@ def test_impossible_plans_are_refused():
         study.cells("smoke", dataclasses.replace(study.scales["smoke"], seeds=0))
 
 
+def test_a_study_gives_all_of_its_cells_its_own_settings():
+    study = dataclasses.replace(STUDIES["reset"], settings={"with_time": "published"})
+    cells = study.cells("smoke")
+    assert {cell.settings.with_time for cell in cells} == {"published"}
+    plain = [dataclasses.replace(cell.settings, with_time="off") for cell in cells]
+    assert plain == [cell.settings for cell in STUDIES["reset"].cells("smoke")]
+
+
 def test_a_reset_cell_resets_and_a_smoke_size_is_small():
     cells = {cell.settings.recipe: cell.settings for cell in STUDIES["reset"].cells("smoke")}
     assert cells["sparse-reset"].reset_steps == [200]

@@ -162,6 +162,7 @@ TABLE = [
     ("train --architecture=", "--architecture= is empty"),
     ("train --task=", "--task= is empty"),
     ("plot ''", "the path is empty"),
+    ("train --task=dmc:lqr-lqr_2_1 --with_time=exact", "dmc:lqr-lqr_2_1 has none: leave it off"),
     # Fault D5: words that are no flags.
     ("train dmc:dog-run", "'dmc:dog-run' is not a flag"),
     ("quickstart dmc:dog-run", "'dmc:dog-run' is not a flag"),

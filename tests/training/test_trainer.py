@@ -1,5 +1,6 @@
 """Whole runs: what they write, and that a stopped one continues as if it had never stopped."""
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -22,6 +23,7 @@ from small_runs import (
 
 from mst_jax import load_policy
 from mst_jax.analysis import read_curve
+from mst_jax.analysis.results_table import cost_of
 from mst_jax.program import drivers
 from mst_jax.training import (
     checkpoint_fingerprint,
@@ -262,6 +264,25 @@ def wait_for(path, process):
 
 def wait_for_text(path, text, process):
     wait_until(lambda: path.exists() and text in path.read_text(), process)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["probe:point", "dmc:pendulum-swingup"])
+def test_a_run_with_the_time_is_resumed_evaluated_and_read_with_it(task, tmp_path, monkeypatch):
+    config = small_config("mst", "sac")
+    settings = small_settings(task, agent="sac", config=config, with_time="published")
+    whole = train(plan_run(settings, tmp_path / "whole"), progress=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "_stop_on_signal", stop_after(137))
+        stopped = train(plan_run(settings, tmp_path / "stopped"), progress=False)
+    resumed = train(plan_resume(stopped.folder), progress=False)
+    assert (whole.finished, stopped.finished, resumed.finished) == (True, False, True)
+    assert whole.fingerprint == resumed.fingerprint
+    spec = prepare(settings)[0].spec
+    assert spec.observation.unscaled == 1
+    action = load_policy(whole.folder).act(np.zeros(spec.observation.shape, np.float32))
+    assert action.shape == spec.action.shape
+    assert cost_of(settings) != cost_of(dataclasses.replace(settings, with_time="off"))
 
 
 def wait_until(condition, process, seconds=240):

@@ -8,17 +8,20 @@ import jax
 import mujoco
 import numpy as np
 
-from mst_jax.envs.base import HostEnv, JaxEnv
+from mst_jax.envs.base import HostEnv, JaxEnv, Spec
+from mst_jax.envs.timed import time_after
 
 
 class Stage(Protocol):
     """One environment and what it looks like.
 
     Attributes:
+        spec: of the task.
         model: what to draw.
         seconds: simulated time of one agent step.
     """
 
+    spec: Spec
     model: mujoco.MjModel
     seconds: float
 
@@ -32,13 +35,14 @@ class Stage(Protocol):
         """The current state, to be drawn; after an episode's end it may be the next one's."""
 
 
-def open_stage(task: str) -> Stage:
+def open_stage(task: str, with_time: str = "off") -> Stage:
     """The stage of a task with its suite's own action repeat.
 
     EnvPool hides its physics; its tasks are dm_control's and are shown by dm_control.
 
     Args:
         task: a name that `make` knows.
+        with_time: as `make` takes it.
 
     Raises:
         ValueError: if the task has no picture.
@@ -46,7 +50,8 @@ def open_stage(task: str) -> Stage:
     suite, _, name = task.partition(":")
     if suite not in _STAGES:
         raise ValueError(f"{task} has no picture; these suites have: {', '.join(_STAGES)}")
-    return _STAGES[suite](name)
+    stage = _STAGES[suite](name)
+    return stage if with_time == "off" else TimedStage(stage, with_time)
 
 
 class HostStage:
@@ -56,7 +61,7 @@ class HostStage:
         self, env: HostEnv, model: mujoco.MjModel, data: mujoco.MjData, seconds: float
     ) -> None:
         """`seconds` are those of one control step; `model` and `data` are the environment's own."""
-        self.model = model
+        self.spec, self.model = env.spec, model
         self.seconds = seconds * env.spec.action_repeat
         self._env, self._data = env, data
 
@@ -92,7 +97,8 @@ class JaxStage:
             seconds: of one control step.
             pose: what of a world to put into which fields of `MjData`.
         """
-        self.model, self.seconds = model, seconds * env.spec.action_repeat
+        self.spec, self.model = env.spec, model
+        self.seconds = seconds * env.spec.action_repeat
         self._reset, self._step = jax.jit(env.reset), jax.jit(env.step)
         self._pose = pose
         self._data = mujoco.MjData(self.model)
@@ -114,6 +120,30 @@ class JaxStage:
             getattr(self._data, field)[:] = value
         mujoco.mj_forward(self.model, self._data)
         return self._data
+
+
+class TimedStage:
+    """A stage with the episode's time behind its observations."""
+
+    def __init__(self, stage: Stage, time: str) -> None:
+        """`time` is as `with_time` takes it, and not `off`."""
+        self.spec, self.model, self.seconds = stage.spec, stage.model, stage.seconds
+        self.data, self._stage, self._time = stage.data, stage, time
+
+    def reset(self, start: Any) -> np.ndarray:
+        """See `Stage`."""
+        self._steps = np.int64(0)
+        return self._timed(self._stage.reset(start))
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool]:
+        """See `Stage`; the observation after the last step is not one to act on."""
+        observation, reward, ended = self._stage.step(action)
+        self._steps += 1
+        return self._timed(observation), reward, ended
+
+    def _timed(self, observation: np.ndarray) -> np.ndarray:
+        now = time_after(self._steps, self.spec.episode_length, self._time)
+        return np.append(observation, np.float32(now))
 
 
 def _dmc(name: str) -> Stage:
