@@ -119,10 +119,12 @@ def test_a_film_shows_the_time_that_the_task_does(time):
     assert stage.data().qpos[0] == pytest.approx(shown[-1][0], rel=1e-6)
 
 
-def test_envpools_tasks_are_shown_by_dm_control():
-    stage = open_stage("envpool:pendulum-swingup")
+@pytest.mark.parametrize(("name", "size"), [("pendulum-swingup", 3), ("Walker2d-v4", 17)])
+def test_envpools_tasks_are_shown_by_those_whose_they_are(name, size):
+    pytest.importorskip("envpool")
+    stage = open_stage(f"envpool:{name}")
     assert isinstance(stage, HostStage)
-    assert stage.reset(episode_seed(0, 0, 0)).shape == (3,)
+    assert stage.reset(episode_seed(0, 0, 0)).shape == (size,)
 
 
 def test_a_jax_stage_shows_the_worlds_pose(ball):

@@ -12,6 +12,7 @@ from mst_jax.envs.suites import dmc, envpool  # noqa: E402
 
 from dm_control import suite  # noqa: E402  isort: skip  (after dmc, which chooses the renderer)
 
+NAMES = [name for name in dmc.tasks() if not name.startswith("lqr-")]
 PAIRS = [(7, 0), (7, 1)]
 
 
@@ -26,7 +27,8 @@ def equal(one, other):
 
 def check_sizes(name):
     """EnvPool has all of dm_control's fields, in the same sizes, and the same actions."""
-    fields = envpool.make(name).vector.args[1]
+    fields = dmc.load(name, 2).fields
+    assert envpool.make(name).vector.args[1].fields == tuple(field for field, _ in fields)
     spec = library.make_spec(envpool.identifier(name))
     theirs = spec.observation_spec()
     for field, slot in fields:
@@ -43,7 +45,7 @@ def test_fields_and_actions_are_dm_controls(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", envpool.tasks())
+@pytest.mark.parametrize("name", NAMES)
 def test_fields_and_actions_of_every_task_are_dm_controls(name):
     check_sizes(name)
 
@@ -201,9 +203,9 @@ def test_a_failure_costs_the_episode_and_the_others_continue_bit_for_bit(
         for action, step in zip(actions[:5], steps, strict=False):
             equal(environments.step(action), step)
 
-        def fail(actions, ids):
+        def fail(*given):
             monkeypatch.undo()
-            moved = advance(actions, ids)
+            moved = advance(*given)
             moved[0][0] = np.nan
             if raises:
                 raise RuntimeError("somewhere")
@@ -304,10 +306,10 @@ def test_wrong_calls_are_named(pendulum):
 
 
 def test_names_are_dm_controls():
-    assert set(envpool.tasks()) == {name for name in dmc.tasks() if "lqr" not in name}
+    assert set(NAMES) < set(envpool.tasks())
     assert envpool.identifier("humanoid_CMU-run") == "HumanoidCMURun-v1"
     assert envpool.identifier("finger-turn_hard") == "FingerTurnHard-v1"
     known = library.list_all_envs()
-    assert all(envpool.identifier(name) in known for name in envpool.tasks())
+    assert all(envpool.identifier(name) in known for name in NAMES)
     with pytest.raises(ValueError, match="there are acrobot-swingup"):
         envs.make("envpool:DogRun-v1")

@@ -38,7 +38,7 @@ class Stage(Protocol):
 def open_stage(task: str, with_time: str = "off") -> Stage:
     """The stage of a task with its suite's own action repeat.
 
-    EnvPool hides its physics; its tasks are dm_control's and are shown by dm_control.
+    EnvPool hides its physics: its tasks are shown by dm_control and Gymnasium, whose they are.
 
     Args:
         task: a name that `make` knows.
@@ -157,6 +157,11 @@ def _gym(name: str) -> Stage:
     return HostStage(env, *env.scene())
 
 
+def _envpool(name: str) -> Stage:
+    gym_tasks = import_module("mst_jax.envs.suites.envpool").gym_tasks()
+    return _gym(name) if name in gym_tasks else _dmc(name)
+
+
 def _brax(name: str) -> Stage:
     brax = import_module("mst_jax.envs.suites.brax")
     own = brax.load(name)
@@ -171,4 +176,4 @@ def _playground(name: str) -> Stage:
     return JaxStage(playground.make(name), own.mj_model, float(own.dt), pose)
 
 
-_STAGES = {"brax": _brax, "dmc": _dmc, "envpool": _dmc, "gym": _gym, "playground": _playground}
+_STAGES = {"brax": _brax, "dmc": _dmc, "envpool": _envpool, "gym": _gym, "playground": _playground}

@@ -1,12 +1,13 @@
-"""EnvPool's C++ version of the DeepMind Control Suite: the same tasks without Python.
+"""EnvPool's C++ versions of the DeepMind Control Suite and of Gymnasium's MuJoCo tasks.
 
 EnvPool is a vector environment by itself (threads in C++), so no worker processes are needed. Its
 observations hold fields that dm_control's do not: dm_control's are selected, in dm_control's order.
 """
 
 import functools
-from collections.abc import Sequence
-from typing import Any, Self
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Self
 
 import envpool
 import numpy as np
@@ -19,6 +20,7 @@ from mst_jax.envs.base import (
     check_episode,
     check_seeds,
     episode_seed,
+    vector_spec,
     worker_count,
 )
 from mst_jax.envs.host.actions import affine
@@ -26,34 +28,78 @@ from mst_jax.envs.host.episode_log import EpisodeLog
 from mst_jax.envs.host.notices import Notices
 from mst_jax.envs.suites import dmc
 
-Fields = list[tuple[str, slice]]
+GYM = (
+    *("Ant", "HalfCheetah", "Hopper", "Humanoid", "HumanoidStandup", "InvertedDoublePendulum"),
+    *("InvertedPendulum", "Pusher", "Reacher", "Swimmer", "Walker2d"),
+)
+# Gymnasium shows the forces of contacts in them; EnvPool leaves them zero unless it is told to.
+GYM_OPTIONS = {name: {"post_constraint": True} for name in ("Humanoid-v4", "HumanoidStandup-v4")}
+
+
+class Source(NamedTuple):
+    """What of EnvPool a task is made of.
+
+    Attributes:
+        name: EnvPool's identifier.
+        fields: of an observation, in the order in which they are concatenated.
+        limit: control steps after which an episode is cut here; infinite where EnvPool cuts it.
+        options: of `envpool.make`.
+    """
+
+    name: str
+    fields: tuple[str, ...]
+    limit: float = math.inf
+    options: Mapping[str, Any] = {}
 
 
 def tasks() -> list[str]:
-    """Lists the suite's tasks in dm_control's spelling, without LQR.
+    """Lists dm_control's tasks in its spelling, without LQR, and Gymnasium's MuJoCo v4 and v5.
 
-    EnvPool cuts LQR's episodes after 1000 steps; dm_control has no limit there.
+    EnvPool cuts LQR's episodes after 1000 steps; dm_control has no limit there. Pusher-v4 is left
+    out as in the gym suite, whose Gymnasium cannot make it.
     """
-    return [name for name in dmc.tasks() if not name.startswith("lqr-")]
+    return [*(name for name in dmc.tasks() if not name.startswith("lqr-")), *gym_tasks()]
 
 
 def make(name: str, action_repeat: int | None = None) -> HostTask:
     """Makes one of `tasks()`.
 
     Args:
-        name: as dm_control spells it, such as `dog-run`.
-        action_repeat: control steps per agent step; None means 2.
+        name: as dm_control or Gymnasium spell it, such as `dog-run` or `Walker2d-v4`.
+        action_repeat: control steps per agent step; None means 2 for dm_control's tasks and 1 for
+            Gymnasium's.
     """
-    repeat = action_repeat or dmc.ACTION_REPEAT
-    original = dmc.load(name, repeat)
-    spec = original.spec._replace(task=f"envpool:{name}")
-    return HostTask(spec, functools.partial(EnvpoolVectorEnv, spec, original.fields))
+    made = _of_gym(name, action_repeat) if name in gym_tasks() else _of_dmc(name, action_repeat)
+    return HostTask(made[0], functools.partial(EnvpoolVectorEnv, *made))
 
 
 def identifier(name: str) -> str:
     """EnvPool's name of a task: `ball_in_cup-catch` is `BallInCupCatch-v1`."""
     parts = name.replace("-", "_").split("_")
     return "".join(part[:1].upper() + part[1:] for part in parts) + "-v1"
+
+
+def gym_tasks() -> list[str]:
+    """Those of `tasks()` that are Gymnasium's."""
+    names = (f"{name}-v{version}" for name in GYM for version in (4, 5))
+    return [name for name in names if name != "Pusher-v4"]
+
+
+def _of_dmc(name: str, action_repeat: int | None) -> tuple[Spec, Source]:
+    original = dmc.load(name, action_repeat or dmc.ACTION_REPEAT)
+    fields = tuple(field for field, _ in original.fields)
+    return original.spec._replace(task=f"envpool:{name}"), Source(identifier(name), fields)
+
+
+def _of_gym(name: str, action_repeat: int | None) -> tuple[Spec, Source]:
+    """EnvPool calls a terminal state at its time limit truncated: its limit is put off by one."""
+    repeat = action_repeat or 1
+    own = envpool.make_spec(name)
+    limit = own.config.max_episode_steps
+    (size,), (actions,) = own.observation_spec().obs.shape, own.action_spec().shape
+    spec = vector_spec(f"envpool:{name}", size, actions, math.ceil(limit / repeat), repeat)
+    options = {"max_episode_steps": limit + 1, **GYM_OPTIONS.get(name, {})}
+    return spec, Source(name, ("obs",), limit, options)
 
 
 class EnvpoolVectorEnv:
@@ -73,7 +119,7 @@ class EnvpoolVectorEnv:
     def __init__(
         self,
         spec: Spec,
-        fields: Fields,
+        source: Source,
         seeds: Sequence[tuple[int, int]],
         workers: int | None = None,
         timeout: float = WORKER_TIMEOUT,
@@ -83,7 +129,7 @@ class EnvpoolVectorEnv:
 
         Args:
             spec: sizes of the task.
-            fields: dm_control's fields of an observation and where they go.
+            source: what of EnvPool it is made of.
             seeds: a (seed, environment index) pair for each environment.
             workers: number of threads; by default one per core, at most one per environment.
             timeout: of no meaning here, where there are no worker processes.
@@ -97,9 +143,8 @@ class EnvpoolVectorEnv:
         self._log = EpisodeLog(spec, self.seeds)
         self._notices = Notices(label or spec.task)
         self._threads = worker_count(workers, len(self.seeds))
-        self._name = identifier(spec.task.partition(":")[2])
-        self._fields = fields
-        action = envpool.make_spec(self._name).action_spec()
+        self._source = source
+        action = envpool.make_spec(source.name).action_spec()
         self._offset, self._scale = affine(action.minimum, action.maximum)
         self._first = 0  # the number of the episode that the pool was seeded for
         self._pool: Any = None
@@ -203,7 +248,9 @@ class EnvpoolVectorEnv:
         """Takes one agent step everywhere, and says why steps are lost; nothing restarts yet."""
         count = len(actions)
         try:
-            final, reward, terminated, truncated = self._advance(actions, np.arange(count))
+            final, reward, terminated, truncated = self._advance(
+                actions, np.arange(count), self._log.length
+            )
         except Exception as error:  # it does not say in which environment
             cause, lost = f"{type(error).__name__}: {error}", np.ones(count, bool)
             final, reward = np.zeros_like(self._log.observation), np.zeros(count, np.float32)
@@ -236,7 +283,8 @@ class EnvpoolVectorEnv:
         for number in range(self._log.length.max()):
             ids = np.flatnonzero(self._log.length > number)
             actions = np.stack([logs[i][number] for i in ids])
-            observation[ids], _, *ends = self._advance(actions, ids)
+            taken = np.full(len(ids), number)
+            observation[ids], _, *ends = self._advance(actions, ids, taken)
             broken[ids] |= np.logical_or(*ends)  # it is not deterministic
         return self._log.resume(observation, broken | ~_finite(observation))
 
@@ -244,11 +292,12 @@ class EnvpoolVectorEnv:
         """Makes the pool of episode `first` and goes on to `later` [E] episodes after it."""
         sequences = [episode_seed(seed, index, first) for seed, index in self.seeds.tolist()]
         self._pool = envpool.make(
-            self._name,
+            self._source.name,
             env_type="dm",
             num_envs=len(self.seeds),
             num_threads=self._threads,
             env_seed=[int(s.generate_state(1)[0] >> 1) for s in sequences],  # int32
+            **self._source.options,
         )
         self._first = first
         observation = self._observe(self._pool.reset())
@@ -257,8 +306,15 @@ class EnvpoolVectorEnv:
             observation[ids] = self._observe(self._pool.reset(ids))
         return observation
 
-    def _advance(self, actions: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, ...]:
+    def _advance(
+        self, actions: np.ndarray, ids: np.ndarray, length: np.ndarray
+    ) -> tuple[np.ndarray, ...]:
         """One agent step of the environments `ids`; each stops at the end of its episode.
+
+        Args:
+            actions: [e, A], theirs.
+            ids: [e], their positions.
+            length: [e], agent steps that each has taken before in its episode.
 
         Returns:
             observation [e, O] float32, reward [e] float32, terminated [e], truncated [e].
@@ -267,12 +323,14 @@ class EnvpoolVectorEnv:
         observation = np.empty((len(ids), self.spec.observation.size), np.float32)
         total, discount = np.zeros(len(ids)), np.ones(len(ids))
         ended, running = np.zeros(len(ids), bool), np.arange(len(ids))
-        for _ in range(self.spec.action_repeat):
+        repeat = self.spec.action_repeat
+        for number in range(1, repeat + 1):
             step = self._pool.step(control[running], ids[running])
             observation[running] = self._observe(step)
             total[running] += step.reward
             discount[running] = step.discount
-            ended[running] = step.last()
+            at_limit = repeat * length[running] + number == self._source.limit
+            ended[running] = step.last() | at_limit
             running = running[~ended[running]]
             if not running.size:
                 break
@@ -280,8 +338,8 @@ class EnvpoolVectorEnv:
         return observation, total.astype(np.float32), terminated, ended & ~terminated
 
     def _observe(self, step: Any) -> np.ndarray:
-        """dm_control's fields in dm_control's order, [e, O]; float64 is rounded to float32 once."""
-        fields = [getattr(step.observation, name) for name, _ in self._fields]
+        """The fields of the source in its order, [e, O]; float64 is rounded to float32 once."""
+        fields = [getattr(step.observation, name) for name in self._source.fields]
         columns = [field.reshape(len(field), -1) for field in fields]
         return np.concatenate(columns, axis=1).astype(np.float32)
 

@@ -20,6 +20,8 @@ from mst_jax.envs.quiet import quiet
 if TYPE_CHECKING:
     import mujoco
 
+VERSIONS = (4, 5)  # v5 is Gymnasium's own advice; results of before 2024 are of v4
+UNMADE = ("Pusher-v4",)  # needs MuJoCo 2
 CLASSIC = ["MountainCarContinuous-v0", "Pendulum-v1"]  # the others have discrete actions
 OWN_TASKS = "; gym:MODULE:ID imports the module that registers a task of yours"
 
@@ -29,9 +31,9 @@ def tasks() -> list[str]:
     mujoco = [
         name
         for name, spec in gymnasium.registry.items()
-        if str(spec.entry_point).startswith("gymnasium.envs.mujoco.") and spec.version == 5
+        if str(spec.entry_point).startswith("gymnasium.envs.mujoco.") and spec.version in VERSIONS
     ]
-    return sorted([*mujoco, *CLASSIC])
+    return sorted({*mujoco, *CLASSIC} - {*UNMADE})
 
 
 def accepts(name: str) -> bool:
