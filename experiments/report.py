@@ -22,7 +22,7 @@ def main(argv: list[str]) -> None:
         study = STUDIES[known_name("study", manifest["study"], STUDIES)]
         output = OUTPUT.value or path / "report"
         require_writable(output)
-        results = collect(folder, cells)
+        results = collect(folder, cells, training=study.judge is not None)
     output.mkdir(parents=True, exist_ok=True)
     pictures = {}
     if results.rows:

@@ -5,12 +5,15 @@ from collections.abc import Sequence
 from experiments.launch.study_folder import StudyFolder
 from experiments.studies import Cell
 from experiments.studies.results import Results, VariantRuns
-from mst_jax.analysis import Row, read_results
+from mst_jax.analysis import Row, read_results, read_training_returns
 from mst_jax.runs import is_finished
 
 
-def collect(folder: StudyFolder, cells: Sequence[Cell]) -> Results:
-    """Reads the results of all finished cells; what cannot be read is a problem, not an end."""
+def collect(folder: StudyFolder, cells: Sequence[Cell], training: bool = False) -> Results:
+    """Reads the results of all finished cells; what cannot be read is a problem, not an end.
+
+    `training`: the returns of training's own episodes too.
+    """
     groups: dict[tuple[str, str, str], VariantRuns] = {}
     problems: dict[str, str] = {}
     for cell in cells:
@@ -22,6 +25,8 @@ def collect(folder: StudyFolder, cells: Sequence[Cell]) -> Results:
         try:
             rows = read_results(run)
             _check_seeds(rows, cell)
+            if training:
+                group.training.append(read_training_returns(run))
             group.rows += rows
         except (ValueError, KeyError, OSError) as error:
             problems[cell.id] = f"{type(error).__name__}: {error}"

@@ -28,6 +28,8 @@ def study_report(
         _what_was_run(folder, manifest, cells),
         _what_is_missing(folder, cells, results),
     ]
+    if results.rows and study.judge is not None:
+        parts.append(study.judge(results))
     if results.rows:
         parts += [_per_task(results), _over_tasks(results), _comparisons(study, results)]
         parts += [f"## Figures\n\n{_pictures(pictures)}"]

@@ -3,6 +3,7 @@
 from experiments.studies.base import Cell, Labels, Scale, Study, Variant, check_distinct
 from experiments.studies.modules import MODULES, MST_VS_UNIFORM, RIGL_SETTINGS
 from experiments.studies.sizes import RESET, SCALING_DEPTH, SCALING_WIDTH, SPARSITY_SWEEP
+from experiments.studies.streaming import STREAMING_WIDTH
 
 STUDIES: dict[str, Study] = {
     study.name: study
@@ -14,6 +15,7 @@ STUDIES: dict[str, Study] = {
         MST_VS_UNIFORM,
         RIGL_SETTINGS,
         RESET,
+        STREAMING_WIDTH,
     )
 }
 

@@ -21,6 +21,7 @@ class Variant(NamedTuple):
         architecture: of all modules, as `--architecture`.
         overrides: settings on top.
         resets: as `--resets`.
+        first_seed: of its runs; variants that must not share random numbers differ in it.
     """
 
     labels: Labels
@@ -29,6 +30,7 @@ class Variant(NamedTuple):
     architecture: str = ""
     overrides: Overrides = {}  # noqa: RUF012 (never changed)
     resets: int = 0
+    first_seed: int = 0
 
     @property
     def name(self) -> str:
@@ -48,6 +50,7 @@ class Scale:
         block: seeds in one program; a seed block is part of a run's identity.
         evaluations: how many there are after step 0, equally spaced.
         eval_episodes: episodes of each, per seed.
+        rows: metric rows of training over the run, equally spaced; None: as many as evaluations.
         checkpoints: full ones over the run, equally spaced; what a kill can lose.
         base: agent -> settings that replace the published ones before variants are made.
     """
@@ -60,6 +63,7 @@ class Scale:
     evaluations: int = 10
     eval_episodes: int = 10
     checkpoints: int = 10
+    rows: int | None = None
     base: Mapping[str, Overrides] = field(default_factory=dict)
 
     def validate(self) -> None:
@@ -105,6 +109,7 @@ class Study:
         scales: size name -> scale.
         figure: draws the study's own figure from its results; see `experiments.studies.figures`.
         baseline: labels of the variant that all others are compared with.
+        judge: what its results say by a rule of the study's own, as Markdown, or None.
         settings: what all of its runs have besides, such as `with_time`.
     """
 
@@ -114,6 +119,7 @@ class Study:
     scales: Mapping[str, Scale]
     figure: Callable[..., Any]
     baseline: Labels
+    judge: Callable[[Any], str] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def cells(self, size: str, scale: Scale | None = None) -> list[Cell]:
@@ -166,11 +172,11 @@ def _settings(
         recipe=variant.name,
         config=override(config, variant.overrides),
         steps=scale.steps,
-        seed=seed,
+        seed=variant.first_seed + seed,
         seeds=seeds,
         eval_every=evaluate,
         eval_episodes=scale.eval_episodes,
-        log_every=evaluate,
+        log_every=max(1, scale.steps // scale.rows) if scale.rows else evaluate,
         checkpoint_every=max(1, scale.steps // scale.checkpoints),
         resets=variant.resets,
         history_every=0,

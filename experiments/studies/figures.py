@@ -91,11 +91,11 @@ def _panels(
             axis.spines[["top", "right"]].set_visible(False)
             if axis.get_legend_handles_labels()[0]:
                 axis.legend(fontsize=7, framealpha=0.7, edgecolor="none")
-            _name_missing(axis, groups)
+            name_missing(axis, groups)
     return figure
 
 
-def _name_missing(axis: Axes, groups: Sequence[VariantRuns]) -> None:
+def name_missing(axis: Axes, groups: Sequence[VariantRuns]) -> None:
     """Writes which variants have no, or not all, of their seeds."""
     lines = [f"{group.variant}: {group.count}" for group in groups if group.missing]
     if lines:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from experiments.studies.base import Labels
-from mst_jax.analysis import Row, last_rows, normalised, score_range
+from mst_jax.analysis import Row, TrainingReturns, last_rows, normalised, score_range
 from mst_jax.runs.health import describe_diverged
 
 
@@ -22,6 +22,7 @@ class VariantRuns:
         labels: the study's factors with this variant's values.
         planned: seeds that the plan has.
         rows: every evaluation of every finished seed.
+        training: returns of training's own episodes, one entry for each finished block of seeds.
     """
 
     task: str
@@ -30,6 +31,7 @@ class VariantRuns:
     labels: Labels
     planned: list[int] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
+    training: list[TrainingReturns] = field(default_factory=list)
 
     @property
     def final(self) -> dict[int, float]:

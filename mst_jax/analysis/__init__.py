@@ -41,6 +41,7 @@ from mst_jax.analysis.statistics import (
     wins,
     with_worst,
 )
+from mst_jax.analysis.training_returns import TrainingReturns, read_training_returns
 from mst_jax.runs.history import TopologyHistory, read_history
 
 __all__ = [
@@ -55,6 +56,7 @@ __all__ = [
     "Published",
     "Row",
     "TopologyHistory",
+    "TrainingReturns",
     "by_task",
     "cost_of",
     "cost_of_agent",
@@ -78,6 +80,7 @@ __all__ = [
     "read_published",
     "read_results",
     "read_rows",
+    "read_training_returns",
     "score_range",
     "seeds_needed",
     "spec_of",

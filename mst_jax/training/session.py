@@ -130,6 +130,7 @@ def log(session: Session, loop: LoopState, step: int) -> LoopState:
                 for name, value in totals.metrics.items()
                 if (mean := _mean(value, index, updates)) is not None
             }
+        row["episodes"] = totals.episodes[index]
         if totals.episodes[index]:
             mean = totals.returns[index] / totals.episodes[index]
             row["return"] = mean if healthy[index] else np.nan

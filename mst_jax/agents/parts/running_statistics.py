@@ -45,9 +45,11 @@ def observed(
 ) -> RunningStatistics:
     """The statistics after a batch of observations (E, O), merged at once (Chan et al., 1979).
 
-    `prior` is the weight of the mean and variance that they began with.
+    `prior` is the weight of the mean and variance that they began with. What observations have
+    beyond the entries of the statistics, such as the time, is left out.
     """
     size = observation.shape[0]
+    observation = observation[..., : statistics.mean.shape[-1]]
     before = statistics.count + prior
     total = before + size
     # From the running mean, not from zero: an offset far above the spread costs no digits.
@@ -64,8 +66,13 @@ def observed(
 
 
 def normalised(statistics: RunningStatistics, observation: jax.Array) -> jax.Array:
-    """(x - mean) / sqrt(variance + 1e-8) for observations (..., O)."""
-    return (observation - statistics.mean) * jax.lax.rsqrt(statistics.variance + EPSILON)
+    """(x - mean) / sqrt(variance + 1e-8) for observations (..., O).
+
+    Entries beyond those of the statistics stay as they are.
+    """
+    scaled, rest = jnp.split(observation, [statistics.mean.shape[-1]], axis=-1)
+    scaled = (scaled - statistics.mean) * jax.lax.rsqrt(statistics.variance + EPSILON)
+    return jnp.concatenate([scaled, rest], axis=-1) if rest.size else scaled
 
 
 def of_sample(statistics: RunningStatistics) -> RunningStatistics:
