@@ -117,7 +117,7 @@ def _draw_size(axis: Axes, groups: Sequence[VariantRuns]) -> None:
             xs = [group.column(column) for group in own]
             if filled:
                 _errorbar(axis, xs, found, marker="o", **style)
-                _mark_diverged(axis, xs, found, own)
+                mark_diverged(axis, xs, found, own)
             elif kind != "dense":
                 axis.plot(xs, [f.value for f in found], "o", mfc="none", color=PALETTE[index])
         _draw_published(axis, own, lambda group: group.column("parameters"), PALETTE[index])
@@ -130,7 +130,7 @@ def _draw_sparsity(axis: Axes, groups: Sequence[VariantRuns]) -> None:
         xs = [float(group.labels["sparsity"]) for group in own]
         found = [interval(group.returns) for group in own]
         _errorbar(axis, xs, found, marker="o", color=PALETTE[index], label=plain(network))
-        _mark_diverged(axis, xs, found, own)
+        mark_diverged(axis, xs, found, own)
         sparsity = lambda group: float(group.labels["sparsity"])  # noqa: E731
         _draw_published(axis, own, sparsity, PALETTE[index])
 
@@ -161,7 +161,7 @@ def _draw_bars(axis: Axes, groups: Sequence[VariantRuns], x: str, colour: str | 
         label = None if value is None else plain(value)
         axis.bar(at, [f.value for f in found], width * 0.92, color=paint, alpha=0.6, label=label)
         _errorbar(axis, at, found, fmt="none", color="0.2")
-        _mark_diverged(axis, at, found, own)
+        mark_diverged(axis, at, found, own)
         for place, group in zip(at, own, strict=True):
             axis.plot(np.full(len(group.returns), place), group.returns, ".", ms=3, color="0.1")
     axis.set_xticks(range(len(places)), [plain(place) for place in places], rotation=20)
@@ -182,7 +182,7 @@ def _draw_curves(axis: Axes, groups: Sequence[VariantRuns], x: str) -> None:
         draw_ends(axis, xs, returns[diverged], color=color, label=label)
 
 
-def _mark_diverged(
+def mark_diverged(
     axis: Axes, xs: Sequence[float], found: Sequence[Estimate], groups: Sequence[VariantRuns]
 ) -> None:
     """Writes beside a mean how many seeds are not in it because they diverged."""

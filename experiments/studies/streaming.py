@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from experiments.studies import scales
 from experiments.studies.base import Scale, Study, Variant
-from experiments.studies.figures import name_missing
+from experiments.studies.figures import mark_diverged, name_missing
 from experiments.studies.results import Results, VariantRuns
 from mst_jax.analysis import Estimate, TrainingReturns, estimate, iqm, mean
 from mst_jax.figures.curves import draw_mean
@@ -194,6 +194,7 @@ def _draw_outcomes(
         found = estimate(mean, [np.array(values)])
         spread = [[found.value - found.low], [found.high - found.value]]
         axis.errorbar(at + 0.07, found.value, spread, fmt="s", color=colour, markersize=6)
+        mark_diverged(axis, [at + 0.07], [found], [group])
         if (width, sparsity) in PUBLISHED:
             axis.plot(at - 0.07, PUBLISHED[width, sparsity], "x", color=colour, markersize=8)
     axis.set(title=f"last {LAST / WINDOWS:.0%}; x: published mean", xlabel="width")

@@ -28,6 +28,10 @@ def fake_run(folder, cell, returns):
         ]
         if value is None:
             rows[-1] |= {"healthy": False, "return": 1e6}  # what older versions wrote
+        steps = range(cell.settings.log_every, cell.settings.steps + 1, cell.settings.log_every)
+        own = {"kind": "train", "seed": seed, "healthy": value is not None, "episodes": 2}
+        rows += [{"step": step, **own, "return": value} for step in steps if value is not None]
+        rows += [{"step": step, **own} for step in steps if value is None]
         text = "".join(
             json.dumps({**row, "wall/seconds": 1.0 + row["step"]}) + "\n" for row in rows
         )
@@ -43,7 +47,7 @@ def make_study(tmp_path, name, **changes):
 
 
 def report_of(study, folder, cells):
-    results = collect(folder, cells)
+    results = collect(folder, cells, training=study.judge is not None)
     return study_report(study, folder, folder.manifest(), cells, results, {}), results
 
 
@@ -222,7 +226,7 @@ def test_every_figure_draws_what_there_is_and_names_what_is_not(tmp_path, name):
     for index, cell in enumerate(cells[1:]):
         lost = {0: [None, 2.0], 1: [None, None]}
         fake_run(folder, cell, lost.get(index, [float(index), index + 1.0]))
-    results = collect(folder, cells)
+    results = collect(folder, cells, training=study.judge is not None)
     columns = ("step", "flops", "wall_seconds")
     curves = [figures.learning_curves(results, column, column) for column in columns]
     drawn = [study.figure(results), *curves]
@@ -264,3 +268,39 @@ def test_published_numbers_are_drawn_only_beside_runs_as_long(tmp_path):
         for value in line.get_ydata()
     ]
     assert published == [403, 396, 474]
+
+
+def streaming_report(tmp_path, seeds, wide_sparse, apart=100.0):
+    """Cells of fixed returns whose seeds lie evenly."""
+    study, folder, cells = make_study(tmp_path, "streaming_width", seeds=seeds, block=seeds)
+    levels = {"128-0": 2400, "512-0": 2000, "512-0.8": wide_sparse, "128-0.8": 1600}
+    for cell in cells:
+        values = [levels[cell.settings.recipe] + apart * seed for seed in range(seeds)]
+        fake_run(folder, cell, values)
+    return report_of(study, folder, cells)[0]
+
+
+@pytest.mark.parametrize(
+    ("wide_sparse", "apart", "verdict", "gate"),
+    [
+        (3100, 100, "supported", "within"),
+        (1300, 100, "contradicted", "within"),
+        (1900, 700, "undecided", "OUTSIDE"),
+    ],
+)
+def test_the_registered_study_judges_by_its_rule(tmp_path, wide_sparse, apart, verdict, gate):
+    """Interactions of 1900, 100 and 700 by hand; seeds lie evenly, so IQMs are means."""
+    text = streaming_report(tmp_path, 5, wide_sparse, apart)
+    assert f"**The published claim is {verdict}** at the look with 5 seeds a cell" in text
+    assert f"of IQMs: {wide_sparse - 1600 + 400}, 99% interval" in text
+    off = 2400 + 2 * apart - 2451
+    assert f"Gate: cell (128, 0) is {off:+} from its published return, {gate} ±750." in text
+    row = line_with(text, "| 512 | 0.8 |")
+    middle = wide_sparse + 2 * apart
+    assert f"| 5 | {middle} | {middle} | 3115 |" in row
+
+
+def test_the_registered_study_says_nothing_before_its_look(tmp_path):
+    text = streaming_report(tmp_path, 3, 3100)
+    assert "No verdict: looks are planned at 5 and 10 seeds of every cell." in text
+    assert "The published claim is" not in text
