@@ -43,9 +43,22 @@ SIMBA_SMALL = {
     "learning_starts": 64,
     "critic.interval": 20,
 }
-SMALL = {
-    name: MR_SMALL if "zs_size" in dotted(default_config(name)) else SIMBA_SMALL for name in AGENTS
+STREAM_SMALL = {
+    **{f"{module}.hidden": 16 for module in ("critic", "actor")},
+    **{f"{module}.interval": 20 for module in ("critic", "actor")},
+    **{f"{module}.init_sparsity": 0.5 for module in ("critic", "actor")},  # 0.9 of 4 inputs are 4
+    "critic.depth": 1,
 }
+
+
+def _small(name):
+    known = dotted(default_config(name))
+    if "critic.kappa" in known:
+        return STREAM_SMALL
+    return MR_SMALL if "zs_size" in known else SIMBA_SMALL
+
+
+SMALL = {name: _small(name) for name in AGENTS}
 CLI = [f"--config.{name}={value}" for name, value in MR_SMALL.items()]
 
 

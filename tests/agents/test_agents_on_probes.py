@@ -11,6 +11,7 @@ from small_runs import small_config, start_run
 from mst_jax.agents import AGENTS, default_config
 from mst_jax.envs import JaxEnv, vector_spec
 from mst_jax.envs.suites import probe
+from mst_jax.envs.timed import with_time
 from mst_jax.names import dotted
 from mst_jax.program.state import Purpose, keys_for, seed_keys
 from mst_jax.recipes import override
@@ -23,7 +24,11 @@ DELAYED = {"tau": 0.04}
 # Next to no entropy in the values, so that they are those of the environment.
 COLD = {"temperature__initial": 1e-3, "temperature__learning_rate": 1e-9}
 SLOW = {"ddpg"}  # TD3 is made of its parts
-NAMES = [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in sorted(AGENTS)]
+STREAMING = {"stream_ac"}  # to which a truncation is an end
+NAMES = [
+    pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n
+    for n in sorted(AGENTS.keys() - STREAMING)
+]
 EVERY_AGENT = pytest.mark.parametrize("name", NAMES)
 
 
@@ -53,6 +58,12 @@ CASES = {
         np.array([[1.0, 1.0], [-1.0, 1.0], [1.0, 0.0], [-1.0, 0.0]]),
     ),
 }
+TIMED = probe.action_reward(length=4)
+STREAM_CASES = {  # without the time an end that comes of itself would be noise
+    "action": Case(TIMED._replace(env=with_time(TIMED.env)), np.array([[1.0, -0.5], [1.0, 0.25]])),
+    "terminated": CASES["terminated"],
+    "delayed": CASES["delayed"],
+}
 OWN = [0, 1]  # seeds of each case
 
 
@@ -73,14 +84,14 @@ def padded(observation):
     )
 
 
-def all_cases(seeds):
+def all_cases(seeds, cases=CASES):
     """One environment whose key decides which case it is: seed i of many has case i // 2.
 
     All are stepped, and one is shown: they take next to no time, and one program compiles sooner
     than four.
     """
     keys = keys_for(seed_keys(seeds), Purpose.ENVIRONMENT)
-    known, parts = jax.random.key_data(keys), [case.probe.env for case in CASES.values()]
+    known, parts = jax.random.key_data(keys), [case.probe.env for case in cases.values()]
 
     def chosen(number, options):
         return jax.tree.map(lambda *leaves: jnp.stack(leaves)[number], *options)
@@ -104,16 +115,16 @@ def all_cases(seeds):
     return JaxEnv(vector_spec("probe:all", 2, 1, 20), reset, step)
 
 
-def solved(name):
+def solved(name, config, cases=CASES, steps=2500):
     """Trains two seeds of every case with MST, in one program; case -> values and actions."""
-    seeds = list(range(len(OWN) * len(CASES)))
-    config = fast_config(name)
-    _, agent, run = start_run(all_cases(seeds), config, seeds, 2500, total_steps=2500, agent=name)
+    seeds = list(range(len(OWN) * len(cases)))
+    env = all_cases(seeds, cases)
+    _, agent, run = start_run(env, config, seeds, steps, total_steps=steps, agent=name)
 
     def ask(case):
-        first = list(CASES).index(case) * len(OWN)
+        first = list(cases).index(case) * len(OWN)
         states = jax.tree.map(lambda leaf: leaf[first : first + len(OWN)], run.agent)
-        shown = padded(jnp.asarray(CASES[case].observations, jnp.float32))
+        shown = padded(jnp.asarray(cases[case].observations, jnp.float32))
         return answers(agent, states, shown)
 
     return ask
@@ -132,13 +143,25 @@ def answers(agent, states, observations):
 @EVERY_AGENT
 def test_every_probe_is_solved(name):
     """Truncation bootstraps, termination does not, credit travels, the actor climbs."""
-    ask = solved(name)
+    ask = solved(name, fast_config(name))
     _, actions = ask("action")
     np.testing.assert_allclose(actions, probe.BEST_ACTION, atol=0.15)
     exact = exact_values("truncated", [10.0])
     np.testing.assert_allclose(ask("truncated")[0], [exact, exact], rtol=0.05)
     exact = exact_values("terminated", [6.513, 4.095, 1.0])
     np.testing.assert_allclose(ask("terminated")[0], [exact, exact], atol=0.6)
+    check_credit(ask("delayed")[0])
+
+
+@pytest.mark.parametrize("name", sorted(STREAMING))
+def test_a_stream_solves_probes_without_remembering(name):
+    """In the same way, but for the truncated one: its values are of the time that is left."""
+    config = small_config("mst", name, discount=0.9, actor__kappa=6.0, critic__depth=2)
+    config = override(config, {f"{module}.hidden": 32 for module in ("critic", "actor")})
+    ask = solved(name, config, STREAM_CASES, steps=10_000)
+    np.testing.assert_allclose(ask("action")[1], probe.BEST_ACTION, atol=0.15)
+    exact = exact_values("terminated", [6.513, 4.095, 1.0])
+    np.testing.assert_allclose(ask("terminated")[0], [exact, exact], atol=0.3)
     check_credit(ask("delayed")[0])
 
 

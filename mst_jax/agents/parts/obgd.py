@@ -20,7 +20,7 @@ class ObGDState(NamedTuple):
             traces of zero. Zeroing them there and then would go over all weights once more.
         learning_rate: α, float32 scalar.
         trace_norm: ‖e‖₁ of the last step; float32 scalar.
-        step_size: what the last step multiplied δ e by; α where it was not bounded.
+        step_size: what the last step multiplied δ e by; α where it was not bounded; 0 before it.
     """
 
     trace: Any
@@ -50,7 +50,7 @@ def obgd(
     def init(params: Any) -> ObGDState:
         rate = jnp.asarray(learning_rate, jnp.float32)
         traces = jax.tree.map(jnp.zeros_like, params)
-        return ObGDState(traces, jnp.zeros((), bool), rate, jnp.zeros(()), jnp.array(rate))
+        return ObGDState(traces, jnp.zeros((), bool), rate, jnp.zeros(()), jnp.zeros(()))
 
     def update(
         updates: Any,
