@@ -164,7 +164,7 @@ def test_a_reset_renews_networks_and_optimizers_only(name):
         assert not any(np.asarray(leaf).any() for leaf in fresh), "moments and counts are zero"
     if hasattr(before, "statistics"):
         np.testing.assert_array_equal(before.statistics.mean, state.statistics.mean)
-        assert int(state.statistics.count[0]) == 110
+        assert int(state.statistics.count[0]) == int(before.statistics.count[0]) >= 110
     # The schedule goes on: the next rewiring comes when it would have come.
     run = advance(driver, run.replace(agent=state), 40)
     for module, params in agent.parameters(run.agent).items():
