@@ -66,9 +66,14 @@ class Continuous:
 
     Attributes:
         size: A.
+        low: what -1 of each stands for in the task's own units; None, like `high`, where the task
+            has none: they are -1 and 1.
+        high: what 1 of each stands for.
     """
 
     size: int
+    low: tuple[float, ...] | None = None
+    high: tuple[float, ...] | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
