@@ -41,7 +41,11 @@ def empty_statistics(size: int) -> RunningStatistics:
 
 
 def observed(statistics: RunningStatistics, observation: jax.Array) -> RunningStatistics:
-    """The statistics after a batch of observations (E, O), merged at once (Chan et al., 1979)."""
+    """The statistics after a batch of observations (E, O), merged at once (Chan et al., 1979).
+
+    Entries behind the O that the statistics are of are left alone, here and in `normalised`.
+    """
+    observation, _ = _split(statistics, observation)
     size = observation.shape[0]
     before = statistics.count + INITIAL_COUNT
     total = before + size
@@ -60,7 +64,19 @@ def observed(statistics: RunningStatistics, observation: jax.Array) -> RunningSt
 
 def normalised(statistics: RunningStatistics, observation: jax.Array) -> jax.Array:
     """(x - mean) / sqrt(variance + 1e-8) for observations (..., O)."""
-    return (observation - statistics.mean) * jax.lax.rsqrt(statistics.variance + EPSILON)
+    scaled, rest = _split(statistics, observation)
+    scaled = (scaled - statistics.mean) * jax.lax.rsqrt(statistics.variance + EPSILON)
+    return scaled if rest is None else jnp.concatenate([scaled, rest], axis=-1)
+
+
+def _split(
+    statistics: RunningStatistics, observation: jax.Array
+) -> tuple[jax.Array, jax.Array | None]:
+    """What the statistics are of, and the entries behind it; None if there are none."""
+    size = statistics.mean.shape[-1]
+    if observation.shape[-1] == size:
+        return observation, None
+    return observation[..., :size], observation[..., size:]
 
 
 def _added(value: jax.Array, step: jax.Array, error: jax.Array) -> tuple[jax.Array, jax.Array]:
