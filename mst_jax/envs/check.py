@@ -3,6 +3,7 @@
 A few hundred random steps are taken; what these do not meet is not seen.
 """
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -71,10 +72,28 @@ def _spec(spec: Spec) -> Iterator[str]:
         yield f"spec.action is a {type(action).__name__}, not Continuous or Discrete"
     elif (action.count if isinstance(action, Discrete) else action.size) < 1:
         yield f"spec.action is {action}: there is no action to choose"
+    elif isinstance(action, Continuous):
+        yield from _units(action)
     if spec.episode_length is not None and spec.episode_length < 1:
         yield f"spec.episode_length is {spec.episode_length}; None stands for no time limit"
     if spec.action_repeat < 1:
         yield f"spec.action_repeat is {spec.action_repeat}"
+
+
+def _units(action: Continuous) -> Iterator[str]:
+    """Whether -1 and 1 stand for numbers that make sense."""
+    low, high = action.low, action.high
+    if low is None and high is None:
+        return
+    if not all(isinstance(b, tuple) and len(b) == action.size for b in (low, high)):
+        yield (
+            f"spec.action.low and high are {low} and {high}: give a tuple of {action.size} for "
+            "each, or neither"
+        )
+    elif not all(
+        math.isfinite(a) and math.isfinite(b) and a < b for a, b in zip(low, high, strict=True)
+    ):
+        yield f"spec.action.low {low} must be below high {high}, and all finite"
 
 
 def _host(task: HostTask, steps: int) -> Iterator[str]:

@@ -66,6 +66,9 @@ class Continuous:
 
     Attributes:
         size: A.
+        low: what -1 of each stands for in the task's own units; None, like `high`, where the task
+            has none: they are -1 and 1.
+        high: what 1 of each stands for.
     """
 
     size: int

@@ -5,9 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
+from small_runs import small_config
 
+from mst_jax.agents import make_agent
 from mst_jax.agents.parts import tanh_gaussian
 from mst_jax.agents.parts.running_statistics import empty_statistics, normalised, observed
+from mst_jax.program.cache import kept_task
 
 
 def reference(mean, raw, noise):
@@ -114,6 +117,31 @@ def test_a_plain_float32_mean_would_fail_this():
 def test_statistics_before_any_observation_change_nothing():
     x = jnp.array([0.5, -2.0])
     np.testing.assert_allclose(normalised(empty_statistics(2), x), x, rtol=1e-6)
+
+
+def test_trailing_entries_are_left_alone_and_the_others_as_without_them():
+    rng = np.random.default_rng(0)
+    seen = rng.normal(3, 2, (40, 2, 4)).astype(np.float32)
+    statistics, plain = empty_statistics(3), empty_statistics(3)
+    for batch in seen:
+        statistics, plain = observed(statistics, batch), observed(plain, batch[:, :3])
+    for mine, theirs in zip(jax.tree.leaves(statistics), jax.tree.leaves(plain), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    shown = normalised(statistics, jnp.asarray(seen[0]))
+    np.testing.assert_array_equal(shown[:, 3], seen[0, :, 3])
+    np.testing.assert_array_equal(shown[:, :3], normalised(plain, seen[0, :, :3]))
+
+
+@pytest.mark.parametrize("name", ["ddpg", "sac", "td3"])
+def test_agents_that_normalise_leave_the_time_alone(name):
+    task = kept_task("probe:point", "exact").spec
+    agent = make_agent(name, small_config(agent=name), task, 500)
+    shapes = jax.eval_shape(agent.init, jax.random.key(0))
+    assert shapes.statistics.mean.shape == (4,)
+    state = shapes.replace(statistics=empty_statistics(4))
+    batch = np.array([[1, 2, 3, 4, -0.5], [1, 2, 3, 6, 0.5]], np.float32)
+    state = agent.observe(state, batch, np.ones(2, bool))
+    np.testing.assert_allclose(state.statistics.mean, [1, 2, 3, 5], rtol=1e-3)
 
 
 def test_vmapped_statistics_equal_looped_ones():

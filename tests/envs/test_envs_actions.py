@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from mst_jax.envs.host.actions import affine
+from mst_jax.envs.host.actions import affine, continuous
+from mst_jax.envs.spaces import Continuous
 
 
 def test_action_bounds_that_are_not_symmetric():
@@ -16,6 +17,17 @@ def test_float32_bounds_are_mapped_in_float64():
     offset, scale = affine(np.float32([-0.4]), np.float32([0.4]))
     assert offset.dtype == scale.dtype == np.float64
     np.testing.assert_allclose(scale, 0.4, rtol=1e-7)
+
+
+def test_the_space_says_what_the_ends_stand_for_if_it_is_something_else():
+    ones = np.ones(2, np.float32)
+    assert continuous(*affine(-ones, ones)) == Continuous(2)
+    assert continuous(*affine(-1e10 * ones, 1e10 * ones)) == Continuous(2)
+    four = Continuous(1, (-0.4,), (0.4,))
+    for kind in (np.float32, np.float64):
+        assert continuous(*affine(np.array([-0.4], kind), np.array([0.4], kind))) == four
+    mixed = continuous(*affine(np.array([-1.0, 0.0]), np.array([1.0, np.inf])))
+    assert mixed == Continuous(2, (-1.0, 0.0), (1.0, 2.0))
 
 
 @pytest.mark.parametrize(

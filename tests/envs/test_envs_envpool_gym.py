@@ -70,7 +70,9 @@ def test_from_the_same_state_observations_rewards_and_ends_are_gymnasiums(name):
         for action in random_actions(steps, task.spec.action.size):
             timestep = env.step(action)
             observation, reward, terminated, truncated = theirs.step(action[0])
-            np.testing.assert_allclose(timestep.next_observation[0], observation, tolerance, 1e-3)
+            np.testing.assert_allclose(
+                timestep.next_observation[0], observation, tolerance, tolerance
+            )
             np.testing.assert_allclose(timestep.reward[0], reward, tolerance, tolerance)
             assert (timestep.terminated[0], timestep.truncated[0]) == (terminated, truncated)
             rewards.append(reward)

@@ -13,6 +13,7 @@ pytest.importorskip("mujoco")
 from mst_jax import envs  # noqa: E402
 from mst_jax.envs.base import episode_seed  # noqa: E402
 from mst_jax.envs.quiet import quiet  # noqa: E402
+from mst_jax.envs.spaces import Continuous  # noqa: E402
 from mst_jax.envs.suites import gym  # noqa: E402
 
 TRIPLE = (7, 2, 5)  # seed, environment index, episode number
@@ -57,23 +58,24 @@ def test_equal_to_gymnasiums_own_stepping_to_the_last_bit(name, repeat):
 
 
 @pytest.mark.parametrize(
-    ("name", "observation_size", "action_size", "length"),
+    ("name", "observation_size", "action", "length"),
     [
-        ("InvertedPendulum-v5", 4, 1, 1000),
-        ("InvertedPendulum-v4", 4, 1, 1000),
-        ("Walker2d-v4", 17, 6, 1000),
-        ("Ant-v4", 27, 8, 1000),
-        ("Ant-v5", 105, 8, 1000),
-        ("HalfCheetah-v5", 17, 6, 1000),
-        ("Humanoid-v5", 348, 17, 1000),
-        ("Reacher-v5", 10, 2, 50),
-        ("Pendulum-v1", 3, 1, 200),
-        ("MountainCarContinuous-v0", 2, 1, 999),
+        ("InvertedPendulum-v5", 4, Continuous(1, (-3.0,), (3.0,)), 1000),
+        ("InvertedPendulum-v4", 4, Continuous(1, (-3.0,), (3.0,)), 1000),
+        ("Walker2d-v4", 17, Continuous(6), 1000),
+        ("Ant-v4", 27, Continuous(8), 1000),
+        ("Ant-v5", 105, Continuous(8), 1000),
+        ("HalfCheetah-v5", 17, Continuous(6), 1000),
+        ("Humanoid-v5", 348, Continuous(17, (-0.4,) * 17, (0.4,) * 17), 1000),
+        ("Reacher-v5", 10, Continuous(2), 50),
+        ("Pendulum-v1", 3, Continuous(1, (-2.0,), (2.0,)), 200),
+        ("MountainCarContinuous-v0", 2, Continuous(1), 999),
     ],
 )
-def test_sizes(name, observation_size, action_size, length):
+def test_sizes_and_the_units_of_actions(name, observation_size, action, length):
     spec = envs.make(f"gym:{name}").spec
-    assert spec == envs.vector_spec(f"gym:{name}", observation_size, action_size, length, 1)
+    plain = envs.vector_spec(f"gym:{name}", observation_size, action.size, length, 1)
+    assert spec == plain._replace(action=action)
 
 
 def test_an_action_of_one_is_the_upper_bound():
@@ -241,12 +243,18 @@ def own_module(tmp_path, monkeypatch):
     sys.modules.pop("my_module", None)
 
 
-@pytest.mark.parametrize(("name", "size"), [("Mine", 3), ("Nested", 5), ("Grid", 4)])
-def test_tasks_that_users_register_are_trained_in_workers(own_module, name, size):
+HALF = Continuous(2, (0.0, 0.0), (2.0, 2.0))  # [0, inf) is driven within [0, 2]
+BOTH = Continuous(2)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "action"), [("Mine", 3, HALF), ("Nested", 5, BOTH), ("Grid", 4, BOTH)]
+)
+def test_tasks_that_users_register_are_trained_in_workers(own_module, name, size, action):
     """Fault D11: by the ecosystem's `module:ID`, and by `ID` once it is registered."""
     for task_name in (f"gym:my_module:{name}-v0", f"gym:{name}-v0"):
         task = envs.make(task_name)
-        assert task.spec == envs.vector_spec(task_name, size, 2, 7, 1)
+        assert task.spec == envs.vector_spec(task_name, size, 2, 7, 1)._replace(action=action)
         with task.vector([(0, 0)]) as environments:
             assert environments.reset().shape == (1, size)
             steps = [environments.step(np.full((1, 2), a, "f4")) for a in np.linspace(-1, 1, 7)]

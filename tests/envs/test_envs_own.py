@@ -1,6 +1,7 @@
 """Environments of a user's own: dotted names, and what `check` says of broken contracts."""
 
 import functools
+import math
 import sys
 
 import jax
@@ -11,7 +12,7 @@ from fake_host_envs import Counter, Endless, Faulty
 
 from mst_jax import envs
 from mst_jax.agents import default_config
-from mst_jax.envs import Discrete, Observation, host_task, vector_spec
+from mst_jax.envs import Continuous, Discrete, Observation, host_task, vector_spec
 from mst_jax.envs.device.episodic import Simulation, episodic
 from mst_jax.runs import Settings
 from mst_jax.training import jobs
@@ -255,6 +256,11 @@ def test_a_lost_life_is_no_fault_and_empties_the_history():
         ({"observation": Observation((4,), unscaled=4)}, "spec.observation.unscaled is 4 of 4"),
         ({"action": 2}, "spec.action is a int"),
         ({"action": Discrete(0)}, "there is no action to choose"),
+        ({"action": Continuous(2, (0.0,), (1.0,))}, "give a tuple of 2 for each, or neither"),
+        ({"action": Continuous(1, high=(1.0,))}, "low and high are None and (1.0,): give a tuple"),
+        ({"action": Continuous(1, [0.0], [1.0])}, "low and high are [0.0] and [1.0]: give a tuple"),
+        ({"action": Continuous(1, (1.0,), (1.0,))}, "low (1.0,) must be below high (1.0,)"),
+        ({"action": Continuous(1, (0.0,), (math.inf,))}, "must be below high (inf,), and all fin"),
         ({"episode_length": 0}, "None stands for no time limit"),
         ({"action_repeat": 0}, "spec.action_repeat is 0"),
     ],
@@ -267,7 +273,7 @@ def test_a_spec_that_makes_no_sense(changes, line):
 
 def test_a_run_on_a_misshapen_environment_is_refused_before_it_begins(monkeypatch):
     wrong = drifting(spec=vector_spec("own:drift", 2, 1, 10))
-    monkeypatch.setattr(jobs, "kept_task", lambda name: wrong)
+    monkeypatch.setattr(jobs, "kept_task", lambda name, with_time: wrong)
     with pytest.raises(ValueError, match=r"own:drift': the first observation is float32\[1\]"):
         jobs.prepare(Settings(config=default_config("sac"), task="own:drift"))
 

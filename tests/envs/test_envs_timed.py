@@ -106,3 +106,5 @@ def test_what_has_no_time_is_refused_in_one_line():
     pictures = Counter.spec._replace(observation=Observation((8, 8, 3), "uint8"))
     with pytest.raises(ValueError, match="flat observations, and fake:counter shows others"):
         with_time(host_task(pictures, Counter))
+    with pytest.raises(ValueError, match="fake:counter shows others: leave it off"):
+        with_time(host_task(Counter.spec._replace(observation=3), Counter))

@@ -102,7 +102,8 @@ class ActorCritic(Generic[Config]):
     def init(self, key: jax.Array, numbers: Numbers | None = None) -> ActorCriticState:
         """Random parameters, masks drawn and applied; the target equals the critic."""
         params, opt_state = self.trained.init(key, numbers)
-        statistics = empty_statistics(vector_sizes(self.sizes)[0])
+        size, unscaled = vector_sizes(self.sizes)[0], self.sizes.observation.unscaled
+        statistics = empty_statistics(size - unscaled)
         return ActorCriticState(params, copied(params["critic"]), opt_state, statistics)
 
     def reset(self, state: ActorCriticState, key: jax.Array) -> ActorCriticState:

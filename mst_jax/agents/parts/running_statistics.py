@@ -45,11 +45,11 @@ def observed(
 ) -> RunningStatistics:
     """The statistics after a batch of observations (E, O), merged at once (Chan et al., 1979).
 
-    `prior` is the weight of the mean and variance that they began with. What observations have
-    beyond the entries of the statistics, such as the time, is left out.
+    Entries behind the O that the statistics are of are left alone, here and in `normalised`.
+    `prior` is the weight of the mean and variance that the statistics began with.
     """
+    observation, _ = _split(statistics, observation)
     size = observation.shape[0]
-    observation = observation[..., : statistics.mean.shape[-1]]
     before = statistics.count + prior
     total = before + size
     # From the running mean, not from zero: an offset far above the spread costs no digits.
@@ -66,13 +66,10 @@ def observed(
 
 
 def normalised(statistics: RunningStatistics, observation: jax.Array) -> jax.Array:
-    """(x - mean) / sqrt(variance + 1e-8) for observations (..., O).
-
-    Entries beyond those of the statistics stay as they are.
-    """
-    scaled, rest = jnp.split(observation, [statistics.mean.shape[-1]], axis=-1)
+    """(x - mean) / sqrt(variance + 1e-8) for observations (..., O)."""
+    scaled, rest = _split(statistics, observation)
     scaled = (scaled - statistics.mean) * jax.lax.rsqrt(statistics.variance + EPSILON)
-    return jnp.concatenate([scaled, rest], axis=-1) if rest.size else scaled
+    return scaled if rest is None else jnp.concatenate([scaled, rest], axis=-1)
 
 
 def of_sample(statistics: RunningStatistics) -> RunningStatistics:
@@ -83,6 +80,16 @@ def of_sample(statistics: RunningStatistics) -> RunningStatistics:
     count = statistics.count.astype(jnp.float32)
     variance = statistics.variance * (count / jnp.maximum(count - 1.0, 1.0))
     return statistics.replace(variance=jnp.where(statistics.count > 1, variance, 1.0))
+
+
+def _split(
+    statistics: RunningStatistics, observation: jax.Array
+) -> tuple[jax.Array, jax.Array | None]:
+    """What the statistics are of, and the entries behind it; None if there are none."""
+    size = statistics.mean.shape[-1]
+    if observation.shape[-1] == size:
+        return observation, None
+    return observation[..., :size], observation[..., size:]
 
 
 def _added(value: jax.Array, step: jax.Array, error: jax.Array) -> tuple[jax.Array, jax.Array]:

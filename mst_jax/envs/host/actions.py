@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from mst_jax.envs.spaces import Continuous
+
 
 def affine(minimum: np.ndarray, maximum: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Offset and scale, float64 [A], that take [-1, 1] to [minimum, maximum].
@@ -15,3 +17,16 @@ def affine(minimum: np.ndarray, maximum: np.ndarray) -> tuple[np.ndarray, np.nda
     low = np.where(limited, minimum, np.clip(-1.0, minimum, maximum - 2))
     high = np.where(limited, maximum, np.minimum(low + 2, maximum))
     return (high + low) / 2, (high - low) / 2
+
+
+def continuous(offset: np.ndarray, scale: np.ndarray) -> Continuous:
+    """The action space of which `affine` says how [-1, 1] is driven."""
+    low, high = (_decimals(bound) for bound in (offset - scale, offset + scale))
+    if set(low) == {-1.0} and set(high) == {1.0}:
+        return Continuous(len(low))
+    return Continuous(len(low), low, high)
+
+
+def _decimals(bounds: np.ndarray) -> tuple[float, ...]:
+    """Bounds as their authors wrote them: some suites hold 0.4 in float32, others in float64."""
+    return tuple(float(str(bound)) for bound in np.float32(bounds))

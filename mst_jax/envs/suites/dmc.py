@@ -24,7 +24,7 @@ from dm_control import _render, suite
 from dm_control.rl.control import Environment
 
 from mst_jax.envs.base import HostTask, vector_spec
-from mst_jax.envs.host.actions import affine
+from mst_jax.envs.host.actions import affine, continuous
 from mst_jax.envs.host.task import host_task
 
 ACTION_REPEAT = 2
@@ -88,7 +88,9 @@ class DmcEnv:
         self.fields, size = slots(environment.reset().observation)
         steps = None if math.isinf(self._limit) else math.ceil(self._limit)
         length = steps and math.ceil(steps / action_repeat)
-        self.spec = vector_spec(task, size, action.shape[0], length, action_repeat)
+        actions = continuous(self._offset, self._scale)
+        spec = vector_spec(task, size, actions.size, length, action_repeat)
+        self.spec = spec._replace(action=actions)
 
     def reset(self, seed: np.random.SeedSequence) -> np.ndarray:
         """Starts the episode of `seed`; returns the first observation, [O] float32."""

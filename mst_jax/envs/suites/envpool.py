@@ -23,7 +23,7 @@ from mst_jax.envs.base import (
     vector_spec,
     worker_count,
 )
-from mst_jax.envs.host.actions import affine
+from mst_jax.envs.host.actions import affine, continuous
 from mst_jax.envs.host.episode_log import EpisodeLog
 from mst_jax.envs.host.notices import Notices
 from mst_jax.envs.suites import dmc
@@ -96,10 +96,13 @@ def _of_gym(name: str, action_repeat: int | None) -> tuple[Spec, Source]:
     repeat = action_repeat or 1
     own = envpool.make_spec(name)
     limit = own.config.max_episode_steps
-    (size,), (actions,) = own.observation_spec().obs.shape, own.action_spec().shape
-    spec = vector_spec(f"envpool:{name}", size, actions, math.ceil(limit / repeat), repeat)
+    (size,), action = own.observation_spec().obs.shape, own.action_spec()
+    bounds = (np.broadcast_to(bound, action.shape) for bound in (action.minimum, action.maximum))
+    actions = continuous(*affine(*bounds))
+    length = math.ceil(limit / repeat)
+    spec = vector_spec(f"envpool:{name}", size, actions.size, length, repeat)
     options = {"max_episode_steps": limit + 1, **GYM_OPTIONS.get(name, {})}
-    return spec, Source(name, ("obs",), limit, options)
+    return spec._replace(action=actions), Source(name, ("obs",), limit, options)
 
 
 class EnvpoolVectorEnv:

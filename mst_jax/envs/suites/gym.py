@@ -13,7 +13,7 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 
 from mst_jax.envs.base import HostTask, vector_spec
-from mst_jax.envs.host.actions import affine
+from mst_jax.envs.host.actions import affine, continuous
 from mst_jax.envs.host.task import host_task
 from mst_jax.envs.quiet import quiet
 
@@ -99,7 +99,9 @@ class GymEnv:
                 "max_episode_steps"
             )
         length = math.ceil(steps / action_repeat)
-        self.spec = vector_spec(task, size, space.shape[0], length, action_repeat)
+        actions = continuous(self._offset, self._scale)
+        spec = vector_spec(task, size, actions.size, length, action_repeat)
+        self.spec = spec._replace(action=actions)
 
     def reset(self, seed: np.random.SeedSequence) -> np.ndarray:
         """Starts the episode of `seed`; returns the first observation, [O] float32."""
