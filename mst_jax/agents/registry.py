@@ -18,7 +18,7 @@ from mst_jax.agents.base import Agent, Sizes
 from mst_jax.agents.mr.config import MRQConfig, MRSACConfig
 from mst_jax.agents.mr.mrq import build_mrq
 from mst_jax.agents.mr.mrsac import build_mrsac
-from mst_jax.names import nearest
+from mst_jax.names import kind_of, nearest
 from mst_jax.user_code import is_dotted, one_line, resolve
 
 
@@ -75,9 +75,7 @@ def make_agent(
         why = f"{type(error).__name__}: {one_line(error)}"
         raise UnmadeError(f"agent {name!r}: make fails: {why}") from error
     if not isinstance(agent, Agent):
-        raise UnmadeError(
-            f"agent {name!r}: make returned a {type(agent).__name__}, not an agents.Agent"
-        )
+        raise UnmadeError(f"agent {name!r}: make returned {kind_of(agent)}, not an agents.Agent")
     return agent
 
 

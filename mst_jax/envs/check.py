@@ -3,6 +3,8 @@
 A few hundred random steps are taken; what these do not meet is not seen.
 """
 
+import contextlib
+import io
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +13,7 @@ import numpy as np
 from mst_jax.envs.base import EnvironmentFailedError, HostTask, JaxEnv, Spec, Timestep
 from mst_jax.envs.registry import make
 from mst_jax.envs.spaces import FILLS, Continuous, Discrete, Observation
+from mst_jax.names import kind_of
 from mst_jax.user_code import one_line
 
 if TYPE_CHECKING:
@@ -38,8 +41,9 @@ def check(task: str | JaxEnv | HostTask, steps: int = STEPS) -> list[str]:
     problems = list(_spec(made.spec))
     if problems:
         return problems
-    played = _jax(made, steps) if isinstance(made, JaxEnv) else _host(made, steps)
-    return list(dict.fromkeys(played))  # in order, each once
+    with contextlib.redirect_stdout(io.StringIO()) as printed:  # a line of each of many lost steps
+        played = _jax(made, steps) if isinstance(made, JaxEnv) else _host(made, steps, printed)
+        return list(dict.fromkeys(played))  # in order, each once
 
 
 def faults_at_once(task: JaxEnv | HostTask) -> list[str]:
@@ -51,7 +55,7 @@ def faults_at_once(task: JaxEnv | HostTask) -> list[str]:
 def _spec(spec: Spec) -> Iterator[str]:
     observation, action = spec.observation, spec.action
     if not isinstance(observation, Observation):
-        yield f"spec.observation is a {type(observation).__name__}, not an Observation"
+        yield f"spec.observation is {kind_of(observation)}, not an Observation"
         return
     if not observation.shape or min(observation.shape) < 1:
         yield f"spec.observation.shape is {observation.shape}: give at least one axis, none empty"
@@ -68,7 +72,7 @@ def _spec(spec: Spec) -> Iterator[str]:
     if not 0 <= observation.unscaled < observation.shape[-1]:
         yield f"spec.observation.unscaled is {observation.unscaled} of {observation.shape[-1]}"
     if not isinstance(action, (Continuous, Discrete)):
-        yield f"spec.action is a {type(action).__name__}, not Continuous or Discrete"
+        yield f"spec.action is {kind_of(action)}, not Continuous or Discrete"
     elif (action.count if isinstance(action, Discrete) else action.size) < 1:
         yield f"spec.action is {action}: there is no action to choose"
     if spec.episode_length is not None and spec.episode_length < 1:
@@ -77,15 +81,21 @@ def _spec(spec: Spec) -> Iterator[str]:
         yield f"spec.action_repeat is {spec.action_repeat}"
 
 
-def _host(task: HostTask, steps: int) -> Iterator[str]:
-    """Steps, the same again in other company, and from a snapshot in the middle."""
+def _host(task: HostTask, steps: int, printed: io.StringIO) -> Iterator[str]:
+    """Steps, the same again in other company, and from a snapshot in the middle.
+
+    What the environments print of steps they lose is in `printed`.
+    """
     spec, actions = task.spec, _actions(task.spec, steps)
     try:
         with task.vector(SEEDS, workers=1) as env:
             first, rows, snapshot = _play(env, actions, steps // 2)
             lost = int(env.errors.sum())
         if lost:
-            yield f"{lost} of {len(SEEDS) * steps} steps were lost: see the lines printed above"
+            line = printed.getvalue().partition("\n")[0]
+            yield f"{lost} of {len(SEEDS) * steps} steps were lost; the first: {line}"
+        if lost == len(SEEDS) * steps:
+            return
         yield from _shapes(spec, first, rows)
         too_long = list(_lengths(spec, rows))
         yield from too_long
@@ -133,7 +143,7 @@ def _misshapen(env: JaxEnv) -> Iterator[str]:
         yield f"reset or step cannot be traced: {why}"
         return
     if not isinstance(timestep, Timestep):
-        yield f"step returns a {type(timestep).__name__} beside the state, not a Timestep"
+        yield f"step returns {kind_of(timestep)} beside the state, not a Timestep"
         return
     if _types(state) != _types(following):
         yield "step returns a state of other types or shapes than reset: a loop must keep them"

@@ -26,6 +26,7 @@ import numpy as np
 
 from mst_jax.envs.base import HostEnv, Timestep, episode_seed
 from mst_jax.envs.spaces import Observation
+from mst_jax.names import kind_of
 
 LARGEST = float(np.finfo(np.float32).max)
 
@@ -163,7 +164,7 @@ class Block:
     def _checked(self, observation: np.ndarray) -> np.ndarray:
         if isinstance(observation, (tuple, dict)):
             raise WrongShapeError(
-                f"an observation is a {type(observation).__name__}, not an array; reset returns it "
+                f"an observation is {kind_of(observation)}, not an array; reset returns it "
                 "alone, without Gymnasium's info"
             )
         observation = np.asarray(observation)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import mujoco
 
 CLASSIC = ["MountainCarContinuous-v0", "Pendulum-v1"]  # the others have discrete actions
-OWN_TASKS = "; gym:MODULE:ID imports the module that registers a task of yours"
+OWN_TASKS = "gym:MODULE:ID imports the module that registers a task of yours"
 
 
 def tasks() -> list[str]:
