@@ -172,17 +172,16 @@ def _experience(agent: Agent, task: Sizes) -> Experience:
     shown = _observations(task, layout.capacity + 1)
     for number in range(layout.capacity):
         latest = Latest(
-            observation=shown[number : number + 1],
-            action=_action(task, generator),
-            reward=generator.normal(size=1).astype(np.float32),
-            terminated=np.array([number % 17 == 16]),
-            truncated=np.array([number % 17 == 8]),
-            next_observation=shown[number + 1 : number + 2],
+            observation=jnp.asarray(shown[number : number + 1]),
+            action=jnp.asarray(_action(task, generator)),
+            reward=jnp.asarray(generator.normal(size=1), jnp.float32),
+            terminated=jnp.array([number % 17 == 16]),
+            truncated=jnp.array([number % 17 == 8]),
+            next_observation=jnp.asarray(shown[number + 1 : number + 2]),
         )
         buffer = insert(buffer, *latest)
-    views = replay.view(buffer)  # ty: ignore[not-callable] - the function, not the module
-    view = jax.tree.map(lambda leaf: leaf[0], views)
-    return Experience(jax.tree.map(jnp.asarray, latest), None if memory is None else view)
+    view = jax.tree.map(lambda leaf: leaf[0], replay.view(buffer))
+    return Experience(latest, None if memory is None else view)
 
 
 def _learned(agent: Agent, state: Any, learned: Any, feedback: Any, metrics: Any) -> Iterator[str]:

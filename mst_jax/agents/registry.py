@@ -18,6 +18,7 @@ from mst_jax.agents.base import Agent, Sizes
 from mst_jax.agents.mr.config import MRQConfig, MRSACConfig
 from mst_jax.agents.mr.mrq import build_mrq
 from mst_jax.agents.mr.mrsac import build_mrsac
+from mst_jax.envs import Spec
 from mst_jax.names import kind_of, nearest
 from mst_jax.user_code import is_dotted, one_line, resolve
 
@@ -55,7 +56,7 @@ class UnmadeError(ValueError):
 def make_agent(
     name: str,
     config: Any,
-    sizes: Sizes,
+    sizes: Sizes | Spec,
     total_steps: int,
     plans: Mapping[str, topology.Plan] | None = None,
 ) -> Agent:

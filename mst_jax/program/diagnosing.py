@@ -124,7 +124,7 @@ def covariances(agent: Agent) -> Callable[[LoopState], dict[str, jax.Array]]:
 
     def of_seed(args: tuple) -> dict[str, jax.Array]:
         state, experience, key = args
-        probes = agent.probe(state, experience, key, COVARIANCE_SAMPLES)
+        probes = agent.probe(state, experience, key, COVARIANCE_SAMPLES) if agent.probe else {}
         return {
             name: gradient_covariance(sample_gradients(probes[name]))
             for name, module in agent.modules.items()

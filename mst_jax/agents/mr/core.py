@@ -5,7 +5,7 @@ An algorithm adds how to act, the critic's target and the actor's update
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -92,8 +92,8 @@ class MRCore(Generic[Config]):
     def reset(self, state: MRState, key: jax.Array) -> MRState:
         """Fresh networks, targets and optimizers; masks and reward scales stay."""
         params, opt_state = self.trained.reset(key, state.opt_state)
-        return state.replace(
-            params=params, target_params=copied(self.networks(params)), opt_state=opt_state
+        return replace(
+            state, params=params, target_params=copied(self.networks(params)), opt_state=opt_state
         )
 
     def learn(
@@ -111,7 +111,7 @@ class MRCore(Generic[Config]):
             ),
         )
         encoder_params, encoder_opt_state = changed.pop("encoder")
-        state = replaced(state, "encoder", encoder_params, encoder_opt_state).replace(**changed)
+        state = replace(replaced(state, "encoder", encoder_params, encoder_opt_state), **changed)
         indices = view.sample(batch_key, self.config.batch_size)
         batch = view.transition(indices, self.config.n_step)
         state, priorities, metrics = update(state, batch, update_key, clock.update)

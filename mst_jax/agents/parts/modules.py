@@ -46,7 +46,7 @@ class ModuleConfig:
     depth: int = 2
     activation: str = "elu"
     norm: bool = True
-    residual: str = "none"
+    residual: networks.Residual = "none"
     learning_rate: float = 3e-4
     weight_decay: float = 1e-4
     regime: str = "dense"

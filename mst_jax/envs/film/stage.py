@@ -2,13 +2,17 @@
 
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import jax
 import mujoco
 import numpy as np
 
-from mst_jax.envs.base import HostEnv, JaxEnv
+from mst_jax.envs.base import JaxEnv
+
+if TYPE_CHECKING:  # optional packages
+    from mst_jax.envs.suites.dmc import DmcEnv
+    from mst_jax.envs.suites.gym import GymEnv
 
 
 class Stage(Protocol):
@@ -53,7 +57,11 @@ class HostStage:
     """A host environment whose MuJoCo model and state are at hand."""
 
     def __init__(
-        self, env: HostEnv, model: mujoco.MjModel, data: mujoco.MjData, seconds: float
+        self,
+        env: "DmcEnv | GymEnv",
+        model: mujoco.MjModel,
+        data: mujoco.MjData,
+        seconds: float,
     ) -> None:
         """`seconds` are those of one control step; `model` and `data` are the environment's own."""
         self.model = model
