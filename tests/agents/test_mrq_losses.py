@@ -115,16 +115,19 @@ def identity_encoder():
     )
 
 
-def encoder_terms(terminated, terminal=0.25):
+def encoder_terms(terminated, terminal=0.25, **changes):
     weights = losses.EncoderLossWeights(1.0, 0.1, 0.1)
+    arrays = {
+        "observation": jnp.array([[1.0]]),
+        "action": jnp.array([[[1.0], [2.0]]]),
+        "reward": jnp.array([[0.0, 1.0]]),
+        "terminated": jnp.array([terminated]),
+        "target_zs": jnp.array([[[1.5], [7.0]]]),
+    }
     return losses.encoder_loss(
         {"terminal": jnp.array(terminal)},
         identity_encoder(),
-        observation=jnp.array([[1.0]]),
-        action=jnp.array([[[1.0], [2.0]]]),
-        reward=jnp.array([[0.0, 1.0]]),
-        terminated=jnp.array([terminated]),
-        target_zs=jnp.array([[[1.5], [7.0]]]),
+        **{**arrays, **changes},
         bins=jnp.array([0.0, 1.0]),
         weights=weights,
     )
@@ -145,23 +148,28 @@ def test_encoder_loss_counts_the_terminal_step_and_nothing_after_it():
     assert float(terms["terminal"]) == pytest.approx(0.75**2)
 
 
-def test_actor_loss_means_both_heads_and_penalises_the_pre_activation():
-    encoder = identity_encoder()
+def actor_loss(zs):
     critic = Critic(
         init=None, apply=lambda params, zsa: jnp.concatenate([zsa, 3 * zsa], -1), activity=None
     )
     actor = Actor(init=None, apply=lambda params, zs: params * zs, activity=None)
-    loss = losses.actor_loss(
-        jnp.array(2.0), actor, critic, encoder, None, None, jnp.ones((4, 1)), 0.5
-    )
+    return losses.actor_loss(jnp.array(2.0), actor, critic, identity_encoder(), None, None, zs, 0.5)
+
+
+def test_actor_loss_means_both_heads_and_penalises_the_pre_activation():
+    loss = actor_loss(jnp.ones((4, 1)))
     zsa = 1 + np.tanh(2.0)
     assert float(loss) == pytest.approx(-2 * zsa + 0.5 * 4.0, rel=1e-6)
 
 
-def test_target_action_clips_noise_and_action():
+def target_action(zs, noise):
     actor = Actor(init=None, apply=lambda params, zs: zs, activity=None)
+    return losses.target_action(None, actor, zs, noise, 0.3)
+
+
+def test_target_action_clips_noise_and_action():
     zs, noise = jnp.array([[0.0], [5.0], [0.0]]), jnp.array([[0.9], [0.2], [-0.1]])
-    actions = losses.target_action(None, actor, zs, noise, 0.3)
+    actions = target_action(zs, noise)
     np.testing.assert_allclose(actions[:, 0], [0.3, 1.0, -0.1], atol=1e-7)
 
 
@@ -184,6 +192,17 @@ COLUMN, ROW, TWO = jnp.ones((4, 1)), jnp.ones(4), jnp.ones((4, 2))
         lambda: losses.critic_target(ROW, ROW, TWO, ROW, jnp.ones(())),
         lambda: losses.n_step_return(TWO, jnp.zeros(4, bool), 0.9),
         lambda: losses.lap_priority(TWO, COLUMN, 1.0, 0.4),
+        lambda: encoder_terms([False, False], observation=jnp.ones((1, 1, 1))),
+        lambda: encoder_terms([False, False], observation=jnp.ones(1)),
+        lambda: encoder_terms([False, False], action=jnp.ones((1, 2))),
+        lambda: encoder_terms([False, False], reward=jnp.ones((1, 2, 1))),
+        lambda: encoder_terms([[False], [False]]),
+        lambda: encoder_terms([False, False], target_zs=jnp.ones((1, 2))),
+        lambda: encoder_terms([False, False, False]),
+        lambda: actor_loss(ROW),
+        lambda: actor_loss(jnp.ones((2, 4, 1))),
+        lambda: target_action(COLUMN, ROW),
+        lambda: target_action(ROW, COLUMN),
     ],
 )
 def test_a_loss_refuses_arrays_of_another_rank(wrong):
