@@ -27,6 +27,7 @@ from mst_jax.agents.base import (
     learn_calls,
 )
 from mst_jax.agents.parts import losses
+from mst_jax.agents.parts.critic import critic_probe, update_critic
 from mst_jax.agents.parts.running_statistics import (
     RunningStatistics,
     empty_statistics,
@@ -165,10 +166,6 @@ class ActorCritic(Generic[Config]):
         """Values (..., heads) of normalised observations (..., O) and actions (..., A)."""
         return self.critic.apply(params, jnp.concatenate([observation, action], axis=-1))
 
-    def activity(self, params: Any, observation: jax.Array, action: jax.Array) -> networks.Activity:
-        """The critic's units on the same inputs."""
-        return self.critic.activity(params, jnp.concatenate([observation, action], axis=-1))
-
     def value(
         self, state: ActorCriticState, observation: jax.Array, action: jax.Array
     ) -> jax.Array:
@@ -196,16 +193,8 @@ class ActorCritic(Generic[Config]):
 
     def critic_probe(self, state: ActorCriticState, batch: Batch, target: jax.Array) -> Probe:
         """The critic on a batch, towards targets (B,)."""
-        params = state.params["critic"]
         inputs = jnp.concatenate([batch.observation, batch.action], axis=-1)
-
-        def loss(params: Any, sample: tuple[jax.Array, jax.Array]) -> jax.Array:
-            x, y = sample
-            return losses.critic_loss(self.critic.apply(params, x[None]), y[None])
-
-        masks = topology.masks(state.opt_state["critic"])
-        activity = self.critic.activity(params, inputs)
-        return Probe(params, masks, activity, (inputs, target), loss)
+        return critic_probe(self.critic, state, inputs, target, losses.critic_loss)
 
     def update_critic(
         self,
@@ -217,25 +206,16 @@ class ActorCritic(Generic[Config]):
         tau: jax.Array | float,
     ) -> tuple[State, Metrics]:
         """One critic step towards the target critic, then a Polyak step `tau` of the latter."""
-        params, opt_state = state.params["critic"], state.opt_state["critic"]
+        inputs = jnp.concatenate([batch.observation, batch.action], axis=-1)
         target = self.target(state, batch, next_action, next_entropy_bonus)
-
-        def loss(critic: Any) -> tuple[jax.Array, jax.Array]:
-            values = self.values(critic, batch.observation, batch.action)
-            return losses.critic_loss(values, target), values
-
-        (value, values), grads = jax.value_and_grad(loss, has_aux=True)(params)
-        activity = partial(self.activity, params, batch.observation, batch.action)
-        params, opt_state = self.trained.step("critic", grads, params, opt_state, step, activity)
+        state, _, metrics = update_critic(
+            self.trained, self.critic, state, inputs, target, losses.critic_loss, step
+        )
         # The mask goes with the weights: a rewired critic's target follows its topology.
-        masks = topology.masks(opt_state)
-        target_critic = topology.update_target(state.target_critic, params, masks, tau)
-        metrics = {
-            "critic/loss": value,
-            "critic/value": jnp.mean(values),
-            "critic/gradient_norm": active_norm(grads, opt_state),
-        }
-        state = replaced(state, "critic", params, opt_state)
+        masks = topology.masks(state.opt_state["critic"])
+        target_critic = topology.update_target(
+            state.target_critic, state.params["critic"], masks, tau
+        )
         return replace(state, target_critic=target_critic), metrics
 
     def update_actor(
