@@ -11,7 +11,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import jax
 import numpy as np
@@ -171,10 +171,12 @@ def write_mp4(path: Path, pictures: Iterator[np.ndarray], seconds: float) -> Non
     first = next(pictures)
     height, width, _ = first.shape
     raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", f"{1 / seconds}"]
-    command = [encoder(), "-loglevel", "error", "-y", *raw, "-i", "-", "-pix_fmt", "yuv420p"]
-    with subprocess.Popen([*command, path], stdin=subprocess.PIPE) as process:
+    program = encoder() or "ffmpeg"
+    command = [program, "-loglevel", "error", "-y", *raw, "-i", "-", "-pix_fmt", "yuv420p"]
+    with subprocess.Popen([*command, str(path)], stdin=subprocess.PIPE) as process:
+        pipe = cast("IO[bytes]", process.stdin)  # one was asked for
         for picture in itertools.chain([first], pictures):
-            process.stdin.write(np.ascontiguousarray(picture))
+            pipe.write(np.ascontiguousarray(picture).data)
     if process.returncode:
         raise ValueError(f"ffmpeg could not write {path}")
 

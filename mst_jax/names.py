@@ -1,4 +1,4 @@
-"""Names of settings: nested ones with dots, and which known name an unknown one may have meant."""
+"""Names in messages and settings: nested ones with dots, what an unknown one may have meant."""
 
 import dataclasses
 import difflib
@@ -16,6 +16,16 @@ def nearest(name: str, known: Iterable[str]) -> str:
     )
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
     return f"did you mean {' or '.join(near)}?" if near else f"there are {shown}"
+
+
+def with_article(noun: str) -> str:
+    """`an int`, `a str`."""
+    return f"{'an' if noun[0] in 'aeiouAEIOU' else 'a'} {noun}"
+
+
+def kind_of(value: Any) -> str:
+    """The type of a value with its article."""
+    return with_article(type(value).__name__)
 
 
 def dotted(values: Any, prefix: str = "") -> dict[str, Any]:

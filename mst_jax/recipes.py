@@ -15,7 +15,7 @@ from mst_jax.agents import (
     scaled,
     size_factors,
 )
-from mst_jax.names import dotted, nearest
+from mst_jax.names import dotted, kind_of, nearest
 from mst_jax.user_code import is_dotted, one_line, resolve
 
 Overrides = dict[str, Any]
@@ -164,7 +164,7 @@ def _under(config: Any, agent: str, recipe: str) -> Any:
         raise ValueError(f"recipe {recipe!r} fails: {why}") from error
     if type(made) is not type(config):
         raise ValueError(
-            f"recipe {recipe!r} returned a {type(made).__name__}, not the {type(config).__name__} "
+            f"recipe {recipe!r} returned {kind_of(made)}, not the {type(config).__name__} "
             "that it was given, or a changed copy of it (dataclasses.replace, recipes.override)"
         )
     return made

@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mst_jax import envs, topology
+from mst_jax import topology
 from mst_jax.agents import Agent, sweep
 from mst_jax.envs import JaxEnv
+from mst_jax.envs.suites import probe
 from mst_jax.program.state import LoopState, Purpose, init_loop, keys_for, over_seeds, seed_keys
 from mst_jax.program.step import Phase, make_advance, make_step
 from mst_jax.recipes import make_config, override
@@ -69,7 +70,7 @@ def active_weights(agent: Agent, run: LoopState) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    task = envs.make("probe:point")
+    task = probe.make("point")
     runs, agent, run = start(task, STEPS)
     run = train(task, agent, run, STEPS)
     losses = np.asarray(run.totals.metrics["critic/loss"]) / int(run.totals.updates)

@@ -22,11 +22,11 @@ NOISE = 1.0
 
 def regimes(steps: int) -> dict[str, topology.Regime]:
     """The three regimes compared, from worst to best."""
-    options = {"end": 3 * steps // 4, "interval": 20}
+    end = 3 * steps // 4
     return {
         "static": topology.static(STUDENT_SPARSITY),
-        "set": topology.set(STUDENT_SPARSITY, **options),
-        "rigl": topology.rigl(STUDENT_SPARSITY, **options),
+        "set": topology.set(STUDENT_SPARSITY, end=end, interval=20),
+        "rigl": topology.rigl(STUDENT_SPARSITY, end=end, interval=20),
     }
 
 

@@ -22,7 +22,7 @@ INPUTS = 223 + 38  # observations and actions of dmc:dog-run
 REWIRES = 100  # of the authors' NE in a million steps
 
 
-def pruned(params: Any, sparsity: float, **options: object) -> topology.SparseState:
+def pruned(params: Any, sparsity: float, **options: Any) -> optax.OptState:
     """The state after one magnitude prune of all kernels together to a sparsity.
 
     Args:

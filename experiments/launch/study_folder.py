@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.studies import Cell, check_distinct
-from mst_jax.names import dotted
+from mst_jax.names import dotted, with_article
 from mst_jax.runs import (
     Settings,
     is_blank,
@@ -105,7 +105,9 @@ class StudyFolder:
         kinds = {"study": str, "size": str, "commands": list, "cells": list}
         for name, kind in kinds.items():
             if not isinstance(found.get(name), kind):
-                raise ValueError(f"{path} is damaged: its {name!r} is not a {kind.__name__}")
+                raise ValueError(
+                    f"{path} is damaged: its {name!r} is not {with_article(kind.__name__)}"
+                )
         if not found["cells"]:
             raise ValueError(f"{path} is damaged: it has no cells")
         return found

@@ -1,6 +1,7 @@
 """The figures of studies: every panel is one task and agent, and says which variants it lacks."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -102,7 +103,7 @@ def name_missing(axis: Axes, groups: Sequence[VariantRuns]) -> None:
         shown = lines[:8] + ([f"and {len(lines) - 8} more"] if len(lines) > 8 else [])
         text = "MISSING\n" + "\n".join(shown)
         box = {"facecolor": "white", "alpha": 0.7, "edgecolor": "none"}
-        place = {"transform": axis.transAxes, "ha": "right", "bbox": box}
+        place: dict[str, Any] = {"transform": axis.transAxes, "ha": "right", "bbox": box}
         axis.text(0.98, 0.02, plain(text), fontsize=6, color="0.25", **place)
 
 
@@ -192,7 +193,7 @@ def mark_diverged(
             axis.annotate(text, place, (3, 3), textcoords="offset points", fontsize=6)
 
 
-def _errorbar(axis: Axes, xs: Sequence[float], found: Sequence[Estimate], **style: object) -> None:
+def _errorbar(axis: Axes, xs: Sequence[float], found: Sequence[Estimate], **style: Any) -> None:
     values = np.array([f.value for f in found])
     errors = np.abs(np.array([[f.low for f in found], [f.high for f in found]]) - values)
     axis.errorbar(xs, values, errors, capsize=3, **style)

@@ -25,6 +25,7 @@ from mst_jax.agents.base import (
 )
 from mst_jax.agents.registry import UnmadeError, default_config, make_agent
 from mst_jax.envs import Discrete
+from mst_jax.names import kind_of
 from mst_jax.user_code import one_line
 
 TASK = Sizes.vector(3, 2, 20)
@@ -65,7 +66,7 @@ def _fields(agent: Agent) -> Iterator[str]:
     """What can be seen without running anything."""
     for name, module in agent.modules.items():
         if not isinstance(module, Module):
-            yield f"modules[{name!r}] is a {type(module).__name__}, not an agents.Module"
+            yield f"modules[{name!r}] is {kind_of(module)}, not an agents.Module"
         elif module.role not in ROLES:
             yield f"modules[{name!r}] has the role {module.role!r}, none of {', '.join(ROLES)}"
         elif module.updates < 1:
@@ -109,7 +110,7 @@ def _played(agent: Agent, task: Sizes) -> Iterator[str]:
 def _state(agent: Agent, state: Any, states: Any) -> Iterator[str]:
     for path, leaf in jax.tree_util.tree_leaves_with_path(states):
         if not isinstance(leaf, jax.Array):
-            yield f"the state holds a {type(leaf).__name__} at {_path(path)}: only arrays"
+            yield f"the state holds {kind_of(leaf)} at {_path(path)}: only arrays"
     for name in agent.acting:
         if not hasattr(state, name):
             yield f"acting names {name!r}, which is no field of the state"
@@ -171,17 +172,16 @@ def _experience(agent: Agent, task: Sizes) -> Experience:
     shown = _observations(task, layout.capacity + 1)
     for number in range(layout.capacity):
         latest = Latest(
-            observation=shown[number : number + 1],
-            action=_action(task, generator),
-            reward=generator.normal(size=1).astype(np.float32),
-            terminated=np.array([number % 17 == 16]),
-            truncated=np.array([number % 17 == 8]),
-            next_observation=shown[number + 1 : number + 2],
+            observation=jnp.asarray(shown[number : number + 1]),
+            action=jnp.asarray(_action(task, generator)),
+            reward=jnp.asarray(generator.normal(size=1), jnp.float32),
+            terminated=jnp.array([number % 17 == 16]),
+            truncated=jnp.array([number % 17 == 8]),
+            next_observation=jnp.asarray(shown[number + 1 : number + 2]),
         )
         buffer = insert(buffer, *latest)
-    views = replay.view(buffer)  # ty: ignore[not-callable] - the function, not the module
-    view = jax.tree.map(lambda leaf: leaf[0], views)
-    return Experience(jax.tree.map(jnp.asarray, latest), None if memory is None else view)
+    view = jax.tree.map(lambda leaf: leaf[0], replay.view(buffer))
+    return Experience(latest, None if memory is None else view)
 
 
 def _learned(agent: Agent, state: Any, learned: Any, feedback: Any, metrics: Any) -> Iterator[str]:

@@ -20,7 +20,8 @@ from mst_jax.agents.mr.mrq import build_mrq
 from mst_jax.agents.mr.mrsac import build_mrsac
 from mst_jax.agents.stream.config import StreamACConfig
 from mst_jax.agents.stream.stream_ac import build_stream_ac
-from mst_jax.names import nearest
+from mst_jax.envs import Spec
+from mst_jax.names import kind_of, nearest
 from mst_jax.user_code import is_dotted, one_line, resolve
 
 
@@ -58,7 +59,7 @@ class UnmadeError(ValueError):
 def make_agent(
     name: str,
     config: Any,
-    sizes: Sizes,
+    sizes: Sizes | Spec,
     total_steps: int,
     plans: Mapping[str, topology.Plan] | None = None,
 ) -> Agent:
@@ -78,9 +79,7 @@ def make_agent(
         why = f"{type(error).__name__}: {one_line(error)}"
         raise UnmadeError(f"agent {name!r}: make fails: {why}") from error
     if not isinstance(agent, Agent):
-        raise UnmadeError(
-            f"agent {name!r}: make returned a {type(agent).__name__}, not an agents.Agent"
-        )
+        raise UnmadeError(f"agent {name!r}: make returned {kind_of(agent)}, not an agents.Agent")
     return agent
 
 

@@ -11,12 +11,13 @@ from mst_jax import topology
 from mst_jax.agents.base import Agent, Numbers, Sizes
 from mst_jax.agents.parts.modules import roles_of
 from mst_jax.agents.registry import make_agent
+from mst_jax.envs import Spec
 
 SWEPT = ("sparsity", "drop_fraction", "learning_rate")  # settings of a module that are arrays
 
 
 def sweep(
-    name: str, configs: Sequence[Any], sizes: Sizes, total_steps: int
+    name: str, configs: Sequence[Any], sizes: Sizes | Spec, total_steps: int
 ) -> tuple[Agent, Numbers]:
     """One agent for configurations that differ in sparsity, drop fraction or learning rate.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mst_jax.names import dotted, nearest
+from mst_jax.names import dotted, kind_of, nearest
 from mst_jax.recipes import label, make_config, override
 from mst_jax.runs import Settings, rebuild_settings, settings_values
 from mst_jax.runs.settings import ABOUT
@@ -46,7 +46,7 @@ def settings_from(given: Mapping[str, Any]) -> Settings:
     if config is None:
         config = make_config(agent, recipe, size, architecture)
     elif not dataclasses.is_dataclass(config):
-        raise TypeError(f"config is a {type(config).__name__}, not an agent's configuration")
+        raise TypeError(f"config is {kind_of(config)}, not an agent's configuration")
     own = {name: value for name, value in given.items() if name not in (*ABOUT, *CONFIG)}
     known = dotted(config)
     for name in own:
@@ -73,7 +73,7 @@ def _begun_in_time(config: Any, steps: int) -> Any:
     warnings.warn(
         f"{steps:,} steps are no more than the published warm-up of {published:,}: "
         f"learning_starts={starts} instead; give it to choose another",
-        stacklevel=5,
+        stacklevel=4,  # who called `train`
     )
     return override(config, {"learning_starts": starts})
 

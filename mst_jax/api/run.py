@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 
 from mst_jax.analysis import Curve, Lines, TopologyHistory, read_curve, read_history, read_rows
 from mst_jax.figures import draw_curves
-from mst_jax.names import nearest
+from mst_jax.names import kind_of, nearest
 from mst_jax.runs import Settings, checkpoints, is_blank, is_finished, read_settings
-from mst_jax.runs.folder import CHECKPOINTS
+from mst_jax.runs.folder import CHECKPOINTS, as_folder
 from mst_jax.runs.health import describe_diverged, mean_of_known
 from mst_jax.runs.light import masks_in
 from mst_jax.runs.lock import owner
@@ -168,7 +168,14 @@ class Run:
         return load_policy(self.folder, seed, best=best)
 
     def plot(self, *others: "Run") -> Figure:
-        """The learning curves, those of other runs beside."""
+        """The learning curves, those of other runs beside.
+
+        Raises:
+            TypeError: another is no run.
+        """
+        for other in others:
+            if not isinstance(other, Run):
+                raise TypeError(f"{other!r} is {kind_of(other)}, not a Run, as mst_jax.load gives")
         _teach_notebook()
         return draw_curves([run.curve for run in (self, *others)])
 
@@ -244,9 +251,10 @@ def load(folder: str | Path) -> Run:
     """A run by its folder, whatever state it is in.
 
     Raises:
-        ValueError: the folder is not a run.
+        TypeError: the folder is neither text nor a path.
+        ValueError: it is not a run.
     """
-    run = Run(Path(folder).expanduser())
+    run = Run(as_folder(folder))
     _ = run.settings
     return run
 

@@ -9,6 +9,7 @@ from typing import Any
 from mst_jax.api.given import own_label, settings_from
 from mst_jax.api.run import Run
 from mst_jax.runs import Settings, is_blank
+from mst_jax.runs.folder import as_folder
 from mst_jax.training import grouped, make_program, plan_in, train_together
 
 LOGDIR = Path("runs")  # in the folder that Python was started in, as the launchers have it
@@ -51,12 +52,13 @@ def train(
         The run.
 
     Raises:
+        TypeError: a value of another type. Nothing was written.
         ValueError: an unknown name, an impossible value, or the folder exists. Nothing was written.
         EnvironmentFailedError: the environments cannot go on; a checkpoint was saved before.
     """
     named = {"task": task, "agent": agent, "recipe": recipe, "steps": steps, "seeds": seeds}
     made = settings_from({**named, **settings})
-    place = _fresh(LOGDIR, made, set()) if folder is None else Path(folder).expanduser()
+    place = _fresh(LOGDIR, made, set()) if folder is None else as_folder(folder)
     program = make_program([plan_in(made, place)])
     train_together(program, verbose=verbose, progress=progress)
     return Run(place, made)
@@ -89,10 +91,10 @@ def train_many(
         The runs, in the order given.
 
     Raises:
-        ValueError: as `train`; nothing was written.
+        TypeError, ValueError: as `train`; nothing was written.
     """
-    logdir = LOGDIR if folder is None else Path(folder).expanduser()
-    made = [_labelled(settings_from({**shared, **own}), own) for own in runs]
+    logdir = LOGDIR if folder is None else as_folder(folder)
+    made = [_member(own, shared) for own in runs]
     taken: set[Path] = set()
     found = [Run(_fresh(logdir, settings, taken), settings) for settings in made]
     jobs = [plan_in(run.settings, run.folder) for run in found]
@@ -104,7 +106,11 @@ def train_many(
     return found
 
 
-def _labelled(settings: Settings, own: Mapping[str, Any]) -> Settings:
+def _member(own: Mapping[str, Any], shared: Mapping[str, Any]) -> Settings:
+    """Settings of one of several runs, labelled by what it has of its own."""
+    if not isinstance(own, Mapping):
+        raise TypeError(f"of a run's own there is {own!r}: give a mapping such as {{'seed': 4}}")
+    settings = settings_from({**shared, **own})
     return dataclasses.replace(settings, recipe=own_label(settings, own))
 
 

@@ -6,7 +6,15 @@ from mst_jax.diagnostics.gradients import (
     mean_gradient,
     sample_gradients,
 )
-from mst_jax.diagnostics.metrics import METRICS, Evidence, Metric, diagnose, find_metrics
+from mst_jax.diagnostics.metrics import (
+    METRICS,
+    Evidence,
+    Metric,
+    diagnose,
+    evidence_of,
+    find_metrics,
+    measured,
+)
 from mst_jax.diagnostics.rank import effective_rank, srank
 from mst_jax.diagnostics.simplicity import complexity, simplicity_score
 from mst_jax.diagnostics.units import active_fraction, dormant_percentage
@@ -20,10 +28,12 @@ __all__ = [
     "diagnose",
     "dormant_percentage",
     "effective_rank",
+    "evidence_of",
     "find_metrics",
     "gradient_covariance",
     "interference",
     "mean_gradient",
+    "measured",
     "sample_gradients",
     "simplicity_score",
     "srank",

@@ -15,7 +15,8 @@ from mst_jax.agents import Agent, Experience, Probe
 from mst_jax.diagnostics.gradients import mean_gradient
 from mst_jax.diagnostics.rank import effective_rank, srank
 from mst_jax.diagnostics.units import active_fraction, dormant_percentage
-from mst_jax.user_code import resolve
+from mst_jax.names import kind_of
+from mst_jax.user_code import one_line, resolve
 
 BATCH_SIZE = 256  # the published batch, and so the largest possible Srank
 
@@ -90,11 +91,42 @@ def find_metrics(names: str) -> dict[str, Metric]:
         metric, called = resolve("metric", name), name.rpartition(":")[2]
         if not callable(metric):
             raise ValueError(
-                f"metric {name!r} is a {type(metric).__name__}; name a function, as module:function"
+                f"metric {name!r} is {kind_of(metric)}; name a function, as module:function"
             )
         if called in {*METRICS, *TOPOLOGY_METRICS, *found}:
             raise ValueError(f"metric {name!r}: there is a metric {called!r} already; rename it")
         found[called] = metric
+    return found
+
+
+def evidence_of(
+    agent: Agent, state: Any, experience: Experience, key: jax.Array
+) -> dict[str, Evidence]:
+    """{module: what metrics look at} of one seed; arguments as of `diagnose`."""
+    probes = agent.probe(state, experience, key, BATCH_SIZE) if agent.probe else {}
+    return {name: Evidence(probe, mean_gradient(probe)) for name, probe in probes.items()}
+
+
+def measured(
+    module: str, evidence: Evidence, metrics: Mapping[str, Metric]
+) -> dict[str, jax.Array]:
+    """{module/metric: scalar}.
+
+    Raises:
+        ValueError: in one line, a metric that raises, or gives something else than a number.
+    """
+    found: dict[str, jax.Array] = {}
+    for name, metric in metrics.items():
+        try:
+            value = jnp.asarray(metric(evidence))
+        except Exception as error:  # whatever a user's function raises
+            why = f"{type(error).__name__}: {one_line(error)}"
+            raise ValueError(f"metric {name!r} of the {module} fails: {why}") from error
+        if value.shape:
+            raise ValueError(
+                f"metric {name!r} of the {module} is {value.dtype}{list(value.shape)}, not a scalar"
+            )
+        found[f"{module}/{name}"] = value
     return found
 
 
@@ -117,13 +149,11 @@ def diagnose(
     Returns:
         {module/metric: float32 scalar}; those of topology only for an agent without a probe.
     """
-    probes = agent.probe(state, experience, key, BATCH_SIZE) if agent.probe else {}
-    metrics = {**METRICS, **(own or {})}
+    evidence = evidence_of(agent, state, experience, key)
     found: dict[str, jax.Array] = {}
     for module, masks in agent.masks(state).items():
-        if module in probes:
-            evidence = Evidence(probes[module], mean_gradient(probes[module]))
-            found |= {f"{module}/{name}": metric(evidence) for name, metric in metrics.items()}
+        if module in evidence:
+            found |= measured(module, evidence[module], {**METRICS, **(own or {})})
         layers = jax.tree.leaves(masks)
         for name, metric in TOPOLOGY_METRICS.items() if layers else ():
             found[f"{module}/{name}"] = jnp.mean(jnp.stack([metric(mask) for mask in layers]))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -49,7 +49,10 @@ def vector_spec(
     return Spec(task, observation, action, episode_length, action_repeat)
 
 
-class Timestep(NamedTuple):
+A = TypeVar("A", bound="np.ndarray | jax.Array")
+
+
+class Timestep(NamedTuple, Generic[A]):
     """What one agent step led to. Arrays lead with E on the host, with nothing in a `JaxEnv`.
 
     `terminated` and `truncated` are for replay and losses, `over` for resets, returns, episode
@@ -70,13 +73,13 @@ class Timestep(NamedTuple):
         over: [...] bool, the episode is over: the next one begins with `observation`.
     """
 
-    observation: np.ndarray | jax.Array
-    reward: np.ndarray | jax.Array
-    terminated: np.ndarray | jax.Array
-    truncated: np.ndarray | jax.Array
-    next_observation: np.ndarray | jax.Array
-    lost: np.ndarray | jax.Array
-    over: np.ndarray | jax.Array
+    observation: A
+    reward: A
+    terminated: A
+    truncated: A
+    next_observation: A
+    lost: A
+    over: A
 
 
 class EnvironmentFailedError(RuntimeError):
@@ -98,7 +101,7 @@ class JaxEnv(NamedTuple):
 
     spec: Spec
     reset: Callable[[jax.Array], tuple[Any, jax.Array]]
-    step: Callable[[Any, jax.Array], tuple[Any, Timestep]]
+    step: Callable[[Any, jax.Array], tuple[Any, Timestep[jax.Array]]]
 
 
 class HostEnv(Protocol):
@@ -149,7 +152,7 @@ class HostVectorEnv(Protocol):
     def reset(self, episode: int = 0) -> np.ndarray:
         """Starts episode number `episode` everywhere; returns the observations, [E, *O]."""
 
-    def step(self, actions: np.ndarray) -> Timestep:
+    def step(self, actions: np.ndarray) -> Timestep[np.ndarray]:
         """Takes one agent step everywhere with actions [E, A] in [-1, 1], or [E]."""
 
     def snapshot(self) -> dict[str, np.ndarray]:

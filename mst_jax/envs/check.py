@@ -3,7 +3,8 @@
 A few hundred random steps are taken; what these do not meet is not seen.
 """
 
-import math
+import contextlib
+import io
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from mst_jax.envs.base import EnvironmentFailedError, HostTask, JaxEnv, Spec, Timestep
 from mst_jax.envs.registry import make
 from mst_jax.envs.spaces import FILLS, Continuous, Discrete, Observation
+from mst_jax.names import kind_of
 from mst_jax.user_code import one_line
 
 if TYPE_CHECKING:
@@ -39,8 +41,9 @@ def check(task: str | JaxEnv | HostTask, steps: int = STEPS) -> list[str]:
     problems = list(_spec(made.spec))
     if problems:
         return problems
-    played = _jax(made, steps) if isinstance(made, JaxEnv) else _host(made, steps)
-    return list(dict.fromkeys(played))  # in order, each once
+    with contextlib.redirect_stdout(io.StringIO()) as printed:  # a line of each of many lost steps
+        played = _jax(made, steps) if isinstance(made, JaxEnv) else _host(made, steps, printed)
+        return list(dict.fromkeys(played))  # in order, each once
 
 
 def faults_at_once(task: JaxEnv | HostTask) -> list[str]:
@@ -52,7 +55,7 @@ def faults_at_once(task: JaxEnv | HostTask) -> list[str]:
 def _spec(spec: Spec) -> Iterator[str]:
     observation, action = spec.observation, spec.action
     if not isinstance(observation, Observation):
-        yield f"spec.observation is a {type(observation).__name__}, not an Observation"
+        yield f"spec.observation is {kind_of(observation)}, not an Observation"
         return
     if not observation.shape or min(observation.shape) < 1:
         yield f"spec.observation.shape is {observation.shape}: give at least one axis, none empty"
@@ -69,7 +72,7 @@ def _spec(spec: Spec) -> Iterator[str]:
     if not 0 <= observation.unscaled < observation.shape[-1]:
         yield f"spec.observation.unscaled is {observation.unscaled} of {observation.shape[-1]}"
     if not isinstance(action, (Continuous, Discrete)):
-        yield f"spec.action is a {type(action).__name__}, not Continuous or Discrete"
+        yield f"spec.action is {kind_of(action)}, not Continuous or Discrete"
     elif (action.count if isinstance(action, Discrete) else action.size) < 1:
         yield f"spec.action is {action}: there is no action to choose"
     elif isinstance(action, Continuous):
@@ -85,26 +88,34 @@ def _units(action: Continuous) -> Iterator[str]:
     low, high = action.low, action.high
     if low is None and high is None:
         return
-    if not all(isinstance(b, tuple) and len(b) == action.size for b in (low, high)):
+    if not (_is_bound(low, action.size) and _is_bound(high, action.size)):
         yield (
             f"spec.action.low and high are {low} and {high}: give a tuple of {action.size} for "
             "each, or neither"
         )
-    elif not all(
-        math.isfinite(a) and math.isfinite(b) and a < b for a, b in zip(low, high, strict=True)
-    ):
+    elif not (np.isfinite([low, high]).all() and (np.diff([low, high], axis=0) > 0).all()):
         yield f"spec.action.low {low} must be below high {high}, and all finite"
 
 
-def _host(task: HostTask, steps: int) -> Iterator[str]:
-    """Steps, the same again in other company, and from a snapshot in the middle."""
+def _is_bound(bound: object, size: int) -> bool:
+    return isinstance(bound, tuple) and len(bound) == size
+
+
+def _host(task: HostTask, steps: int, printed: io.StringIO) -> Iterator[str]:
+    """Steps, the same again in other company, and from a snapshot in the middle.
+
+    What the environments print of steps they lose is in `printed`.
+    """
     spec, actions = task.spec, _actions(task.spec, steps)
     try:
         with task.vector(SEEDS, workers=1) as env:
             first, rows, snapshot = _play(env, actions, steps // 2)
             lost = int(env.errors.sum())
         if lost:
-            yield f"{lost} of {len(SEEDS) * steps} steps were lost: see the lines printed above"
+            line = printed.getvalue().partition("\n")[0]
+            yield f"{lost} of {len(SEEDS) * steps} steps were lost; the first: {line}"
+        if lost == len(SEEDS) * steps:
+            return
         yield from _shapes(spec, first, rows)
         too_long = list(_lengths(spec, rows))
         yield from too_long
@@ -152,7 +163,7 @@ def _misshapen(env: JaxEnv) -> Iterator[str]:
         yield f"reset or step cannot be traced: {why}"
         return
     if not isinstance(timestep, Timestep):
-        yield f"step returns a {type(timestep).__name__} beside the state, not a Timestep"
+        yield f"step returns {kind_of(timestep)} beside the state, not a Timestep"
         return
     if _types(state) != _types(following):
         yield "step returns a state of other types or shapes than reset: a loop must keep them"

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from mst_jax.envs.base import HostTask, JaxEnv
 from mst_jax.envs.timed import with_time as timed
-from mst_jax.names import nearest
+from mst_jax.names import kind_of, nearest
 from mst_jax.user_code import is_dotted, one_line, resolve
 
 
@@ -93,7 +93,7 @@ def _own(task: str, action_repeat: int | None) -> JaxEnv | HostTask:
     """What a user's function makes, under the task's name."""
     function = resolve("task", task)
     if not callable(function):
-        raise ValueError(f"task {task!r} is a {type(function).__name__}, not a function")
+        raise ValueError(f"task {task!r} is {kind_of(function)}, not a function")
     arguments = {} if action_repeat is None else {"action_repeat": action_repeat}
     try:
         made = function(**arguments)
@@ -103,7 +103,7 @@ def _own(task: str, action_repeat: int | None) -> JaxEnv | HostTask:
         ) from error
     if not isinstance(made, (JaxEnv, HostTask)):
         raise ValueError(
-            f"task {task!r} returns a {type(made).__name__}, not a JaxEnv or HostTask "
+            f"task {task!r} returns {kind_of(made)}, not a JaxEnv or HostTask "
             "(mst_jax.envs.host_task makes one of a HostEnv)"
         )
     return made._replace(spec=made.spec._replace(task=task))
@@ -127,4 +127,6 @@ def _check_known(
     if name in known:
         return
     where = f" in suite {suite!r}" if suite else ""
-    raise ValueError(f"unknown {kind} {name!r}{where}: {nearest(name, known)}{more}")
+    near = nearest(name, known)
+    link = "" if not more else " " if near.endswith("?") else "; "
+    raise ValueError(f"unknown {kind} {name!r}{where}: {near}{link}{more}")

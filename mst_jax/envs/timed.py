@@ -42,8 +42,10 @@ def with_time(task: JaxEnv | HostTask, time: str = "exact") -> JaxEnv | HostTask
     return HostTask(spec, lambda *args, **kwargs: _TimedVector(vector(*args, **kwargs), spec, time))
 
 
-def time_after(steps: Any, limit: int, time: str) -> Any:
-    """The time after [...] steps of `limit`; see `with_time`."""
+def time_after(steps: Any, limit: int | None, time: str) -> Any:
+    """The time after [...] steps of `limit`, which a task `with_time` always has; see there."""
+    if limit is None:
+        raise ValueError("there is no time without a time limit")
     return (steps - (time == "published")).clip(0) / limit - 0.5
 
 

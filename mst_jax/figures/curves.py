@@ -79,7 +79,7 @@ def draw_mean(
     part[:-1] |= ~whole[1:]
     part[1:] |= ~whole[:-1]
     if not whole.all():
-        dots = {**style, "label": None, "linestyle": (0, (1, 1))}
+        dots: dict[str, Any] = {**style, "label": None, "linestyle": (0, (1, 1))}
         axis.plot(xs, np.where(part, mean, np.nan), **dots)
 
 

@@ -4,6 +4,8 @@ Every seed is a thin line and the mean over seeds a bold one. Colours are Okabe 
 different quantities also differ in style, so that they can be told apart in grey.
 """
 
+from typing import Any
+
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
@@ -85,5 +87,5 @@ def _draw(axis: Axes, lines: Lines, colour: str, style: str, name: str) -> None:
     if len(lines.values) > 1:
         axis.plot(lines.steps, lines.values.T, color=colour, alpha=0.3, linewidth=0.7)
     marker = "o" if len(lines.steps) == 1 else ""
-    look = {"color": colour, "linestyle": style, "linewidth": 1.8, "marker": marker}
+    look: dict[str, Any] = {"color": colour, "linestyle": style, "linewidth": 1.8, "marker": marker}
     axis.plot(lines.steps, mean_of_known(lines.values, axis=0), label=plain(name), **look)

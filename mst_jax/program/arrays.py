@@ -1,5 +1,7 @@
 """The state of the loop as named arrays, as checkpoints and fingerprints see it, and back."""
 
+from dataclasses import replace
+
 from mst_jax import replay
 from mst_jax.program.state import LoopState
 from mst_jax.runs.arrays import (
@@ -22,22 +24,22 @@ def loop_to_arrays(loop: LoopState, recent: int | None = None) -> Arrays:
     """
     buffer = {} if loop.buffer is None else replay.pack(loop.buffer, recent)
     packed = {f"{BUFFER}{name}": value for name, value in buffer.items()}
-    return {**flatten(loop.replace(buffer=None)), **packed}
+    return {**flatten(replace(loop, buffer=None)), **packed}
 
 
 def loop_from_arrays(arrays: Arrays, like: LoopState) -> LoopState:
     """The inverse of `loop_to_arrays`; raises ValueError when the arrays are of another run."""
     rest, packed = _parts(arrays, like)
-    loop = unflatten(rest, like.replace(buffer=None))
+    loop = unflatten(rest, replace(like, buffer=None))
     if like.buffer is None:
         return loop
-    return loop.replace(buffer=replay.unpack(packed, like=like.buffer))
+    return replace(loop, buffer=replay.unpack(packed, like=like.buffer))
 
 
 def check_loop(arrays: Arrays, like: LoopState) -> None:
     """Raises ValueError unless `loop_from_arrays` would take the arrays; nothing is allocated."""
     rest, packed = _parts(arrays, like)
-    compare(rest, expected(like.replace(buffer=None)))
+    compare(rest, expected(replace(like, buffer=None)))
     if like.buffer is not None:
         replay.check(packed, like=like.buffer)
 

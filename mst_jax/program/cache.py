@@ -11,7 +11,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Hashable, Sequence
 from functools import lru_cache, wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 from mst_jax import envs, topology
 from mst_jax.agents import Agent, ModuleConfig, Numbers, Sizes, modules_of, sweep
@@ -45,18 +45,18 @@ def kept(make: Callable[P, T]) -> Callable[P, T]:
     Arguments are compared by type and value, those without a hash (agents hold dictionaries) by
     identity.
     """
+    by_position = cast("Callable[..., T]", make)
 
     @lru_cache(maxsize=MOST, typed=True)
     def known(*arguments: Hashable) -> T:
-        given = (a.thing if isinstance(a, _Same) else a for a in arguments)
-        return make(*given)  # ty: ignore[missing-argument] - all of P's, by position
+        return by_position(*(a.thing if isinstance(a, _Same) else a for a in arguments))
 
     @wraps(make)
     def remembered(*arguments: Any) -> T:
         return known(*map(_key, arguments))
 
     _FORGET.append(known.cache_clear)
-    return remembered
+    return cast("Callable[P, T]", remembered)
 
 
 def _key(argument: Any) -> Hashable:
@@ -84,7 +84,7 @@ def kept_task(name: str, with_time: str = "off") -> envs.JaxEnv | envs.HostTask:
     return envs.make(name, with_time=with_time)
 
 
-def kept_agent(name: str, config: Any, sizes: Sizes, total_steps: int) -> Agent:
+def kept_agent(name: str, config: Any, sizes: Sizes | envs.Spec, total_steps: int) -> Agent:
     """`make_agent`; the same object for the same settings, sizes and steps.
 
     One with a user's own regime or optimizer is made anew, since that code may have changed.
@@ -100,7 +100,7 @@ def _has_own_code(module: ModuleConfig) -> bool:
 
 
 def kept_sweep(
-    name: str, configs: Sequence[Any], sizes: Sizes, total_steps: int
+    name: str, configs: Sequence[Any], sizes: Sizes | envs.Spec, total_steps: int
 ) -> tuple[Agent, Numbers]:
     """`agents.sweep`; the same objects for the same settings, sizes and steps."""
     return _sweep(name, tuple(map(_Config.of, configs)), sizes, total_steps)
@@ -125,13 +125,15 @@ def _task(name: str, with_time: str) -> envs.JaxEnv | envs.HostTask:
 
 
 @kept
-def _agent(name: str, found: Entry, config: _Config, sizes: Sizes, total_steps: int) -> Agent:
+def _agent(
+    name: str, found: Entry, config: _Config, sizes: Sizes | envs.Spec, total_steps: int
+) -> Agent:
     del found  # tells a user's module from what it was before it was loaded again
     return make_agent(name, config.config, sizes, total_steps)
 
 
 @kept
 def _sweep(
-    name: str, configs: tuple[_Config, ...], sizes: Sizes, total_steps: int
+    name: str, configs: tuple[_Config, ...], sizes: Sizes | envs.Spec, total_steps: int
 ) -> tuple[Agent, Numbers]:
     return sweep(name, [one.config for one in configs], sizes, total_steps)

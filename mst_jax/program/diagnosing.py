@@ -6,22 +6,60 @@ from pathlib import Path
 
 import jax
 
-from mst_jax.agents import Agent, Metrics
+from mst_jax import replay
+from mst_jax.agents import Agent, Experience, Metrics
 from mst_jax.diagnostics import (
     Metric,
     diagnose,
+    evidence_of,
     find_metrics,
     gradient_covariance,
     interference,
+    measured,
     sample_gradients,
 )
+from mst_jax.envs import Spec
 from mst_jax.program.cache import kept
 from mst_jax.program.sharding import LOOP, SEEDS, over_devices, seed_mesh, seeds_per_device
-from mst_jax.program.state import LoopState, Purpose, between_steps, keys_for, over_seeds
+from mst_jax.program.state import (
+    LoopState,
+    Purpose,
+    between_steps,
+    keys_for,
+    over_seeds,
+    replay_layout,
+)
 from mst_jax.runs.covariances import save_covariances
 
 COVARIANCE_SAMPLES = 64  # the published matrix (docs/specs/network-sparsity.md §4)
 COVARIANCE_ROLES = ("value", "policy")
+
+
+def check_metrics(agent: Agent, spec: Spec, slots: int, own_metrics: str) -> None:
+    """Traces a user's own metrics, so that a run does not end where it first looks at them.
+
+    Args:
+        agent: one-seed functions.
+        spec: of the task.
+        slots: replay slots of a seed.
+        own_metrics: as of `make_diagnose`.
+
+    Raises:
+        ValueError: in one line, one that cannot be found, raises, or gives no scalar; or the agent
+            has nothing to look at.
+    """
+    own, layout = find_metrics(own_metrics), replay_layout(agent, spec, slots, 1)
+    if own and agent.probe is None:
+        raise ValueError(f"metrics={own_metrics} need an agent that can be probed: leave them out")
+
+    def of_seed(key: jax.Array) -> list[Metrics]:
+        buffer = None if layout is None else replay.view(replay.create(layout))
+        experience = Experience(None, jax.tree.map(lambda leaf: leaf[0], buffer))
+        evidence = evidence_of(agent, agent.init(key), experience, key)
+        return [measured(module, seen, own) for module, seen in evidence.items()]
+
+    if own:
+        jax.eval_shape(of_seed, jax.random.key(0))
 
 
 def make_diagnose(
@@ -86,7 +124,7 @@ def covariances(agent: Agent) -> Callable[[LoopState], dict[str, jax.Array]]:
 
     def of_seed(args: tuple) -> dict[str, jax.Array]:
         state, experience, key = args
-        probes = agent.probe(state, experience, key, COVARIANCE_SAMPLES)
+        probes = agent.probe(state, experience, key, COVARIANCE_SAMPLES) if agent.probe else {}
         return {
             name: gradient_covariance(sample_gradients(probes[name]))
             for name, module in agent.modules.items()

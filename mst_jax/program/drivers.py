@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from mst_jax.agents import Agent, Numbers, Sizes
-from mst_jax.envs import WORKER_TIMEOUT, Action, EnvironmentFailedError, HostTask, JaxEnv
+from mst_jax.envs import WORKER_TIMEOUT, Action, EnvironmentFailedError, HostTask, JaxEnv, Spec
 from mst_jax.program.cache import kept
 from mst_jax.program.sharding import (
     LOOP,
@@ -178,7 +178,7 @@ def make_driver(
 
 @kept
 def _start(
-    agent: Agent, num_seeds: int, capacity: int, sizes: Sizes, row_dtype: Any
+    agent: Agent, num_seeds: int, capacity: int, sizes: Sizes | Spec, row_dtype: Any
 ) -> Callable[..., LoopState]:
     """(seeds, numbers, observation, environment) -> the loop before its first step, jitted."""
     mesh = seed_mesh(num_seeds)

@@ -18,4 +18,4 @@ def finite(agent: Agent, states: Any) -> jax.Array:
         for leaf in leaves
         if jnp.issubdtype(leaf.dtype, jnp.inexact)
     ]
-    return sum(zeros) == 0.0
+    return jnp.asarray(sum(zeros) == 0.0)

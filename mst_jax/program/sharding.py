@@ -14,10 +14,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from mst_jax.program.state import LoopState, Totals
 
 SEED = "seed"
-SEEDS, SHARED = PartitionSpec(SEED), PartitionSpec()
-
-# Tree prefixes: what has the leading seed axis, and the counters that are stored once. The axis
-# of environments is seed-major, so it is shared out by seeds as well.
+# Tree prefixes, each in the place of arrays: what has the leading seed axis, and the counters that
+# are stored once. The axis of environments is seed-major, so it is shared out by seeds as well.
+SEEDS: Any = PartitionSpec(SEED)
+SHARED: Any = PartitionSpec()
 TOTALS = Totals(metrics=SEEDS, updates=SHARED, returns=SEEDS, episodes=SEEDS)
 LOOP = LoopState(
     agent=SEEDS,

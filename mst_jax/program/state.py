@@ -103,11 +103,11 @@ def over_seeds(fn: Callable, num_seeds: int, in_axes: Any = 0) -> Callable:
 
     def squeezed(*args: Any) -> Any:
         axes = (in_axes,) * len(args) if isinstance(in_axes, int) else in_axes
-        args = [
+        of_one = [
             arg if axis is None else jax.tree.map(lambda x: x.reshape(x.shape[1:]), arg)
             for arg, axis in zip(args, axes, strict=True)
         ]
-        return jax.tree.map(lambda x: jnp.expand_dims(x, 0), fn(*args))
+        return jax.tree.map(lambda x: jnp.expand_dims(x, 0), fn(*of_one))
 
     return squeezed
 

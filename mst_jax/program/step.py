@@ -4,6 +4,7 @@ Environments are flat, (S*E, ...) and seed-major; only here are they given to ag
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from enum import Enum
 from typing import Any
 
@@ -83,12 +84,12 @@ def make_step(agent: Agent, space: Action, num_seeds: int, phase: Phase) -> Step
             loop = _learn(agent, num_seeds, loop, latest)
         # After learning: a batch is normalised by what was seen when its step was chosen.
         observation = loop.by_seed(loop.observation)
-        loop = loop.replace(agent=observe(loop.agent, observation, loop.by_seed(timestep.over)))
+        loop = replace(loop, agent=observe(loop.agent, observation, loop.by_seed(timestep.over)))
         seed_keys = keys_for(loop.keys, Purpose.ACT, loop.clock.step)
         keys = loop.by_seed(environment_keys(seed_keys, loop.environments))
         action = choose(act, loop.agent, observation, keys, loop.clock)
         action = _acted(space, action, loop.healthy)
-        return loop.replace(action=action.reshape(loop.action.shape))
+        return replace(loop, action=action.reshape(loop.action.shape))
 
     return step
 
@@ -114,7 +115,7 @@ def make_advance(
     def body(step: Step) -> Callable[[jax.Array, LoopState], LoopState]:
         def of_all(_: jax.Array, loop: LoopState) -> LoopState:
             environment, timestep = env_step(loop.environment, space.bounded(loop.action))
-            return step(loop, timestep).replace(environment=environment)
+            return replace(step(loop, timestep), environment=environment)
 
         return of_all
 
@@ -138,7 +139,7 @@ def make_reset(agent: Agent, num_seeds: int) -> Callable[[LoopState], LoopState]
 
     def of_run(loop: LoopState) -> LoopState:
         keys = keys_for(loop.keys, Purpose.RESET, loop.clock.step)
-        return loop.replace(agent=reset(loop.agent, keys))
+        return replace(loop, agent=reset(loop.agent, keys))
 
     return of_run
 
@@ -150,7 +151,7 @@ def finish_chunk(agent: Agent, loop: LoopState) -> tuple[LoopState, Totals, Metr
         The loop with cleared sums, the sums, and each module's sparsity (S,), counted from masks.
     """
     cleared = empty_totals(loop.totals.metrics, loop.healthy.shape[0])
-    marked = loop.replace(healthy=still_healthy(agent, loop), totals=cleared)
+    marked = replace(loop, healthy=still_healthy(agent, loop), totals=cleared)
     return marked, loop.totals, _sparsities(agent, loop)
 
 
@@ -196,17 +197,19 @@ def _store(loop: LoopState, timestep: Timestep) -> LoopState:
     )
     complete = timestep.over & ~timestep.lost
     episode_return = loop.episode_return + timestep.reward
-    totals = loop.totals.replace(
+    totals = replace(
+        loop.totals,
         returns=loop.totals.returns
         + loop.by_seed(jnp.where(complete, episode_return, 0.0)).sum(axis=1),
         episodes=loop.totals.episodes + loop.by_seed(complete).sum(axis=1, dtype=jnp.int32),
     )
-    return loop.replace(
+    return replace(
+        loop,
         buffer=buffer,
         observation=timestep.observation,
         episode_return=jnp.where(timestep.over, 0.0, episode_return),
         totals=totals,
-        clock=loop.clock.replace(step=loop.clock.step + 1),
+        clock=replace(loop.clock, step=loop.clock.step + 1),
     )
 
 
@@ -221,19 +224,20 @@ def _learn(agent: Agent, num_seeds: int, loop: LoopState, latest: Latest) -> Loo
             f"the agent's memory says prioritised={prioritised}, and its learn returns "
             f"{'no ' if prioritised else ''}priorities: change one of them"
         )
-    if feedback is not None:
+    if feedback is not None and buffer is not None:
         buffer = replay.set_priorities(buffer, feedback.indices, feedback.priorities)
-    return loop.replace(
+    return replace(
+        loop,
         agent=states,
         buffer=buffer,
         totals=_add(loop.totals, metrics),
-        clock=loop.clock.replace(update=loop.clock.update + 1),
+        clock=replace(loop.clock, update=loop.clock.update + 1),
     )
 
 
 def _add(totals: Totals, metrics: Metrics) -> Totals:
     sums = jax.tree.map(jnp.add, totals.metrics, metrics)
-    return totals.replace(metrics=sums, updates=totals.updates + 1)
+    return replace(totals, metrics=sums, updates=totals.updates + 1)
 
 
 def _acted(space: Action, action: jax.Array, healthy: jax.Array) -> jax.Array:

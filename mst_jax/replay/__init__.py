@@ -3,7 +3,7 @@
 from mst_jax.replay.layout import Layout, fewest_slots
 from mst_jax.replay.ring import Buffer, create, insert, nbytes, set_priorities, view
 from mst_jax.replay.storage import check, pack, unpack
-from mst_jax.replay.view import Subtrajectory, Transition, View
+from mst_jax.replay.views import Subtrajectory, Transition, View
 
 __all__ = [
     "Buffer",

@@ -30,7 +30,7 @@ from jax.typing import ArrayLike, DTypeLike
 
 from mst_jax.replay import sum_tree
 from mst_jax.replay.layout import Layout
-from mst_jax.replay.view import View
+from mst_jax.replay.views import View
 
 # Finite but absurd priorities would overflow the sums; those below would be flushed to zero.
 SMALLEST_PRIORITY, LARGEST_PRIORITY = 1e-30, 1e30

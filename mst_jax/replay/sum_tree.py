@@ -21,6 +21,7 @@ import numpy as np
 FANOUT = 16
 
 Tree = tuple[jax.Array, ...]
+Level = jax.Array | np.ndarray
 
 
 def level_sizes(num_leaves: int) -> list[int]:
@@ -31,7 +32,7 @@ def level_sizes(num_leaves: int) -> list[int]:
     return sizes
 
 
-def from_leaves(leaves: jax.Array | np.ndarray) -> Tree:
+def from_leaves(leaves: Level) -> tuple[Level, ...]:
     """Builds the tree over `leaves` (float32[n]), bit-equal to one built by `replace` calls.
 
     Of NumPy's arrays it is built by NumPy, with the same additions and so the same bits.
@@ -45,7 +46,7 @@ def from_leaves(leaves: jax.Array | np.ndarray) -> Tree:
 
 def total(values: jax.Array) -> jax.Array:
     """Sums float32[n] by the tree's own additions: accurate for millions of terms, fixed order."""
-    return _running_sums(from_leaves(values)[-1])[-1]
+    return jnp.asarray(_running_sums(from_leaves(values)[-1])[-1])
 
 
 def replace(tree: Tree, indices: jax.Array, values: jax.Array, where: jax.Array) -> Tree:
@@ -106,7 +107,7 @@ def _computed_once(indices: jax.Array) -> jax.Array:
     return jax.lax.rem(indices, jnp.int32(2**31 - 1))
 
 
-def _running_sums(children: jax.Array) -> list[jax.Array]:
+def _running_sums(children: Level) -> list[Level]:
     """Returns the 16 running sums over the last axis of [..., 16], each of shape [...]."""
     sums = [children[..., 0]]
     for i in range(1, FANOUT):
@@ -114,11 +115,11 @@ def _running_sums(children: jax.Array) -> list[jax.Array]:
     return sums
 
 
-def _blocks(level: jax.Array) -> jax.Array:
+def _blocks(level: Level) -> Level:
     return level.reshape(-1, FANOUT)
 
 
-def _pad(level: jax.Array | np.ndarray, size: int) -> jax.Array | np.ndarray:
+def _pad(level: Level, size: int) -> Level:
     pad = np.pad if isinstance(level, np.ndarray) else jnp.pad
     return pad(level, (0, size - level.shape[0]))
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mst_jax.agents import default_config
-from mst_jax.names import nearest
+from mst_jax.names import nearest, with_article
 from mst_jax.runs.files import replace_text
 from mst_jax.runs.folder import CONFIG, VERSIONS
 from mst_jax.runs.json_file import read_json
@@ -101,4 +101,4 @@ def _refuse_unknown(prefix: str, values: dict[str, Any], known: set[str]) -> Non
 def _require_type(name: str, value: Any, kind: Any) -> None:
     """Raises TypeError unless a value has a setting's type; a whole number will do for a float."""
     if type(value) is not kind and not (kind is float and type(value) is int):
-        raise TypeError(f"{name} is {value!r}, not a {kind.__name__}")
+        raise TypeError(f"{name} is {value!r}, not {with_article(kind.__name__)}")

@@ -1,5 +1,6 @@
 """What is where in a run folder, and whether the run in it is blank, begun or finished."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,11 +15,25 @@ CHECKPOINTS, TOPOLOGY, COVARIANCES = "checkpoints", "topology", "diagnostics"  #
 
 
 class RunExistsError(ValueError):
-    """A run cannot begin where there is one; `folder` is it."""
+    """A run cannot begin where there is one; `folder` is it, `other` what to choose another of."""
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(f"{folder} exists: resume that run, or choose another logdir")
+    def __init__(self, folder: Path, other: str = "folder") -> None:
+        super().__init__(f"{folder} exists: resume that run, or choose another {other}")
         self.folder = folder
+
+
+def as_folder(folder: str | os.PathLike[str]) -> Path:
+    """A folder that a user names; `~` stands for their own.
+
+    Raises:
+        TypeError: it is neither text nor a path.
+        ValueError: it is empty.
+    """
+    if not isinstance(folder, (str, os.PathLike)):
+        raise TypeError(f"folder is {folder!r}, not a str or a Path")
+    if not os.fspath(folder).strip():
+        raise ValueError("folder is empty: name the folder of one run")
+    return Path(folder).expanduser()
 
 
 def seed_folder(folder: Path, seed: int) -> Path:

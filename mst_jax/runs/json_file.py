@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from mst_jax.names import kind_of, with_article
+
 
 def read_json(path: Path, kind: type = dict) -> Any:
     """What a file holds.
@@ -22,6 +24,6 @@ def read_json(path: Path, kind: type = dict) -> Any:
         raise ValueError(f"{path} is damaged: {error}") from error
     if not isinstance(found, kind):
         raise ValueError(
-            f"{path} is damaged: it holds a {type(found).__name__}, not a {kind.__name__}"
+            f"{path} is damaged: it holds {kind_of(found)}, not {with_article(kind.__name__)}"
         )
     return found

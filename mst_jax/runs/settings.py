@@ -162,7 +162,8 @@ class Settings:
                 raise ValueError(f"{name}={getattr(self, name)!r} is none of {choices}")
         if self.gradient_covariance and not self.diagnose_every:
             raise ValueError("gradient_covariance needs diagnose_every above 0")
-        find_metrics(self.metrics)
+        if find_metrics(self.metrics) and not self.diagnose_every:
+            raise ValueError("metrics needs diagnose_every above 0")
         if hasattr(self.config, "validate"):
             self.config.validate()
         if self.steps <= self.learning_starts:

@@ -22,7 +22,7 @@ from mst_jax.topology.allocation import (
     explicit,
     uniform,
 )
-from mst_jax.topology.conformance import check_regime
+from mst_jax.topology.conformance import check_regime, trace_rewires
 from mst_jax.topology.flops import Costs, costs
 from mst_jax.topology.gradual import (
     dense_then_rigl,
@@ -135,6 +135,7 @@ __all__ = [
     "summary",
     "sweep",
     "top_k",
+    "trace_rewires",
     "uniform",
     "unstructured",
     "update_target",

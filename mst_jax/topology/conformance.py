@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import jax
@@ -12,9 +13,10 @@ import numpy as np
 import optax
 
 from mst_jax.topology.mask_tree import apply_updates, named_leaves
-from mst_jax.topology.planning import Plan, plan
+from mst_jax.topology.planning import Group, Plan, plan
 from mst_jax.topology.regime import Regime
 from mst_jax.topology.registry import MakesRegime
+from mst_jax.topology.rewire import draw, rewire_group
 from mst_jax.topology.scores import Leaf
 from mst_jax.topology.state import check, masks
 from mst_jax.topology.transform import init, sparse
@@ -52,6 +54,35 @@ def check_regime(regime: Regime | MakesRegime) -> list[str]:
         return list(dict.fromkeys(_trained(params, resolved, own)))
     except Exception as error:  # whatever a user's function raises
         return [f"training under it fails: {_one_line(error)}"]
+
+
+def trace_rewires(resolved: Plan) -> None:
+    """Draws and rewires every masked leaf of a plan on shapes alone: nothing is computed.
+
+    Whatever a score or structure of one's own raises, or a score of another shape than its leaf, is
+    met here rather than in training.
+    """
+
+    def of_group(key: jax.Array, group: Group) -> dict[str, jax.Array]:
+        counts = jax.tree.map(jnp.asarray, group.table)
+        leaves = {}
+        for column, entry in enumerate(group.entries):
+            regime, weight = entry.regime, jnp.zeros(entry.shape)
+            leaves[entry.path] = Leaf(
+                weight,
+                gradient=weight,
+                average=None if regime.average is None else weight,
+                mask=draw(regime, weight, counts.target[0, column], key),
+                key=key,
+                square=None if regime.average_square is None else weight,
+                activity=jnp.zeros(entry.shape[-1]) if regime.reads_activity else None,
+            )
+        if group.timing is None:
+            return {path: leaf.mask for path, leaf in leaves.items()}
+        return rewire_group(group, counts, jnp.int32(1), leaves)
+
+    for group in resolved.groups:
+        jax.eval_shape(partial(of_group, group=group), jax.random.key(0))
 
 
 def _made(make: MakesRegime) -> tuple[Regime | None, list[str]]:

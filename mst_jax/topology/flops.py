@@ -62,22 +62,21 @@ def costs(plan: Plan, steps: int, positions: Mapping[str, int] | None = None) ->
     stored = parameters = 0
     entries = plan.entries()
     for path in plan.names:
-        group, column, entry = entries.get(path, (None, None, None))
-        shape = entry.shape if entry else plan.dense[path]
+        shape = entries[path][2].shape if path in entries else plan.dense[path]
         size = math.prod(shape)
         parameters += size
-        active = size if entry is None else int(plan.groups[group].table.target[-1, column])
-        stored += 4 * active + (0 if entry is None else math.ceil(size / 8))
+        active, mean, dense_gradients, bits = size, float(size), 0.0, 0
+        if path in entries:
+            group, column, entry = entries[path]
+            active, bits = int(plan.groups[group].table.target[-1, column]), size
+            mean, dense_gradients = _over_training(plan, group, column, entry, steps)
+        stored += 4 * active + math.ceil(bits / 8)
         if len(shape) < 2:
             continue
         work = 2.0 * times.get(path, 1)
         dense_inference += work * size
         inference += work * active
-        if entry is None:
-            training += 3 * work * size
-        else:
-            mean, dense_gradients = _over_training(plan, group, column, entry, steps)
-            training += work * (3 * mean + (size - mean) * dense_gradients)
+        training += work * (3 * mean + (size - mean) * dense_gradients)
     return Costs(inference, training, dense_inference, 3 * dense_inference, stored, 4 * parameters)
 
 

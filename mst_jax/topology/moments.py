@@ -154,7 +154,7 @@ def aged(ages: Ages, masks: PyTree) -> Ages:
 
     named_masks = named_leaves(masks)
     leaves = {path: one(age, named_masks[path]) for path, age in ages.leaves.items()}
-    return Ages(optax.safe_increment(ages.updates), leaves)
+    return Ages(jnp.asarray(optax.safe_increment(ages.updates)), leaves)
 
 
 def rescaled(policy: MomentPolicy, ages: Ages, updates: PyTree) -> PyTree:

@@ -143,7 +143,8 @@ class Plan:
             by_score = False
             if path in entries:
                 g, column, entry = entries[path]
-                counts, shape = self.groups[g].table.target[[0, -1], column], entry.shape
+                counts = np.asarray(self.groups[g].table.target)[[0, -1], column]
+                shape = entry.shape
                 name += entry.note
                 sharing = self.groups[g].sharing
                 by_score = sharing is not None and sharing.growth != "plan"

@@ -151,9 +151,9 @@ def rewire_group(
     Returns:
         path -> new mask.
     """
-    if isinstance(counts, Totals):
+    if isinstance(counts, Totals) and group.sharing is not None:
         regime, own = group.entries[0].regime, [leaves[entry.path] for entry in group.entries]
-        masks, keep, target = decide(regime, counts, row, own)
+        masks, keep, target = decide(regime, group.sharing, counts, row, own)
         left = zip(group.entries, own, masks, strict=True)
         leaves = {entry.path: leaf._replace(mask=mask) for entry, leaf, mask in left}
     else:

@@ -8,18 +8,19 @@ import jax.numpy as jnp
 
 from mst_jax.topology.apportion import apportion, as_weights
 from mst_jax.topology.planning import Totals
-from mst_jax.topology.regime import Regime
+from mst_jax.topology.regime import Regime, Sharing
 from mst_jax.topology.scores import Leaf
 from mst_jax.topology.selection import top_k, top_k_counts
 
 
 def decide(
-    regime: Regime, totals: Totals, row: jax.Array, leaves: Sequence[Leaf]
+    regime: Regime, sharing: Sharing, totals: Totals, row: jax.Array, leaves: Sequence[Leaf]
 ) -> tuple[list[jax.Array], jax.Array, jax.Array]:
     """What each leaf keeps and has afterwards, such that all together have what the plan says.
 
     Args:
-        regime: the regime of all leaves, with a `Sharing`.
+        regime: the regime of all leaves.
+        sharing: how they share their counts.
         totals: its counts, on device.
         row: int32 scalar, row of the counts.
         leaves: the leaves in the order of the plan.
@@ -28,7 +29,6 @@ def decide(
         Masks from which the leaves drop (what the threshold left), and int32 ``[leaves]`` twice:
         active weights of each leaf that survive, and active weights afterwards.
     """
-    sharing = regime.sharing
     masks = [leaf.mask for leaf in leaves]
     active = _sizes(masks)
     if sharing.threshold is not None:

@@ -160,7 +160,9 @@ def check(params: PyTree, opt_state: optax.OptState, plan: Plan | None = None) -
                 f"{path!r} has {np.count_nonzero(outside)} non-zero weights outside its mask: use "
                 f"topology.init, and let sparse() be the last transform that touches updates"
             )
-    for path, (g, column, entry) in plan.entries().items() if plan else ():
+    if plan is None:
+        return
+    for path, (g, column, entry) in plan.entries().items():
         if path not in named_masks:
             raise ValueError(f"{path!r} is sparse in this plan and dense here: not the same plan")
         axes = tuple(range(-len(entry.shape), 0))
@@ -173,7 +175,7 @@ def check(params: PyTree, opt_state: optax.OptState, plan: Plan | None = None) -
                 f"{path!r} has {np.unique(counts).tolist()} active weights, a number that is not "
                 f"in its plan ({allowed.min()} to {allowed.max()})"
             )
-    for group in plan.groups if plan else ():
+    for group in plan.groups:
         if group.sharing is not None:
             _check_total(group, named_masks)
 

@@ -19,6 +19,7 @@ from mst_jax import envs
 from mst_jax.agents import Agent, Numbers
 from mst_jax.envs.check import faults_at_once
 from mst_jax.program.cache import kept_agent, kept_sweep, kept_task
+from mst_jax.program.diagnosing import check_metrics
 from mst_jax.runs import checkpoints
 from mst_jax.runs.arrays import Arrays, join
 from mst_jax.runs.changed import refuse_changed
@@ -79,6 +80,11 @@ class Job(NamedTuple):
         if not self.finished:
             settings.validate()
         return self._replace(settings=settings)
+
+    def check_metrics(self) -> None:
+        """Raises ValueError for a user's own metric that fails."""
+        slots = replay_slots(self.settings, self.agent, self.task.spec)
+        check_metrics(self.agent, self.task.spec, slots, self.settings.metrics)
 
     def check_unchanged(self) -> None:
         """Raises HeldError if somebody trained the run since it was checked."""
@@ -143,7 +149,7 @@ def plan_run(settings: Settings, logdir: Path) -> Job:
     """
     folder = logdir / settings.folder_name
     if not is_blank(folder):
-        raise RunExistsError(folder)
+        raise RunExistsError(folder, "logdir")
     return plan_in(settings, folder)
 
 
@@ -157,7 +163,9 @@ def plan_in(settings: Settings, folder: Path) -> Job:
     check_wandb(settings.wandb)
     if not is_blank(folder):
         raise RunExistsError(folder)
-    return Job(settings, folder, *prepare(settings), checkpoint=None, seen=_contents(folder))
+    job = Job(settings, folder, *prepare(settings), checkpoint=None, seen=_contents(folder))
+    job.check_metrics()
+    return job
 
 
 def plan_resume(folder: Path, *, begin_anew: bool = False) -> Job:
@@ -205,6 +213,7 @@ def _newest(jobs: Sequence[Job], begin_anew: bool) -> Iterator[Checkpoint | None
     """What each of several unfinished runs goes on from, read when all are known to have it."""
     for job in jobs:
         check_wandb(job.settings.wandb)
+        job.check_metrics()
     folders = [job.folder for job in jobs]
     stores = [folder / CHECKPOINTS for folder in folders]
     have = [bool(checkpoints.saved_steps(store, checkpoints.FULL)) for store in stores]

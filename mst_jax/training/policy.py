@@ -16,6 +16,7 @@ from mst_jax.program.cache import kept, kept_task
 from mst_jax.program.health import finite
 from mst_jax.program.state import Purpose, keys_for, seed_keys
 from mst_jax.runs import checkpoints
+from mst_jax.runs.folder import as_folder
 from mst_jax.runs.light import from_light, masks_in, read_light
 from mst_jax.runs.settings import Settings
 from mst_jax.training.jobs import prepare
@@ -124,11 +125,12 @@ def load_policy(folder: str | Path, seed: int | None = None, *, best: bool = Fal
         The policy of that seed.
 
     Raises:
+        TypeError: the folder is neither text nor a path.
         ValueError: when the folder is not a run, has no checkpoint yet or does not hold the seed,
             or the seed has diverged and its policy is not finite.
     """
     tier = checkpoints.BEST if best else checkpoints.LIGHT
-    return load_snapshot(Path(folder).expanduser(), tier).policy(seed)
+    return load_snapshot(as_folder(folder), tier).policy(seed)
 
 
 def load_snapshot(folder: Path, tier: str = checkpoints.LIGHT) -> Snapshot:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -155,7 +156,7 @@ def evaluate(session: Session, loop: LoopState, step: int) -> tuple[LoopState, n
     Returns:
         The loop, and the returns (S, episodes): NaN where there is none.
     """
-    marked = loop.replace(healthy=session.check(loop))
+    marked = replace(loop, healthy=session.check(loop))
     healthy = np.asarray(marked.healthy)
     session.tell_diverged(np.asarray(loop.healthy), healthy, step)
     before = time.perf_counter()
@@ -181,7 +182,7 @@ def evaluate(session: Session, loop: LoopState, step: int) -> tuple[LoopState, n
 def describe_returns(returns: np.ndarray) -> str:
     """The mean over the seeds that have a return, and of how many it is; (S, episodes)."""
     known = np.isfinite(returns).any(axis=1)
-    some = "" if known.all() else f" ({known.sum()} of {len(known)} seeds)"
+    some = "" if known.all() else f" ({known.sum()} of {known.size} seeds)"
     return f"return {mean_of_known(mean_of_known(returns)):.1f}{some}"
 
 

@@ -32,6 +32,7 @@ from mst_jax.program.step import Phase, make_advance, make_step
         ({"discount": 1.1}, "discount=1.1"),
         ({"learning_starts": 6}, "learning_starts=6"),
         ({"buffer_size": 12}, "buffer_size=12"),
+        ({"buffer_size": 15}, "buffer_size=15 must be at least batch_size=16"),
     ],
 )
 def test_impossible_settings_are_refused_in_one_line(changes, words):

@@ -70,11 +70,13 @@ def test_two_hot():
 def test_critic_loss_and_gradient(mrq, state):
     params, rl_batch = state.params, mrq_transition(BATCH)
     target = mrq.target(state, rl_batch, jnp.asarray(BATCH["target_noise_unclipped"]))
-    zs = mrq.core.encoder.zs(params["encoder"], rl_batch.observation)
-    zsa = mrq.core.encoder.zsa(params["encoder"], zs, rl_batch.action)
-    (loss, values), grads = jax.value_and_grad(losses.critic_loss, has_aux=True)(
-        params["critic"], mrq.core.critic, zsa, target
-    )
+    zsa = mrq.core.embedded(state, rl_batch)
+
+    def loss_of(critic):
+        values = mrq.core.critic.apply(critic, zsa)
+        return losses.critic_loss(values, target), values
+
+    (loss, values), grads = jax.value_and_grad(loss_of, has_aux=True)(params["critic"])
     close(target[:, None], RECORDED["rl/q_target"])
     close(values, RECORDED["rl/q"])
     close(loss, RECORDED["rl/value_loss"])

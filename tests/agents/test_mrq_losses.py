@@ -39,30 +39,19 @@ def test_critic_target_takes_the_smaller_head_and_both_scales():
     np.testing.assert_allclose(target, [(2 + 0.5 * 3 * 8) / 4, 2 / 4])
 
 
-def table_critic(values):
-    """A critic whose two heads are its parameters."""
-    return Critic(init=None, apply=lambda params, zsa: params, activity=None), jnp.asarray(values)
-
-
 def test_critic_loss_is_huber_averaged_over_batch_and_heads():
-    critic, params = table_critic([[1.5, 4.0], [-1.0, 0.25]])
-    loss, values = losses.critic_loss(params, critic, None, jnp.array([1.0, 0.0]))
+    values, target = jnp.array([[1.5, 4.0], [-1.0, 0.25]]), jnp.array([1.0, 0.0])
     by_hand = (0.5 * 0.5**2 + (3.0 - 0.5) + (1.0 - 0.5) + 0.5 * 0.25**2) / 4
-    assert float(loss) == pytest.approx(by_hand)
-    np.testing.assert_array_equal(values, params)
-    grads = jax.grad(lambda p: losses.critic_loss(p, critic, None, jnp.array([1.0, 0.0]))[0])(
-        params
-    )
+    assert float(losses.critic_loss(values, target)) == pytest.approx(by_hand)
+    grads = jax.grad(losses.critic_loss)(values, target)
     np.testing.assert_allclose(grads, np.array([[0.5, 1.0], [-1.0, 0.25]]) / 4)
 
 
 def test_critic_loss_ignores_what_follows_a_termination():
-    critic, params = table_critic([[0.0, 0.0]])
     bootstrap = losses.n_step_return(jnp.ones((1, 3)), jnp.array([[False, True, False]]), 0.9)
     for next_value in (0.0, 1e6):
         target = losses.critic_target(*bootstrap, jnp.full((1, 2), next_value), 1.0, 1.0)
-        loss, _ = losses.critic_loss(params, critic, None, target)
-        assert float(loss) == pytest.approx(1.9 - 0.5)
+        assert float(losses.critic_loss(jnp.zeros((1, 2)), target)) == pytest.approx(1.9 - 0.5)
 
 
 def test_lap_priority():
@@ -115,16 +104,19 @@ def identity_encoder():
     )
 
 
-def encoder_terms(terminated, terminal=0.25):
+def encoder_terms(terminated, terminal=0.25, **changes):
     weights = losses.EncoderLossWeights(1.0, 0.1, 0.1)
+    arrays = {
+        "observation": jnp.array([[1.0]]),
+        "action": jnp.array([[[1.0], [2.0]]]),
+        "reward": jnp.array([[0.0, 1.0]]),
+        "terminated": jnp.array([terminated]),
+        "target_zs": jnp.array([[[1.5], [7.0]]]),
+    }
     return losses.encoder_loss(
         {"terminal": jnp.array(terminal)},
         identity_encoder(),
-        observation=jnp.array([[1.0]]),
-        action=jnp.array([[[1.0], [2.0]]]),
-        reward=jnp.array([[0.0, 1.0]]),
-        terminated=jnp.array([terminated]),
-        target_zs=jnp.array([[[1.5], [7.0]]]),
+        **{**arrays, **changes},
         bins=jnp.array([0.0, 1.0]),
         weights=weights,
     )
@@ -145,23 +137,28 @@ def test_encoder_loss_counts_the_terminal_step_and_nothing_after_it():
     assert float(terms["terminal"]) == pytest.approx(0.75**2)
 
 
-def test_actor_loss_means_both_heads_and_penalises_the_pre_activation():
-    encoder = identity_encoder()
+def actor_loss(zs):
     critic = Critic(
         init=None, apply=lambda params, zsa: jnp.concatenate([zsa, 3 * zsa], -1), activity=None
     )
     actor = Actor(init=None, apply=lambda params, zs: params * zs, activity=None)
-    loss = losses.actor_loss(
-        jnp.array(2.0), actor, critic, encoder, None, None, jnp.ones((4, 1)), 0.5
-    )
+    return losses.actor_loss(jnp.array(2.0), actor, critic, identity_encoder(), None, None, zs, 0.5)
+
+
+def test_actor_loss_means_both_heads_and_penalises_the_pre_activation():
+    loss = actor_loss(jnp.ones((4, 1)))
     zsa = 1 + np.tanh(2.0)
     assert float(loss) == pytest.approx(-2 * zsa + 0.5 * 4.0, rel=1e-6)
 
 
-def test_target_action_clips_noise_and_action():
+def target_action(zs, noise):
     actor = Actor(init=None, apply=lambda params, zs: zs, activity=None)
+    return losses.target_action(None, actor, zs, noise, 0.3)
+
+
+def test_target_action_clips_noise_and_action():
     zs, noise = jnp.array([[0.0], [5.0], [0.0]]), jnp.array([[0.9], [0.2], [-0.1]])
-    actions = losses.target_action(None, actor, zs, noise, 0.3)
+    actions = target_action(zs, noise)
     np.testing.assert_allclose(actions[:, 0], [0.3, 1.0, -0.1], atol=1e-7)
 
 
@@ -179,11 +176,22 @@ COLUMN, ROW, TWO = jnp.ones((4, 1)), jnp.ones(4), jnp.ones((4, 2))
         lambda: actor_critic_losses.actor_loss(ROW),
         lambda: actor_critic_losses.actor_loss(TWO, COLUMN),
         lambda: actor_critic_losses.temperature_loss(jnp.zeros(()), ROW, -1.0),
-        lambda: losses.critic_loss(TWO, table_critic(TWO)[0], None, COLUMN),
+        lambda: losses.critic_loss(TWO, COLUMN),
         lambda: losses.critic_target(COLUMN, ROW, TWO, jnp.ones(()), jnp.ones(())),
         lambda: losses.critic_target(ROW, ROW, TWO, ROW, jnp.ones(())),
         lambda: losses.n_step_return(TWO, jnp.zeros(4, bool), 0.9),
         lambda: losses.lap_priority(TWO, COLUMN, 1.0, 0.4),
+        lambda: encoder_terms([False, False], observation=jnp.ones((1, 1, 1))),
+        lambda: encoder_terms([False, False], observation=jnp.ones(1)),
+        lambda: encoder_terms([False, False], action=jnp.ones((1, 2))),
+        lambda: encoder_terms([False, False], reward=jnp.ones((1, 2, 1))),
+        lambda: encoder_terms([[False], [False]]),
+        lambda: encoder_terms([False, False], target_zs=jnp.ones((1, 2))),
+        lambda: encoder_terms([False, False, False]),
+        lambda: actor_loss(ROW),
+        lambda: actor_loss(jnp.ones((2, 4, 1))),
+        lambda: target_action(COLUMN, ROW),
+        lambda: target_action(ROW, COLUMN),
     ],
 )
 def test_a_loss_refuses_arrays_of_another_rank(wrong):

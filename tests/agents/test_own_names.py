@@ -9,6 +9,8 @@ from mst_jax import agents
 from mst_jax.agents import Sizes, make_agent
 
 OWN = """
+import jax.numpy as jnp
+
 from mst_jax import topology
 
 def half(*, sparsity, interval, start, end, drop_fraction):
@@ -19,6 +21,19 @@ def whole(**settings):
 
 def nothing(**settings):
     return None
+
+def moving(**own):
+    def make(*, sparsity, interval, start, end, drop_fraction):
+        given = {"sparsity": topology.schedules.constant(sparsity), **own}
+        timing = topology.Timing(interval, interval, end)
+        drop = topology.schedules.constant(drop_fraction)
+        return topology.Regime("mine", timing=timing, drop=drop, **given)
+    return make
+
+fine = moving(drop_score=lambda leaf: jnp.abs(leaf.weight * leaf.gradient))
+misspelt = moving(drop_score=lambda leaf: leaf.weigth)
+per_neuron = moving(grow_score=lambda leaf: leaf.gradient.sum(axis=0))
+no_number = moving(sparsity=lambda step: 1 / 0)
 """
 
 
@@ -43,6 +58,10 @@ def test_a_dotted_name_is_a_regime(own):
     assert table.target.sum() == pytest.approx(0.6 * dense, abs=1)
 
 
+def test_a_regime_that_rewires_is_traced_and_planned(own):
+    assert "mine" in plan_of("my_regimes:fine").names.values()
+
+
 @pytest.mark.parametrize(
     ("regime", "message"),
     [
@@ -51,6 +70,9 @@ def test_a_dotted_name_is_a_regime(own):
         ("my_pkg.regimes:half", "critic.regime 'my_pkg.regimes:half': there is no module 'my_pkg'"),
         ("my_regimes:whole", "critic.regime=my_regimes:whole: no such; thing"),
         ("my_regimes:nothing", "made a NoneType, not a topology.Regime"),
+        ("my_regimes:misspelt", "critic.regime=my_regimes:misspelt fails: AttributeError: 'Leaf'"),
+        ("my_regimes:per_neuron", "fails: ValueError: scores have shape ("),
+        ("my_regimes:no_number", "fails: ZeroDivisionError: division by zero"),
         ("rgil", "critic.regime='rgil' is unknown: did you mean rigl?"),
     ],
 )

@@ -240,6 +240,7 @@ def test_observations_are_stored_raw_and_normalised_when_read():
     ("changes", "words"),
     [
         ({"tau": 0.0}, "tau=0.0"),
+        ({"buffer_size": 5}, "buffer_size=5 must be at least batch_size=16"),
         ({"discount": 1.5}, "discount=1.5"),
         ({"updates_per_step": 0}, "updates_per_step=0"),
         ({"batch_size": 0}, "batch_size=0"),

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import signal
 import threading
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -179,11 +180,18 @@ WRONG = {
     "task": ({"task": "probe:pint"}, "did you mean point?"),
     "value": ({"critic.sparsity": 1.5}, "critic.sparsity=1.5"),
     "choice": ({"row_dtype": "float8"}, "row_dtype='float8' is none of float32"),
-    "type": ({"seeds": "two"}, "seeds is 'two', not a int"),
+    "type": ({"seeds": "two"}, "seeds is 'two', not an int"),
     "path": ({"critic.sparsity": "a lot"}, "config.critic.sparsity is 'a lot', not a float"),
     "none": ({"recipe": None}, "recipe is None, not a str"),
     "config": ({"config": {"batch_size": 4}}, "config is a dict, not an agent's configuration"),
     "vary": ({"vary": "critic.sparsity=0.3"}, "'vary': mst_jax.train_many trains runs that differ"),
+    "place": ({"folder": 3}, "folder is 3, not a str or a Path"),
+    "no place": ({"folder": ""}, "folder is empty: name the folder of one run"),
+    "metrics": ({"metrics": "json:dumps"}, "metrics needs diagnose_every above 0"),
+    "metric": (
+        {"metrics": "json:dumps", "diagnose_every": 60},
+        "metric 'dumps' of the encoder fails: TypeError: Object of type",
+    ),
     "steps": ({"steps": 20}, "steps=20 must exceed learning_starts=64"),
 }
 
@@ -198,9 +206,25 @@ def test_wrong_input_is_one_line_and_writes_nothing(name, home):
     assert list(home.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("look", "told"),
+    [
+        (lambda: mst_jax.load(None), "folder is None, not a str or a Path"),
+        (lambda: mst_jax.load_policy(None), "folder is None, not a str or a Path"),
+        (lambda: mst_jax.train_many([], folder=3), "folder is 3, not a str or a Path"),
+        (lambda: mst_jax.train_many({"seed": 4}), "there is 'seed': give a mapping such as"),
+        (lambda: Run(Path("here")).plot("there"), "'there' is a str, not a Run"),
+    ],
+)
+def test_what_is_no_folder_or_run_is_one_line(look, told):
+    with pytest.raises(TypeError, match=r"^[^\n]*$") as refused:
+        look()
+    assert told in str(refused.value)
+
+
 def test_a_folder_that_is_there_is_refused_untouched(finished_run):
     before = content(finished_run)
-    with pytest.raises(ValueError, match="exists: resume that run, or choose another"):
+    with pytest.raises(ValueError, match="exists: resume that run, or choose another folder"):
         mst_jax.train(*POINT, **SMALL, folder=finished_run)
     with pytest.raises(ValueError, match="cannot change steps, only max_environment_errors and"):
         mst_jax.load(finished_run).resume(steps=500)

@@ -7,7 +7,7 @@ import pytest
 from small_runs import small_config, start_run
 
 from mst_jax import envs, networks, topology
-from mst_jax.agents import Probe
+from mst_jax.agents import Probe, make_agent
 from mst_jax.diagnostics import (
     METRICS,
     Evidence,
@@ -19,11 +19,13 @@ from mst_jax.diagnostics import (
     gradient_covariance,
     interference,
     mean_gradient,
+    measured,
     sample_gradients,
     simplicity_score,
     srank,
 )
 from mst_jax.networks import Activity, Architecture
+from mst_jax.program.diagnosing import check_metrics
 from mst_jax.program.state import between_steps
 
 RNG = np.random.default_rng(0)
@@ -166,6 +168,30 @@ def test_every_module_of_every_agent_can_be_diagnosed(name):
         kept = topology.apply(masks[module], jax.tree.map(jnp.ones_like, params[module]))
         outside = np.concatenate([m.ravel() == 0 for m in jax.tree.leaves(kept)])
         assert (np.asarray(gradients)[:, outside] != 0).any(), f"{module}: dense gradients"
+
+
+@pytest.mark.parametrize(
+    ("metric", "told"),
+    [
+        (lambda evidence: evidence.features, "fails: AttributeError: 'Evidence' object has no"),
+        (lambda evidence: evidence.gradient, "is float32[3], not a scalar"),
+        (lambda evidence: None, "fails: "),
+    ],
+)
+def test_a_metric_that_gives_no_number_is_one_line(metric, told):
+    evidence = Evidence(None, jnp.ones(3))
+    assert measured("critic", evidence, {"own": lambda e: e.gradient[0]}) == {"critic/own": 1.0}
+    with pytest.raises(ValueError, match=r"^metric 'own' of the critic [^\n]*$") as refused:
+        measured("critic", evidence, {"own": metric})
+    assert told in str(refused.value)
+
+
+def test_metrics_of_an_agent_that_cannot_be_probed_are_refused():
+    env = envs.make("probe:point")
+    agent = make_agent("sac", small_config("mst", "sac"), env.spec, 10_000)._replace(probe=None)
+    with pytest.raises(ValueError, match="metrics=json:dumps need an agent that can be probed"):
+        check_metrics(agent, env.spec, 100, "json:dumps")
+    check_metrics(agent, env.spec, 100, "")
 
 
 def test_activity_of_simba_is_that_of_its_layers():

@@ -73,7 +73,7 @@ def test_a_dotted_name_is_a_task(own):
         ("my_pkg.env:drift", "there is no module 'my_pkg.env'"),
         ("my_pkg.broken:drift", "importing my_pkg.broken fails: ModuleNotFoundError: No module"),
         ("my_pkg.envs:drfit", "my_pkg.envs has no 'drfit': did you mean drift?"),
-        ("my_pkg.envs:CONSTANT", "is a int, not a function"),
+        ("my_pkg.envs:CONSTANT", "is an int, not a function"),
         ("my_pkg.envs:raises", "fails: OSError: no such; asset"),
         ("my_pkg.envs:nothing", "returns a NoneType, not a JaxEnv or HostTask"),
         ("dcm:cartpole-swingup", "unknown suite 'dcm': did you mean dmc?"),
@@ -213,6 +213,13 @@ class Lives(Counter):
         return self.frames
 
 
+class Hopeless(Counter):
+    """A counter that cannot count."""
+
+    def step(self, action):
+        raise RuntimeError("no simulator")
+
+
 HOST_FAULTS = [
     (host_task(Counter.spec, Careless), "going on from a snapshot led to something else"),
     (host_task(Counter.spec, Wrong), "an observation has shape (1,), the task's spec says (3,)"),
@@ -222,7 +229,7 @@ HOST_FAULTS = [
     (host_task(Counter.spec, Endless), "an episode is longer than spec.episode_length=8"),
     (
         host_task(Counter.spec, functools.partial(Faulty, {(0, 0, 1, 1): "NaN reward"})),
-        "steps were lost: see the lines printed above",
+        "1 of 120 steps were lost; the first: fake:counter, seed 0, environment 0, episode 1: ",
     ),
 ]
 
@@ -231,6 +238,13 @@ HOST_FAULTS = [
 def test_a_host_environment_that_breaks_the_contract(task, line):
     found = envs.check(task, steps=40)
     assert any(line in problem for problem in found), found
+
+
+def test_of_a_host_environment_that_always_fails_one_line_says_why(capsys):
+    (found,) = envs.check(host_task(Counter.spec, Hopeless), steps=40)
+    assert "120 of 120 steps were lost; the first: fake:counter, seed 0, environment 0," in found
+    assert "RuntimeError: no simulator (test_envs_own.py:" in found
+    assert capsys.readouterr().out == ""
 
 
 def test_a_lost_life_is_no_fault_and_empties_the_history():
@@ -248,13 +262,13 @@ def test_a_lost_life_is_no_fault_and_empties_the_history():
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
-        ({"observation": 3}, "spec.observation is a int, not an Observation"),
+        ({"observation": 3}, "spec.observation is an int, not an Observation"),
         ({"observation": Observation(())}, "give at least one axis"),
         ({"observation": Observation((4,), "float64")}, "spec.observation.dtype is 'float64'"),
         ({"observation": Observation((4, 3), history=2)}, "does not hold as many equal parts"),
         ({"observation": Observation((4,), fill="ones")}, "spec.observation.fill is 'ones'"),
         ({"observation": Observation((4,), unscaled=4)}, "spec.observation.unscaled is 4 of 4"),
-        ({"action": 2}, "spec.action is a int"),
+        ({"action": 2}, "spec.action is an int"),
         ({"action": Discrete(0)}, "there is no action to choose"),
         ({"action": Continuous(2, (0.0,), (1.0,))}, "give a tuple of 2 for each, or neither"),
         ({"action": Continuous(1, high=(1.0,))}, "low and high are None and (1.0,): give a tuple"),

@@ -297,7 +297,7 @@ def test_redistribution_by_hand(adam, expected):
         )
     ]
     counts = topology.Totals(*(jnp.array(x, jnp.int32) for x in ([6, 6], [6, 4], [[3, 3], [3, 3]])))
-    masks, keep, target = decide(regime, counts, jnp.int32(1), leaves)
+    masks, keep, target = decide(regime, regime.sharing, counts, jnp.int32(1), leaves)
     assert keep.tolist() == [2, 2]
     assert target.tolist() == expected
     assert all(mask is leaf.mask for mask, leaf in zip(masks, leaves, strict=True))

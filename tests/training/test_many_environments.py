@@ -125,7 +125,7 @@ def test_sizes_and_what_is_refused(tmp_path):
     assert replay_slots(SETTINGS, agent, spec) == 3 * 242
     assert replay_slots(SETTINGS, agent._replace(memory=Memory(500)), spec) == 498
     assert "2 seeds x 726 slots for 3 environments" in describe_memory(agent, spec, SETTINGS)
-    config = small_config("mst", "ddpg", buffer_size=8)
+    config = small_config("mst", "ddpg", buffer_size=8, batch_size=4)
     with pytest.raises(ValueError, match="buffer_size=8 is too small for environments=3, which"):
         plan_run(small_settings(agent="ddpg", config=config, environments=3), tmp_path)
     with pytest.raises(ValueError, match="environments=0 must be at least 1"):

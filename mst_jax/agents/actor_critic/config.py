@@ -55,6 +55,10 @@ class ActorCriticConfig:
         for name in ("batch_size", "learning_starts", "updates_per_step"):
             require(getattr(self, name) >= 1, f"{name}={getattr(self, name)} must be at least 1")
         require(self.buffer_size > 2, f"buffer_size={self.buffer_size} must exceed 2")
+        require(
+            self.buffer_size >= self.batch_size,
+            f"buffer_size={self.buffer_size} must be at least batch_size={self.batch_size}",
+        )
         require(0 < self.tau <= 1, f"tau={self.tau} must be in (0, 1]")
         if self.discount is not None:
             require(0 <= self.discount <= 1, f"discount={self.discount} must be in [0, 1]")

@@ -4,7 +4,7 @@ An algorithm adds how to act and one update (docs/specs/network-sparsity.md §2)
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -27,6 +27,7 @@ from mst_jax.agents.base import (
     learn_calls,
 )
 from mst_jax.agents.parts import losses
+from mst_jax.agents.parts.critic import critic_probe, update_critic
 from mst_jax.agents.parts.running_statistics import (
     RunningStatistics,
     empty_statistics,
@@ -82,12 +83,11 @@ class Batch:
     next_observation: jax.Array
 
 
-Update = Callable[
-    [ActorCriticState, Batch, jax.Array, jax.Array], tuple[ActorCriticState, Metrics]
-]  # (state, batch, key, number of the update)
-
-
 Config = TypeVar("Config", bound=ActorCriticConfig)
+State = TypeVar("State", bound=ActorCriticState)  # an algorithm may add to it
+Update = Callable[
+    [State, Batch, jax.Array, jax.Array], tuple[State, Metrics]
+]  # (state, batch, key, number of the update)
 
 
 @dataclass(frozen=True)
@@ -106,20 +106,18 @@ class ActorCritic(Generic[Config]):
         statistics = empty_statistics(size - unscaled)
         return ActorCriticState(params, copied(params["critic"]), opt_state, statistics)
 
-    def reset(self, state: ActorCriticState, key: jax.Array) -> ActorCriticState:
+    def reset(self, state: State, key: jax.Array) -> State:
         """Fresh networks, optimizers and temperature; masks and statistics stay (§4 "Reset")."""
         params, opt_state = self.trained.reset(key, state.opt_state)
-        return state.replace(
-            params=params, target_critic=copied(params["critic"]), opt_state=opt_state
+        return replace(
+            state, params=params, target_critic=copied(params["critic"]), opt_state=opt_state
         )
 
-    def observe(
-        self, state: ActorCriticState, observation: jax.Array, first: jax.Array
-    ) -> ActorCriticState:
+    def observe(self, state: State, observation: jax.Array, first: jax.Array) -> State:
         """Adds raw observations (E, O), first ones like all others, to the running statistics."""
         if not self.config.normalize_observations:
             return state
-        return state.replace(statistics=observed(state.statistics, observation))
+        return replace(state, statistics=observed(state.statistics, observation))
 
     def normalise(self, state: ActorCriticState, observation: jax.Array) -> jax.Array:
         """Observations (..., O) as the networks see them, by the present statistics."""
@@ -129,18 +127,18 @@ class ActorCritic(Generic[Config]):
 
     def learn(
         self,
-        update: Update,
-        state: ActorCriticState,
+        update: Update[State],
+        state: State,
         view: View,
         key: jax.Array,
         clock: Clock,
-    ) -> tuple[ActorCriticState, None, Metrics]:
+    ) -> tuple[State, None, Metrics]:
         """`updates_per_step` updates, each on a batch of its own; metrics are their means."""
         count = self.config.updates_per_step
         sample_key, update_key = jax.random.split(key)
         batches = self.batches(state, view, sample_key)
 
-        def step(carry: ActorCriticState, x: tuple) -> tuple[ActorCriticState, Metrics]:
+        def step(carry: State, x: tuple) -> tuple[State, Metrics]:
             index, batch = x
             own_key = jax.random.fold_in(update_key, index)
             return update(carry, batch, own_key, clock.update * count + index)
@@ -169,10 +167,6 @@ class ActorCritic(Generic[Config]):
         """Values (..., heads) of normalised observations (..., O) and actions (..., A)."""
         return self.critic.apply(params, jnp.concatenate([observation, action], axis=-1))
 
-    def activity(self, params: Any, observation: jax.Array, action: jax.Array) -> networks.Activity:
-        """The critic's units on the same inputs."""
-        return self.critic.activity(params, jnp.concatenate([observation, action], axis=-1))
-
     def value(
         self, state: ActorCriticState, observation: jax.Array, action: jax.Array
     ) -> jax.Array:
@@ -200,55 +194,38 @@ class ActorCritic(Generic[Config]):
 
     def critic_probe(self, state: ActorCriticState, batch: Batch, target: jax.Array) -> Probe:
         """The critic on a batch, towards targets (B,)."""
-        params = state.params["critic"]
         inputs = jnp.concatenate([batch.observation, batch.action], axis=-1)
-
-        def loss(params: Any, sample: tuple[jax.Array, jax.Array]) -> jax.Array:
-            x, y = sample
-            return losses.critic_loss(self.critic.apply(params, x[None]), y[None])
-
-        masks = topology.masks(state.opt_state["critic"])
-        activity = self.critic.activity(params, inputs)
-        return Probe(params, masks, activity, (inputs, target), loss)
+        return critic_probe(self.critic, state, inputs, target, losses.critic_loss)
 
     def update_critic(
         self,
-        state: ActorCriticState,
+        state: State,
         batch: Batch,
         next_action: jax.Array,
         next_entropy_bonus: jax.Array | float,
         step: jax.Array,
         tau: jax.Array | float,
-    ) -> tuple[ActorCriticState, Metrics]:
+    ) -> tuple[State, Metrics]:
         """One critic step towards the target critic, then a Polyak step `tau` of the latter."""
-        params, opt_state = state.params["critic"], state.opt_state["critic"]
+        inputs = jnp.concatenate([batch.observation, batch.action], axis=-1)
         target = self.target(state, batch, next_action, next_entropy_bonus)
-
-        def loss(critic: Any) -> tuple[jax.Array, jax.Array]:
-            values = self.values(critic, batch.observation, batch.action)
-            return losses.critic_loss(values, target), values
-
-        (value, values), grads = jax.value_and_grad(loss, has_aux=True)(params)
-        activity = partial(self.activity, params, batch.observation, batch.action)
-        params, opt_state = self.trained.step("critic", grads, params, opt_state, step, activity)
+        state, _, metrics = update_critic(
+            self.trained, self.critic, state, inputs, target, losses.critic_loss, step
+        )
         # The mask goes with the weights: a rewired critic's target follows its topology.
-        masks = topology.masks(opt_state)
-        target_critic = topology.update_target(state.target_critic, params, masks, tau)
-        metrics = {
-            "critic/loss": value,
-            "critic/value": jnp.mean(values),
-            "critic/gradient_norm": active_norm(grads, opt_state),
-        }
-        state = replaced(state, "critic", params, opt_state)
-        return state.replace(target_critic=target_critic), metrics
+        masks = topology.masks(state.opt_state["critic"])
+        target_critic = topology.update_target(
+            state.target_critic, state.params["critic"], masks, tau
+        )
+        return replace(state, target_critic=target_critic), metrics
 
     def update_actor(
         self,
-        state: ActorCriticState,
+        state: State,
         loss: Callable[[Any], jax.Array],
         activity: Callable[[Any], networks.Activity],
         step: jax.Array,
-    ) -> tuple[ActorCriticState, Metrics]:
+    ) -> tuple[State, Metrics]:
         """One step of a deterministic actor down `loss`; both functions take its parameters."""
         params, opt_state = state.params["actor"], state.opt_state["actor"]
         value, grads = jax.value_and_grad(loss)(params)
@@ -299,7 +276,7 @@ def make_actor_critic(
     return ActorCritic(config, sizes, critic, trained)
 
 
-class Algorithm(Protocol):
+class Algorithm(Protocol[State]):
     """How to act and one update, on the shared core; `core.init` and `core.reset` make states."""
 
     @property
@@ -311,26 +288,26 @@ class Algorithm(Protocol):
         """See `Agent`."""
 
     @property
-    def update(self) -> Update:
+    def update(self) -> Update[State]:
         """One update on one batch."""
 
     @property
-    def probe(self) -> Callable[[ActorCriticState, Batch, jax.Array], dict[str, Probe]]:
+    def probe(self) -> Callable[[State, Batch, jax.Array], dict[str, Probe]]:
         """(state, batch, key) -> {module: Probe}."""
 
 
-def agent_of(algorithm: Algorithm) -> Agent:
+def agent_of(algorithm: Algorithm[State]) -> Agent:
     """The agent of an algorithm."""
     core = algorithm.core
     modules = core.trained.modules
 
     def learn(
-        state: ActorCriticState, experience: Experience, key: jax.Array, clock: Clock
-    ) -> tuple[ActorCriticState, None, Metrics]:
+        state: State, experience: Experience, key: jax.Array, clock: Clock
+    ) -> tuple[State, None, Metrics]:
         return core.learn(algorithm.update, state, experience.replay, key, clock)
 
     def probes(
-        state: ActorCriticState, experience: Experience, key: jax.Array, batch_size: int
+        state: State, experience: Experience, key: jax.Array, batch_size: int
     ) -> dict[str, Probe]:
         own_key = jax.random.fold_in(key, 0)
         return algorithm.probe(

@@ -6,7 +6,7 @@ The same Gaussian noise explores, smooths the actor's loss and the target; there
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from mst_jax.agents.actor_critic.core import (
     ActorCritic,
     ActorCriticState,
     Batch,
+    State,
     agent_of,
     make_actor_critic,
 )
@@ -26,7 +27,7 @@ from mst_jax.agents.parts.vectors import vector_sizes
 
 
 @dataclass(frozen=True)
-class DDPG:
+class DDPG(Generic[State]):
     """DDPG's policy and update on the shared core."""
 
     core: ActorCritic[DDPGConfig]
@@ -34,7 +35,7 @@ class DDPG:
 
     def act(
         self,
-        state: ActorCriticState,
+        state: State,
         observation: jax.Array,
         key: jax.Array | None,
         clock: Clock | None,
@@ -53,8 +54,8 @@ class DDPG:
         return self.noisy(jnp.tanh(self.actor.apply(params, observation)), noise)
 
     def update(
-        self, state: ActorCriticState, batch: Batch, key: jax.Array, step: jax.Array
-    ) -> tuple[ActorCriticState, Metrics]:
+        self, state: State, batch: Batch, key: jax.Array, step: jax.Array
+    ) -> tuple[State, Metrics]:
         """Actor, critic and target, once each, on one batch."""
         noises = draws.normal(key, (2, *batch.action.shape))
         state, actor_metrics = self.update_actor(state, batch, noises[0], step)
@@ -64,13 +65,13 @@ class DDPG:
         )
         return state, {**actor_metrics, **critic_metrics}
 
-    def next_action(self, state: ActorCriticState, batch: Batch, noise: jax.Array) -> jax.Array:
+    def next_action(self, state: State, batch: Batch, noise: jax.Array) -> jax.Array:
         """The actions (B, A) whose value the critic's target takes."""
         return self.noisy_action(state.params["actor"], batch.next_observation, noise)
 
     def update_actor(
-        self, state: ActorCriticState, batch: Batch, noise: jax.Array, step: jax.Array
-    ) -> tuple[ActorCriticState, Metrics]:
+        self, state: State, batch: Batch, noise: jax.Array, step: jax.Array
+    ) -> tuple[State, Metrics]:
         """One actor step up the critic's value of its noisy actions."""
         return self.core.update_actor(
             state,
@@ -86,7 +87,7 @@ class DDPG:
         action = self.noisy_action(params, observation, noise)
         return losses.actor_loss(self.core.values(critic_params, observation, action))
 
-    def probe(self, state: ActorCriticState, batch: Batch, key: jax.Array) -> dict[str, Probe]:
+    def probe(self, state: State, batch: Batch, key: jax.Array) -> dict[str, Probe]:
         """Both networks on one batch, for diagnostics."""
         params, noises = state.params, draws.normal(key, (2, *batch.action.shape))
         next_action = self.next_action(state, batch, noises[1])
@@ -114,7 +115,7 @@ def build_ddpg(
     sizes: Sizes,
     total_steps: int,
     plans: Mapping[str, topology.Plan] | None = None,
-) -> DDPG:
+) -> DDPG[ActorCriticState]:
     """DDPG for one seed. Arguments and errors are those of `build_sac`."""
     actor = networks.make_actor(*vector_sizes(sizes), config.actor.architecture())
     return DDPG(make_actor_critic(config, sizes, total_steps, actor.init, plans), actor)

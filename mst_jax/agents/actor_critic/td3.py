@@ -6,7 +6,7 @@ of the critics. Exploration noise is on actions only, not in the actor's loss.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -67,7 +67,7 @@ class TD3State(ActorCriticState):
 
 
 @dataclass(frozen=True)
-class TD3(DDPG):
+class TD3(DDPG[TD3State]):
     """TD3's targets and its delayed actor; acting and diagnostics are DDPG's."""
 
     core: ActorCritic[TD3Config]  # ty: ignore[incompatible-attribute-override] - never assigned
@@ -80,7 +80,7 @@ class TD3(DDPG):
     def reset(self, state: TD3State, key: jax.Array) -> TD3State:
         """As SAC's and DDPG's; the target actor is renewed too."""
         state = self.core.reset(state, key)
-        return state.replace(target_actor=copied(state.params["actor"]))
+        return replace(state, target_actor=copied(state.params["actor"]))
 
     def update(
         self, state: TD3State, batch: Batch, key: jax.Array, step: jax.Array
@@ -105,7 +105,7 @@ class TD3(DDPG):
 
         unchanged = (state.params["actor"], state.opt_state["actor"], state.target_actor)
         (actor, opt_state, target), actor_metrics = delayed(due, update, unchanged)
-        state = replaced(state, "actor", actor, opt_state).replace(target_actor=target)
+        state = replace(replaced(state, "actor", actor, opt_state), target_actor=target)
         return state, {**critic_metrics, **actor_metrics}
 
     def next_action(self, state: TD3State, batch: Batch, noise: jax.Array) -> jax.Array:

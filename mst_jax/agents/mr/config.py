@@ -88,6 +88,10 @@ class MRConfig:
             self.buffer_size > 2 * self.span,
             f"buffer_size={self.buffer_size} must exceed {2 * self.span}",
         )
+        require(
+            self.buffer_size >= self.batch_size,
+            f"buffer_size={self.buffer_size} must be at least batch_size={self.batch_size}",
+        )
 
     @property
     def span(self) -> int:

@@ -5,8 +5,7 @@ An algorithm adds how to act, the critic's target and the actor's update
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import Any, Generic, Protocol, TypeVar
 
 import jax
@@ -29,8 +28,9 @@ from mst_jax.agents.base import (
 )
 from mst_jax.agents.mr import losses
 from mst_jax.agents.mr.config import MRConfig
+from mst_jax.agents.parts.critic import critic_probe, update_critic
 from mst_jax.agents.parts.temperature import TemperatureConfig
-from mst_jax.agents.parts.trained import Trained, active_norm, copied, make_trained, replaced
+from mst_jax.agents.parts.trained import Trained, copied, make_trained, replaced
 from mst_jax.agents.parts.vectors import vector_sizes
 from mst_jax.replay import View
 
@@ -92,8 +92,8 @@ class MRCore(Generic[Config]):
     def reset(self, state: MRState, key: jax.Array) -> MRState:
         """Fresh networks, targets and optimizers; masks and reward scales stay."""
         params, opt_state = self.trained.reset(key, state.opt_state)
-        return state.replace(
-            params=params, target_params=copied(self.networks(params)), opt_state=opt_state
+        return replace(
+            state, params=params, target_params=copied(self.networks(params)), opt_state=opt_state
         )
 
     def learn(
@@ -111,7 +111,7 @@ class MRCore(Generic[Config]):
             ),
         )
         encoder_params, encoder_opt_state = changed.pop("encoder")
-        state = replaced(state, "encoder", encoder_params, encoder_opt_state).replace(**changed)
+        state = replace(replaced(state, "encoder", encoder_params, encoder_opt_state), **changed)
         indices = view.sample(batch_key, self.config.batch_size)
         batch = view.transition(indices, self.config.n_step)
         state, priorities, metrics = update(state, batch, update_key, clock.update)
@@ -216,16 +216,13 @@ class MRCore(Generic[Config]):
 
     def critic_probe(self, state: MRState, batch: Any, target: jax.Array) -> Probe:
         """The critic on a batch, towards targets (B,)."""
-        params, encoder_params = state.params["critic"], state.params["encoder"]
-        zs = self.encoder.zs(encoder_params, batch.observation)
-        zsa = self.encoder.zsa(encoder_params, zs, batch.action)
+        zsa = self.embedded(state, batch)
+        return critic_probe(self.critic, state, zsa, target, losses.critic_loss)
 
-        def loss(params: Any, sample: tuple[jax.Array, jax.Array]) -> jax.Array:
-            x, y = sample
-            return losses.critic_loss(params, self.critic, x[None], y[None])[0]
-
-        masks = topology.masks(state.opt_state["critic"])
-        return Probe(params, masks, self.critic.activity(params, zsa), (zsa, target), loss)
+    def embedded(self, state: MRState, batch: Any) -> jax.Array:
+        """The critic's inputs (B, zsa): the encoder's, of the batch's observations and actions."""
+        params = state.params["encoder"]
+        return self.encoder.zsa(params, self.encoder.zs(params, batch.observation), batch.action)
 
     def target_values(self, state: MRState, next_zs: jax.Array, action: jax.Array) -> jax.Array:
         """Values (B, 2) of the target networks, in units of the target reward scale."""
@@ -237,25 +234,15 @@ class MRCore(Generic[Config]):
         self, state: MRState, batch: Any, target: jax.Array, step: jax.Array
     ) -> tuple[MRState, jax.Array, Metrics]:
         """One critic step towards targets (B,); also returns the priorities (B,) (§6.4, §6.9)."""
-        config, encoder_params = self.config, state.params["encoder"]
-        zs = self.encoder.zs(encoder_params, batch.observation)
-        zsa = self.encoder.zsa(encoder_params, zs, batch.action)
-        params, opt_state = state.params["critic"], state.opt_state["critic"]
-        (loss, values), grads = jax.value_and_grad(losses.critic_loss, has_aux=True)(
-            params, self.critic, zsa, target
+        config, zsa = self.config, self.embedded(state, batch)
+        state, values, metrics = update_critic(
+            self.trained, self.critic, state, zsa, target, losses.critic_loss, step
         )
-        activity = partial(self.critic.activity, params, zsa)
-        params, opt_state = self.trained.step("critic", grads, params, opt_state, step, activity)
         priorities = losses.lap_priority(
             values, target, config.min_priority, config.priority_exponent
         )
-        metrics = {
-            "critic/loss": loss,
-            "critic/value": jnp.mean(values) * state.reward_scale,
-            "critic/gradient_norm": active_norm(grads, opt_state),
-            "reward_scale": state.reward_scale,
-        }
-        return replaced(state, "critic", params, opt_state), priorities, metrics
+        metrics["critic/value"] *= state.reward_scale
+        return state, priorities, {**metrics, "reward_scale": state.reward_scale}
 
 
 _CHANGED_BY_BURST = ("target_params", "reward_scale", "target_reward_scale", "encoder_metrics")

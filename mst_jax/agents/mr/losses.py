@@ -134,16 +134,13 @@ def critic_target(
     return (returns + bootstrap * next_value * target_reward_scale) / reward_scale
 
 
-def critic_loss(
-    params: Params, critic: Critic, zsa: jax.Array, target: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """Huber loss (beta 1) of both heads against one target (§6.4), and the values (B, 2)."""
-    values = critic.apply(params, zsa)
+def critic_loss(values: jax.Array, target: jax.Array) -> jax.Array:
+    """Huber loss (beta 1) of both heads (B, 2) against one target (B,) (§6.4); a scalar."""
     chex.assert_rank([values, target], [2, 1])
     chex.assert_equal_shape_prefix([values, target], 1)
     error = jnp.abs(values - target[:, None])
     huber = jnp.where(error < 1.0, 0.5 * jnp.square(error), error - 0.5)
-    return jnp.mean(huber), values
+    return jnp.mean(huber)
 
 
 def actor_loss(

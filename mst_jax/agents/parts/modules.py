@@ -10,7 +10,7 @@ import optax
 from mst_jax import networks, topology
 from mst_jax.agents.base import ROLES, Role
 from mst_jax.agents.parts.optimizers import find_optimizer
-from mst_jax.names import nearest
+from mst_jax.names import kind_of, nearest
 from mst_jax.topology.mask_tree import named_leaves
 from mst_jax.user_code import is_dotted, one_line, resolve
 
@@ -46,7 +46,7 @@ class ModuleConfig:
     depth: int = 2
     activation: str = "elu"
     norm: bool = True
-    residual: str = "none"
+    residual: networks.Residual = "none"
     learning_rate: float = 3e-4
     weight_decay: float = 1e-4
     regime: str = "dense"
@@ -136,7 +136,7 @@ def plan_module(name: str, config: ModuleConfig, params: Any, total_updates: int
 
     Raises:
         ValueError: when the run is too short for a single rewiring, or the regime is a user's own
-            and cannot be made.
+            and cannot be made, or fails when it draws or rewires.
     """
     regime = _regime(name, config, total_updates)
     pattern = ".*" if regime.leaves == "all" else ".*kernel"
@@ -148,7 +148,15 @@ def plan_module(name: str, config: ModuleConfig, params: Any, total_updates: int
             f"{name}.where={config.where!r} matches none of its {len(paths)} parameters, such as "
             f"{next(iter(paths))}",
         )
-    return topology.plan(params, {pattern: regime})
+    if config.regime in topology.REGIMES:
+        return topology.plan(params, {pattern: regime})
+    try:
+        plan = topology.plan(params, {pattern: regime})
+        topology.trace_rewires(plan)
+    except Exception as error:  # whatever a user's scores and schedules raise
+        why = f"{type(error).__name__}: {one_line(error)}"
+        raise ValueError(f"{name}.regime={config.regime} fails: {why}") from error
+    return plan
 
 
 def _regime(name: str, config: ModuleConfig, total_updates: int) -> topology.Regime:
@@ -171,7 +179,7 @@ def _regime(name: str, config: ModuleConfig, total_updates: int) -> topology.Reg
         ) from error
     if not isinstance(regime, topology.Regime):
         raise ValueError(
-            f"{name}.regime={config.regime} made a {type(regime).__name__}, not a topology.Regime"
+            f"{name}.regime={config.regime} made {kind_of(regime)}, not a topology.Regime"
         )
     return regime
 

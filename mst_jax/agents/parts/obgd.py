@@ -69,7 +69,8 @@ def obgd(
         moved = jax.tree.map(lambda e: step * td_error * e, trace)
         return moved, ObGDState(trace, reset, state.learning_rate, norm, step)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    # optax's protocol knows no arguments that are required.
+    return optax.GradientTransformationExtraArgs(init, update)  # ty: ignore[invalid-argument-type]
 
 
 def l1_norm(trace: Any) -> jax.Array:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import optax
 
 from mst_jax.agents.parts.obgd import obgd
-from mst_jax.names import nearest
+from mst_jax.names import kind_of, nearest
 from mst_jax.user_code import is_dotted, resolve
 
 
@@ -66,5 +66,5 @@ def find_optimizer(name: str, setting: str = "optimizer") -> Optimizer:
     if isinstance(found, Optimizer):
         return found
     if not callable(found):
-        raise ValueError(f"{setting}={name!r} is a {type(found).__name__}, not a function")
+        raise ValueError(f"{setting}={name!r} is {kind_of(found)}, not a function")
     return Optimizer(found)

@@ -5,6 +5,8 @@ stops moving once an observation's share falls below its last digit, long before
 float64 would need jax's global 64-bit switch.
 """
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -79,7 +81,7 @@ def of_sample(statistics: RunningStatistics) -> RunningStatistics:
     """
     count = statistics.count.astype(jnp.float32)
     variance = statistics.variance * (count / jnp.maximum(count - 1.0, 1.0))
-    return statistics.replace(variance=jnp.where(statistics.count > 1, variance, 1.0))
+    return replace(statistics, variance=jnp.where(statistics.count > 1, variance, 1.0))
 
 
 def _split(

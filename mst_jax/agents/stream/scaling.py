@@ -14,7 +14,7 @@ from mst_jax.agents.parts.running_statistics import (
     observed,
     of_sample,
 )
-from mst_jax.envs.spaces import Continuous
+from mst_jax.envs.spaces import Action, Discrete
 
 
 @struct.dataclass
@@ -58,16 +58,18 @@ class Units(NamedTuple):
 
     def drawn(self, stored: jax.Array) -> jax.Array:
         """Stored actions (..., A), of which [-1, 1] is carried out, in the policy's units."""
-        return self.middle + self.half * stored
+        return stored * self.half + self.middle
 
     def stored(self, drawn: jax.Array) -> jax.Array:
         """The inverse."""
         return (drawn - self.middle) / self.half
 
 
-def units_of(space: Continuous, action_scale: str) -> Units | None:
+def units_of(space: Action, action_scale: str) -> Units | None:
     """The units that a setting asks for; None for those in which actions are stored anyway."""
-    if action_scale == "unit" or space.low is None or space.high is None:
+    if action_scale == "unit" or isinstance(space, Discrete):
         return None
-    low, high = np.float32(space.low), np.float32(space.high)
+    if space.low is None or space.high is None:
+        return None
+    low, high = np.asarray(space.low, np.float32), np.asarray(space.high, np.float32)
     return Units((low + high) / 2, (high - low) / 2)

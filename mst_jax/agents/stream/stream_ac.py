@@ -5,7 +5,7 @@ docs/specs/streaming.md.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -101,7 +101,8 @@ class StreamAC:
     def reset(self, state: StreamState, key: jax.Array) -> StreamState:
         """Fresh networks and traces; masks and statistics stay."""
         params, opt_state = self.trained.reset(key, state.opt_state)
-        return state.replace(params=self._silenced(key, params, opt_state), opt_state=opt_state)
+        params = self._silenced(key, params, opt_state)
+        return replace(state, params=params, opt_state=opt_state)
 
     def observe(self, state: StreamState, observation: jax.Array, first: jax.Array) -> StreamState:
         """Takes in first observations (1, O); all others came in as the end of a transition."""
@@ -109,7 +110,7 @@ class StreamAC:
             return state
         seen = observed(state.statistics, observation, prior=0.0)
         keep = lambda new, old: jnp.where(first[0], new, old)  # noqa: E731
-        return state.replace(statistics=jax.tree.map(keep, seen, state.statistics))
+        return replace(state, statistics=jax.tree.map(keep, seen, state.statistics))
 
     def act(
         self,
@@ -159,10 +160,10 @@ class StreamAC:
         reward = latest.reward
         if self.config.scale_rewards:
             scale = state.reward_scale.after(reward, over, self.config.discount)
-            state, reward = state.replace(reward_scale=scale), reward / scale.deviation
+            state, reward = replace(state, reward_scale=scale), reward / scale.deviation
         if self.config.normalize_observations:
             seen = observed(state.statistics, latest.next_observation[None], prior=0.0)
-            state = state.replace(statistics=seen)
+            state = replace(state, statistics=seen)
         next_features = self.features(state, latest.next_observation)
         return state, Transition(features, self._drawn(latest.action), reward, over, next_features)
 

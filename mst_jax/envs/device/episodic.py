@@ -82,7 +82,7 @@ def episodic(spec: Spec, simulation: Simulation, *, lazy: bool = False) -> JaxEn
         observation = jnp.where(idle, 0.0, simulation.observe(world))
         return EpisodeState(key, zero, zero, world, observation, idle, zero), observation
 
-    def step(state: EpisodeState, action: jax.Array) -> tuple[EpisodeState, Timestep]:
+    def step(state: EpisodeState, action: jax.Array) -> tuple[EpisodeState, Timestep[jax.Array]]:
         world, reward, terminated = simulation.advance(state.world, action)
         reached = simulation.observe(world)
         lost = state.idle | _broken(world, reached, reward)

@@ -2,14 +2,18 @@
 
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import jax
 import mujoco
 import numpy as np
 
-from mst_jax.envs.base import HostEnv, JaxEnv, Spec
+from mst_jax.envs.base import JaxEnv, Spec
 from mst_jax.envs.timed import time_after
+
+if TYPE_CHECKING:  # optional packages
+    from mst_jax.envs.suites.dmc import DmcEnv
+    from mst_jax.envs.suites.gym import GymEnv
 
 
 class Stage(Protocol):
@@ -58,7 +62,11 @@ class HostStage:
     """A host environment whose MuJoCo model and state are at hand."""
 
     def __init__(
-        self, env: HostEnv, model: mujoco.MjModel, data: mujoco.MjData, seconds: float
+        self,
+        env: "DmcEnv | GymEnv",
+        model: mujoco.MjModel,
+        data: mujoco.MjData,
+        seconds: float,
     ) -> None:
         """`seconds` are those of one control step; `model` and `data` are the environment's own."""
         self.spec, self.model = env.spec, model
@@ -128,11 +136,11 @@ class TimedStage:
     def __init__(self, stage: Stage, time: str) -> None:
         """`time` is as `with_time` takes it, and not `off`."""
         self.spec, self.model, self.seconds = stage.spec, stage.model, stage.seconds
-        self.data, self._stage, self._time = stage.data, stage, time
+        self._stage, self._time, self._steps = stage, time, 0
 
     def reset(self, start: Any) -> np.ndarray:
         """See `Stage`."""
-        self._steps = np.int64(0)
+        self._steps = 0
         return self._timed(self._stage.reset(start))
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool]:
@@ -141,8 +149,12 @@ class TimedStage:
         self._steps += 1
         return self._timed(observation), reward, ended
 
+    def data(self) -> mujoco.MjData:
+        """See `Stage`."""
+        return self._stage.data()
+
     def _timed(self, observation: np.ndarray) -> np.ndarray:
-        now = time_after(self._steps, self.spec.episode_length, self._time)
+        now = time_after(np.asarray(self._steps), self.spec.episode_length, self._time)
         return np.append(observation, np.float32(now))
 
 

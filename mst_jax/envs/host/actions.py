@@ -29,4 +29,4 @@ def continuous(offset: np.ndarray, scale: np.ndarray) -> Continuous:
 
 def _decimals(bounds: np.ndarray) -> tuple[float, ...]:
     """Bounds as their authors wrote them: some suites hold 0.4 in float32, others in float64."""
-    return tuple(float(str(bound)) for bound in np.float32(bounds))
+    return tuple(float(str(bound)) for bound in np.asarray(bounds, np.float32))

@@ -88,7 +88,9 @@ class EpisodeLog:
         self.observation = np.where(_rows(self.idle, observation), self.observation, observation)
         return self.observation.copy()
 
-    def step(self, actions: np.ndarray, timestep: Timestep, idle: np.ndarray) -> Timestep:
+    def step(
+        self, actions: np.ndarray, timestep: Timestep[np.ndarray], idle: np.ndarray
+    ) -> Timestep[np.ndarray]:
         """Notes a step and puts the last finite observation where the step has none.
 
         Args:

@@ -24,7 +24,7 @@ from mst_jax.envs.base import (
 from mst_jax.envs.host.episode_log import EpisodeLog
 from mst_jax.envs.host.notices import Notices
 from mst_jax.envs.host.processes import DeadWorkerError, WorkerProcess, check_factory, shut_down
-from mst_jax.envs.host.worker import record_dtype
+from mst_jax.envs.host.worker import RECORDED, record_dtype
 
 # An episode to start: its number, and the actions to replay, or None to leave it idle.
 Start = tuple[int, np.ndarray | None]
@@ -113,7 +113,7 @@ class WorkerVectorEnv:
         timestep, idle = self._begin([(episode, nothing)] * len(self.seeds))
         return self._log.begin(episode, timestep.observation, idle)
 
-    def step(self, actions: np.ndarray) -> Timestep:
+    def step(self, actions: np.ndarray) -> Timestep[np.ndarray]:
         """Takes one agent step in every environment.
 
         Args:
@@ -176,7 +176,7 @@ class WorkerVectorEnv:
         """Closes it."""
         self.close()
 
-    def _begin(self, starts: list[Start]) -> tuple[Timestep, np.ndarray]:
+    def _begin(self, starts: list[Start]) -> tuple[Timestep[np.ndarray], np.ndarray]:
         """Starts an episode in each environment; of the timestep only observations are used."""
         requests = [_request(starts[block]) for block in self._blocks]
 
@@ -189,14 +189,14 @@ class WorkerVectorEnv:
         """The records of a step during which a worker died: it begins the next episodes."""
         nothing = self.spec.action.zeros(0)
         following = (self._log.episode[self._blocks[worker]] + 1).tolist()
-        starts = [(number, nothing) for number in following]
+        starts: list[Start] = [(number, nothing) for number in following]
         records = self._start_again(worker, starts, f"{reason}, its episodes are lost").copy()
         records["lost"] = records["truncated"] = records["over"] = True
         return records
 
     def _exchange(
         self, requests: Sequence[bytes | tuple], replace: Callable[[int, Exception], np.ndarray]
-    ) -> tuple[Timestep, np.ndarray]:
+    ) -> tuple[Timestep[np.ndarray], np.ndarray]:
         """Sends each worker its request and gathers the replies; `replace` makes those of the dead.
 
         Any exception, an interrupt included, closes the environments: a reply left unread would
@@ -219,7 +219,7 @@ class WorkerVectorEnv:
         except BaseException:
             self.close()
             raise
-        *fields, idle = (np.concatenate([p[n] for p in parts]) for n in self._record.names)
+        *fields, idle = (np.concatenate([p[n] for p in parts]) for n in RECORDED)
         return Timestep(*fields), idle
 
     def _receive(self, worker: int) -> np.ndarray:

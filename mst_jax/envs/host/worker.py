@@ -21,13 +21,16 @@ import warnings
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
 from mst_jax.envs.base import HostEnv, Timestep, episode_seed
 from mst_jax.envs.spaces import Observation
+from mst_jax.names import kind_of
 
 LARGEST = float(np.finfo(np.float32).max)
+RECORDED = (*Timestep._fields, "idle")
 
 
 def record_dtype(observation: Observation) -> np.dtype:
@@ -38,8 +41,7 @@ def record_dtype(observation: Observation) -> np.dtype:
     """
     shown, flag = (observation.dtype, observation.shape), np.bool_
     kinds = (shown, np.float32, flag, flag, shown, flag, flag, flag)
-    names = (*Timestep._fields, "idle")
-    return np.dtype(list(zip(names, map(np.dtype, kinds), strict=True)))
+    return np.dtype(list(zip(RECORDED, map(np.dtype, kinds), strict=True)))
 
 
 class WrongShapeError(Exception):
@@ -110,13 +112,14 @@ class Block:
         self._idle[i] = observation is None
         self._records[i] = (self._nothing if self._idle[i] else observation, *others, self._idle[i])
 
-    def _begin(self, i: int, actions: Sequence[np.ndarray] = ()) -> np.ndarray | None:
+    def _begin(self, i: int, actions: np.ndarray | Sequence[np.ndarray] = ()) -> np.ndarray | None:
         """Starts the current episode, replays actions in it; None if it cannot be done."""
         try:
-            if self._environments[i] is None:
-                self._environments[i] = self._factory()
+            environment = self._environments[i]
+            if environment is None:
+                environment = self._environments[i] = self._factory()
             seed = episode_seed(*self._seeds[i], self._episodes[i])
-            observation = self._checked(self._environments[i].reset(seed))
+            observation = self._checked(environment.reset(seed))
         except WrongShapeError:
             raise
         except Exception as error:
@@ -137,7 +140,8 @@ class Block:
     ) -> tuple[np.ndarray, float, bool, bool, bool] | None:
         """One step of one environment, with whether its episode is over; None if it fails."""
         try:
-            observation, reward, *ends = self._environments[i].step(action)
+            environment = cast("HostEnv", self._environments[i])  # its episode has begun
+            observation, reward, *ends = environment.step(action)
             if any(isinstance(end, dict) for end in ends):
                 raise WrongShapeError(
                     "step returns a dict among its flags; it is (observation, reward, terminated, "
@@ -163,7 +167,7 @@ class Block:
     def _checked(self, observation: np.ndarray) -> np.ndarray:
         if isinstance(observation, (tuple, dict)):
             raise WrongShapeError(
-                f"an observation is a {type(observation).__name__}, not an array; reset returns it "
+                f"an observation is {kind_of(observation)}, not an array; reset returns it "
                 "alone, without Gymnasium's info"
             )
         observation = np.asarray(observation)

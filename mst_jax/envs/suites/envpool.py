@@ -178,7 +178,7 @@ class EnvpoolVectorEnv:
         observation = self._begin(episode, np.zeros(len(self.seeds), np.int64))
         return self._log.begin(episode, observation, ~_finite(observation))
 
-    def step(self, actions: np.ndarray) -> Timestep:
+    def step(self, actions: np.ndarray) -> Timestep[np.ndarray]:
         """Takes one agent step in every environment.
 
         Args:
@@ -247,7 +247,7 @@ class EnvpoolVectorEnv:
         """Closes it."""
         self.close()
 
-    def _attempt(self, actions: np.ndarray) -> tuple[Timestep, str]:
+    def _attempt(self, actions: np.ndarray) -> tuple[Timestep[np.ndarray], str]:
         """Takes one agent step everywhere, and says why steps are lost; nothing restarts yet."""
         count = len(actions)
         try:
@@ -266,7 +266,9 @@ class EnvpoolVectorEnv:
         over = terminated | truncated
         return Timestep(final, reward, terminated, truncated, final, lost, over), cause
 
-    def _begin_anew(self, actions: np.ndarray, timestep: Timestep, cause: str) -> Timestep:
+    def _begin_anew(
+        self, actions: np.ndarray, timestep: Timestep[np.ndarray], cause: str
+    ) -> Timestep[np.ndarray]:
         """Notes a step that some environments have lost, and makes the pool again behind it."""
         lost = timestep.lost
         names = np.column_stack([self.seeds, self._log.episode])[lost].tolist()
@@ -353,4 +355,4 @@ class EnvpoolVectorEnv:
 
 def _finite(observations: np.ndarray) -> np.ndarray:
     """Which rows of [E, O] are finite, [E] bool."""
-    return np.isfinite(observations).all(axis=1)
+    return np.asarray(np.isfinite(observations).all(axis=1))

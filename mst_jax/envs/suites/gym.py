@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 VERSIONS = (4, 5)  # v5 is Gymnasium's own advice; results of before 2024 are of v4
 UNMADE = ("Pusher-v4",)  # needs MuJoCo 2
 CLASSIC = ["MountainCarContinuous-v0", "Pendulum-v1"]  # the others have discrete actions
-OWN_TASKS = "; gym:MODULE:ID imports the module that registers a task of yours"
+OWN_TASKS = "gym:MODULE:ID imports the module that registers a task of yours"
 
 
 def tasks() -> list[str]:
