@@ -1,5 +1,7 @@
 """Scores that can be averaged over tasks: 0 and 1 are returns that mean the same on each task."""
 
+import re
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -48,11 +50,13 @@ def score_range(task: str) -> tuple[float, float] | None:
     """The returns that count as 0 and as 1 on a task (`suite:name`), or None.
 
     DeepMind Control tasks (`dmc`, `envpool`): 0 and 1000, but none for LQR, whose returns are
-    costs. Gymnasium's MuJoCo tasks (`gym`): 0 and the published return of MR.Q. Atari (`atari`):
-    random play and a human. Returns of other tasks must not be averaged over tasks.
+    costs. Gymnasium's MuJoCo tasks (`gym`, `envpool`): 0 and the published return of MR.Q. Atari
+    (`atari`): random play and a human. Returns of other tasks must not be averaged over tasks.
     """
     suite, _, name = task.partition(":")
-    if suite in ("dmc", "envpool"):
+    if suite == "envpool":  # it has the tasks of both; only Gymnasium's have a version
+        suite = "gym" if re.search(r"-v\d+$", name) else "dmc"
+    if suite == "dmc":
         return None if name.startswith("lqr") else (0.0, DMC)
     if suite == "gym":
         best = GYM.get(name.partition("-")[0])

@@ -88,6 +88,9 @@ def test_normalised_scores_have_a_range_or_are_refused():
         analysis.normalised("atari:Pong", [-20.7, -3.05, 14.6]), [0.0, 0.5, 1.0], atol=1e-12
     )
     assert analysis.score_range("dmc:lqr-lqr_2_1") is None
+    assert analysis.score_range("envpool:dog-run") == (0, 1000)
+    assert analysis.score_range("envpool:Ant-v4") == analysis.score_range("gym:Ant-v4") == (0, 6902)
+    assert analysis.score_range("envpool:Swimmer-v4") is None
     assert analysis.score_range("atari:Tetris") is None
     assert len(ATARI) == 26
     assert all(human > chance for chance, human in ATARI.values())
