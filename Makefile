@@ -1,7 +1,8 @@
 PYTHON ?= python3
 # One environment per interpreter, so `make test PYTHON=python3.12` never reuses another's.
 VENV ?= $(if $(filter python3,$(PYTHON)),.venv,.venv-$(notdir $(PYTHON)))
-TASK ?= dmc:cartpole-swingup
+AGENT ?= mrq
+TASK ?= $(if $(filter stream_ac,$(AGENT)),gym:InvertedPendulum-v4,dmc:cartpole-swingup)
 LOGDIR ?= runs/quickstart
 # One worker per core: the suite's time is compilation, which keeps one core busy.
 TEST_WORKERS ?= -n auto --dist worksteal
@@ -24,7 +25,7 @@ EXTRA := $(filter gym envpool playground,$(SUITE))
 
 quickstart: $(VENV)/.installed
 	$(if $(EXTRA),$(INSTALL) -e '.[$(EXTRA)]')
-	$(BIN)/python -m experiments.quickstart --task=$(TASK) --logdir=$(LOGDIR)
+	$(BIN)/python -m experiments.quickstart --agent=$(AGENT) --task=$(TASK) --logdir=$(LOGDIR)
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest $(TEST_WORKERS) $(PYTEST_ARGS)

@@ -26,7 +26,7 @@ from absl import flags
 
 from benchmarks.harness import define_output, launch_benchmark, show, write_results
 from experiments.inputs import define_list, one_of
-from experiments.quickstart import settings_of_recipe
+from experiments.quickstart import settings_of
 from mst_jax.agents import Sizes, make_agent
 from mst_jax.program.arrays import loop_to_arrays
 from mst_jax.program.state import LoopState, init_loop
@@ -122,7 +122,7 @@ def fsync(scratch: Path) -> dict[str, float]:
         wait_for_disk(descriptor)
         waited.append(time.perf_counter() - before)
 
-    settings = settings_of_recipe("mst")
+    settings, _ = settings_of("mrq")
     job = plan_run(settings, scratch / "fsync")
     before = time.perf_counter()
     with mock.patch.object(os, "fsync", timed):

@@ -1,13 +1,15 @@
-"""The front door: MST beside a dense baseline, four seeds each, in a few minutes on two cores.
+"""The front door: sparse beside dense, four seeds each, in a few minutes on two cores.
 
-make quickstart, or: python -m experiments.quickstart --task=dmc:cartpole-swingup --logdir=runs
+make quickstart, or: python -m experiments.quickstart --agent=mrq --task=dmc:cartpole-swingup
 """
 
 import sys
 from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+from absl import flags
 
 from experiments.cli import command, launch, one_line_errors
 from experiments.inputs import define_path, require_writable
@@ -20,20 +22,33 @@ from mst_jax.figures import (
     title_of,
     write_report,
 )
-from mst_jax.recipes import make_config, override
+from mst_jax.recipes import Overrides, make_config, override
 from mst_jax.runs import Settings, read_metrics
 from mst_jax.runs.health import mean_of_known
 from mst_jax.training import plan_run, train
 
-TASK = define_setting("task")
-SEEDS = define_setting("seeds", 4, "Seeds of each recipe, in one program.")
-STEPS = define_setting("steps", 14_000)
-LOGDIR = define_path("logdir", "runs/quickstart", "Each quickstart gets a folder in it.")
 
-RECIPES = ("mst", "dense")
+class Show(NamedTuple):
+    """What a quickstart of an agent trains.
+
+    Attributes:
+        task: unless another is given.
+        steps: agent steps, unless others are given.
+        recipes: a sparse one, and a dense one beside it.
+        small: settings that differ from the published ones.
+        evaluations: after the first one, at step 0.
+    """
+
+    task: str
+    steps: int
+    recipes: tuple[str, str]
+    small: Overrides
+    evaluations: int
+
+
 # Small enough for two cores. Narrow networks need larger steps to move as fast, and with few
 # updates the targets must be renewed more often; all that is not named here is as published.
-SMALL = {
+SMALL: Overrides = {
     **{f"{module}.hidden": 64 for module in ("encoder", "critic", "actor")},
     "zs_size": 64,
     "za_size": 32,
@@ -45,43 +60,60 @@ SMALL = {
     "critic.learning_rate": 2e-3,
     "actor.learning_rate": 1e-3,
 }
+WIDE: Overrides = {f"{module}.hidden": 256 for module in ("critic", "actor")}
+SHOWS = {
+    "mrq": Show("dmc:cartpole-swingup", 14_000, ("mst", "dense"), SMALL, 7),
+    "stream_ac": Show(
+        "gym:InvertedPendulum-v4", 20_000, ("network_sparsity_streaming", "dense"), WIDE, 4
+    ),
+}
+AGENT = flags.DEFINE_enum("agent", "mrq", sorted(SHOWS), "Which agent to show.")
+TASK = define_setting("task", None, "Task, as suite:name; by default one that the agent solves.")
+SEEDS = define_setting("seeds", 4, "Seeds of each recipe, in one program.")
+STEPS = define_setting("steps", None, "Agent steps of each seed; by default enough to see it.")
+LOGDIR = define_path("logdir", "runs/quickstart", "Each quickstart gets a folder in it.")
 
 
 def main(_: list[str]) -> None:
     """Trains both recipes and shows what came of them."""
     logdir = LOGDIR.value / datetime.now().strftime("%Y%m%d-%H%M%S")
     with one_line_errors():
-        jobs = [plan_run(settings_of_recipe(recipe), logdir) for recipe in RECIPES]
+        jobs = [plan_run(job, logdir) for job in settings_of(AGENT.value)]
         require_writable(logdir)
     for job in jobs:
         with one_line_errors():
             outcome = train(job)
         if not outcome.finished:
             sys.exit(f"stopped; continue: {command('train', f'--resume={job.folder}')}")
-    _report([job.folder for job in jobs], logdir)
+    _report(jobs[0].settings, [job.folder for job in jobs], logdir)
 
 
-def settings_of_recipe(recipe: str) -> Settings:
-    """What a quickstart trains under a recipe, as its flags say."""
-    config = override(make_config("mrq", recipe), SMALL)
-    return Settings(
-        task=TASK.value,
-        recipe=recipe,
-        config=config,
-        steps=STEPS.value,
-        seeds=SEEDS.value,
-        eval_every=max(STEPS.value // 7, 1),
-        eval_episodes=3,
-        log_every=500,
-        history_every=500,
-        checkpoint_every=max(STEPS.value // 2, 1),
-        diagnose_every=max(STEPS.value // 14, 1),
-    )
+def settings_of(agent: str) -> list[Settings]:
+    """What a quickstart trains, as its flags say, recipe by recipe."""
+    show = SHOWS[agent]
+    steps = show.steps if STEPS.value is None else STEPS.value
+    return [
+        Settings(
+            agent=agent,
+            task=TASK.value or show.task,
+            recipe=recipe,
+            config=override(make_config(agent, recipe), show.small),
+            steps=steps,
+            seeds=SEEDS.value,
+            eval_every=max(steps // show.evaluations, 1),
+            eval_episodes=3,
+            log_every=500,
+            history_every=500,
+            checkpoint_every=max(steps // 2, 1),
+            diagnose_every=max(steps // 14, 1),
+        )
+        for recipe in show.recipes
+    ]
 
 
-def _report(folders: list[Path], logdir: Path) -> None:
+def _report(shown: Settings, folders: list[Path], logdir: Path) -> None:
     curves = [read_curve(folder) for folder in folders]
-    print(f"\nReturn on {TASK.value} after {STEPS.value:,} agent steps, each seed from -> to:")
+    print(f"\nReturn on {shown.task} after {shown.steps:,} agent steps, each seed from -> to:")
     for folder, curve in zip(folders, curves, strict=True):
         _print_curve(folder, curve)
     save_figure(draw_curves(curves), logdir / "learning_curve.png")

@@ -1,6 +1,7 @@
 """Learning curves: what runs wrote, and what others published, as arrays."""
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +25,8 @@ class Curve(NamedTuple):
         healthy: (S,) bool, whether a seed did not diverge.
         diverged: seed -> the step by which it had diverged, of those that did.
         seconds: wall-clock seconds of the process that wrote the last row.
+        frames: environment steps of an agent step, of all environments of a seed; None in runs of
+            before 2026-11-27, whose rows do not say.
     """
 
     label: str
@@ -33,6 +36,7 @@ class Curve(NamedTuple):
     healthy: np.ndarray
     diverged: dict[int, int]
     seconds: float
+    frames: int | None = None
 
 
 def read_rows(folder: Path) -> list[list[dict[str, Any]]]:
@@ -68,7 +72,14 @@ def read_curve(folder: Path) -> Curve:
         healthy=np.array([step is None for step in found]),
         diverged=_of_seeds(settings, found),
         seconds=max(rows[-1]["wall/seconds"] for rows in seeds if rows),
+        frames=_frames(everything[0]),
     )
+
+
+def _frames(rows: Sequence[dict[str, Any]]) -> int | None:
+    """Frames of an agent step by a seed's rows."""
+    known = [row["frames"] // row["step"] for row in rows if row.get("frames")]
+    return known[-1] if known else None
 
 
 def read_diverged(folder: Path) -> dict[int, int]:

@@ -1,6 +1,6 @@
 """Learning curves as a figure with every seed in it."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -34,10 +34,22 @@ def draw_curves(curves: Sequence[Curve], published: Sequence[Published] = ()) ->
             seen = other.steps <= end
             points = (other.steps[seen], other.mean[seen], other.std[seen])
             axis.errorbar(*points, fmt="s", color="0.3", capsize=3, label="published, mean and sd")
-        axis.set(title=plain(task), xlabel="agent steps", ylabel="evaluation return")
+        label = steps_label({curve.frames for curve in curves if curve.task == task})
+        axis.set(title=plain(task), xlabel=label, ylabel="evaluation return")
         axis.spines[["top", "right"]].set_visible(False)
         axis.legend(frameon=False, fontsize=8)
     return figure
+
+
+def steps_label(frames: Set[int | None]) -> str:
+    """What to write along an axis of agent steps: with how many frames each is, if all agree."""
+    known = next(iter(frames), None) if len(frames) == 1 else None
+    return "agent steps" if known is None else f"agent steps ({frames_of(known)})"
+
+
+def frames_of(count: int) -> str:
+    """`a frame each` or `2 frames each`."""
+    return "a frame each" if count == 1 else f"{count} frames each"
 
 
 def _draw(axis: Axes, curve: Curve, colour: str) -> None:

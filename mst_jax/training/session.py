@@ -50,6 +50,7 @@ class Session(NamedTuple):
     settings: Settings  # what the members share, with all their seeds
     members: list[Member]
     agent: Agent
+    action_repeat: int  # frames of an agent step
     driver: Driver
     evaluator: Evaluator
     best: BestPolicies
@@ -122,6 +123,7 @@ def log(session: Session, loop: LoopState, step: int) -> LoopState:
     for index in range(session.settings.seeds):
         row: dict[str, Any] = {f"sparsity/{name}": s[index] for name, s in sparsities.items()}
         row["transitions"] = session.settings.environments * step
+        row["frames"] = row["transitions"] * session.action_repeat
         row["environment_errors"] = errors[index]
         if restarts is not None:
             row["worker_restarts"] = restarts

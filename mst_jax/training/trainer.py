@@ -239,6 +239,7 @@ def _session(
         settings=program.shared,
         members=members,
         agent=agent,
+        action_repeat=program.jobs[0].task.spec.action_repeat,
         driver=driver,
         evaluator=evaluator,
         best=best,
