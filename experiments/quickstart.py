@@ -64,7 +64,7 @@ WIDE: Overrides = {f"{module}.hidden": 256 for module in ("critic", "actor")}
 SHOWS = {
     "mrq": Show("dmc:cartpole-swingup", 14_000, ("mst", "dense"), SMALL, 7),
     "stream_ac": Show(
-        "gym:InvertedPendulum-v4", 20_000, ("network_sparsity_streaming", "dense"), WIDE, 4
+        "gym:InvertedPendulum-v4", 6_000, ("network_sparsity_streaming", "dense"), WIDE, 3
     ),
 }
 AGENT = flags.DEFINE_enum("agent", "mrq", sorted(SHOWS), "Which agent to show.")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mst_jax import topology
-from mst_jax.agents import Clock, Experience, Latest, Sizes, default_config, make_agent
+from mst_jax.agents import Clock, Experience, Latest, Sizes, default_config, make_agent, sweep
 from mst_jax.agents.parts.running_statistics import (
     empty_statistics,
     normalised,
@@ -315,3 +315,18 @@ def test_learning_reads_nothing_but_the_latest_transition():
     jaxpr = jax.make_jaxpr(partial(learn))(jnp.ones(3), jax.random.key(0)).jaxpr
     used = {str(v) for eqn in jaxpr.eqns for v in eqn.invars}
     assert not used & {str(v) for v in jaxpr.invars}
+
+
+def test_dense_and_sparse_share_a_program():
+    """S = 0, 0.4 and 0.8, each with its own counts; the first begins as a dense one."""
+    configs = [
+        override(default_config("stream_ac"), {**SMALL, **STATIC, "critic.sparsity": s})
+        for s in (0.0, 0.4, 0.8)
+    ]
+    agent, numbers = sweep("stream_ac", configs, SIZES, 1_000)
+    states = jax.jit(jax.vmap(agent.init, (None, 0)))(jax.random.key(3), numbers)
+    masks = agent.masks(states)["critic"]
+    found = [float(topology.density(jax.tree.map(lambda m, i=i: m[i], masks))) for i in range(3)]
+    np.testing.assert_allclose(found, [1.0, 0.6, 0.2], atol=0.01)
+    dense = built(*sorted(SMALL.items())).init(jax.random.key(3)).params["critic"]
+    assert_close(jax.tree.map(lambda p: p[0], states.params["critic"]), dense, 0)
