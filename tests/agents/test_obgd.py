@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mst_jax import topology
-from mst_jax.agents.parts.obgd import obgd
+from mst_jax.agents.parts.obgd import adaptive_obgd, obgd
 
 SETTINGS = {"kappa": 2.0, "trace_decay": 0.8}
 DISCOUNT = 0.99
@@ -145,3 +145,35 @@ def test_grown_weights_begin_without_a_trace_and_growth_is_scored_by_its_own_tre
     assert after.sum() == before.sum()
     with pytest.raises(ValueError, match="growth are not those of these parameters"):
         tx.update(grads, state, params, step=jnp.int32(4), growth={"a": 1.0}, **arguments)
+
+
+def test_the_adaptive_one_is_equal_to_numpy_and_stays_inside_its_mask():
+    """With the average's correction in the first steps, ends, and a δ of zero."""
+    shapes = params_of(jax.random.key(0))
+    plan = topology.plan(shapes, {".*kernel": topology.static(0.6)})
+    tx = topology.sparse(adaptive_obgd(**SETTINGS), plan)
+    params, state = topology.init(tx, shapes, jax.random.key(1))
+    ones = topology.apply(topology.masks(state), jax.tree.map(jnp.ones_like, params))
+    masks = [np.asarray(leaf) != 0 for leaf in jax.tree.leaves(ones)]
+    weights = [np.array(leaf, np.float64) for leaf in jax.tree.leaves(params)]
+    traces, squares = ([np.zeros_like(w) for w in weights] for _ in range(2))
+    step = jax.jit(tx.update)
+    for number, (grad, error, end) in enumerate(zip(*stream(), strict=True)):
+        told = {"td_error": error, "discount": DISCOUNT, "reset": end}
+        updates, state = step(grad, state, params, step=jnp.int32(number), **told)
+        params = topology.apply_updates(params, updates, topology.masks(state))
+        own = [np.where(m, g, 0) for m, g in zip(masks, jax.tree.leaves(grad), strict=True)]
+        traces = [0.99 * 0.8 * e + g for e, g in zip(traces, own, strict=True)]
+        pairs = zip(squares, traces, strict=True)
+        squares = [0.999 * v + 0.001 * (error * e) ** 2 for v, e in pairs]
+        missing = 1 - 0.999 ** (number + 1)
+        pairs = zip(traces, squares, strict=True)
+        scaled = [e / np.sqrt(v / missing + 1e-8) for e, v in pairs]
+        bound = SETTINGS["kappa"] * max(abs(error), 1.0) * sum(np.abs(e).sum() for e in scaled)
+        pairs = zip(weights, scaled, strict=True)
+        weights = [w + error * e / max(bound, 1.0) for w, e in pairs]
+        for ours, theirs, mask in zip(jax.tree.leaves(params), weights, masks, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+            assert (np.asarray(ours)[~mask] == 0).all()
+        if end:
+            traces = [np.zeros_like(e) for e in traces]

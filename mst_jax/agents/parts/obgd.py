@@ -4,6 +4,7 @@ A step of TD(λ) with one number for all weights: e = γλ e + g, and w moves by
 would change the prediction by more than the error it answers. Source: docs/specs/streaming.md §1.5.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -62,8 +63,7 @@ def obgd(
         reset: jax.Array,
         **_: Any,
     ) -> tuple[Any, ObGDState]:
-        decay = jnp.where(state.ended, 0.0, discount * trace_decay)
-        trace = jax.tree.map(lambda e, g: decay * e + g, state.trace, updates)
+        trace = _decayed(state, updates, discount * trace_decay)
         norm = l1_norm(trace)
         step = step_size(norm, td_error, state.learning_rate, kappa)
         moved = jax.tree.map(lambda e: step * td_error * e, trace)
@@ -71,6 +71,89 @@ def obgd(
 
     # optax's protocol knows no arguments that are required.
     return optax.GradientTransformationExtraArgs(init, update)  # ty: ignore[invalid-argument-type]
+
+
+class AdaptiveObGDState(NamedTuple):
+    """State of `adaptive_obgd`; see `ObGDState`.
+
+    Attributes:
+        square: average of (δ e)², shaped like the parameters.
+        count: int32 scalar, steps taken.
+        trace: eligibility traces of the last step.
+        ended: bool scalar, whether the episode ended with it.
+        learning_rate: α.
+        trace_norm: ‖e/√v̂‖₁ of it.
+        step_size: what it multiplied δ e/√v̂ by.
+    """
+
+    square: Any
+    count: jax.Array
+    trace: Any
+    ended: jax.Array
+    learning_rate: jax.Array
+    trace_norm: jax.Array
+    step_size: jax.Array
+
+
+def adaptive_obgd(
+    learning_rate: float = 1.0,
+    *,
+    kappa: float,
+    trace_decay: float,
+    square_decay: float = 0.999,
+    epsilon: float = 1e-8,
+) -> optax.GradientTransformationExtraArgs:
+    """`obgd` with a step size for each weight: traces are divided by the root of averaged (δ e)².
+
+    The average is corrected for its beginning at zero. Arguments of `update` are those of `obgd`.
+
+    Args:
+        learning_rate: α.
+        kappa: κ.
+        trace_decay: λ.
+        square_decay: of the average.
+        epsilon: added to it under the root.
+    """
+
+    def init(params: Any) -> AdaptiveObGDState:
+        zeros = partial(jax.tree.map, jnp.zeros_like)
+        count, rate = jnp.zeros((), jnp.int32), jnp.asarray(learning_rate, jnp.float32)
+        none = jnp.zeros((), bool), rate, jnp.zeros(()), jnp.zeros(())
+        return AdaptiveObGDState(zeros(params), count, zeros(params), *none)
+
+    def update(
+        updates: Any,
+        state: AdaptiveObGDState,
+        params: Any = None,
+        *,
+        td_error: jax.Array,
+        discount: jax.Array | float,
+        reset: jax.Array,
+        **_: Any,
+    ) -> tuple[Any, AdaptiveObGDState]:
+        trace = _decayed(state, updates, discount * trace_decay)
+        square = jax.tree.map(
+            lambda v, e: square_decay * v + (1.0 - square_decay) * jnp.square(td_error * e),
+            state.square,
+            trace,
+        )
+        count = state.count + 1
+        missing = 1.0 - square_decay ** count.astype(jnp.float32)
+        scaled = jax.tree.map(lambda e, v: e * jax.lax.rsqrt(v / missing + epsilon), trace, square)
+        norm = l1_norm(scaled)
+        step = step_size(norm, td_error, state.learning_rate, kappa)
+        moved = jax.tree.map(lambda e: step * td_error * e, scaled)
+        rate = state.learning_rate
+        return moved, AdaptiveObGDState(square, count, trace, reset, rate, norm, step)
+
+    # optax's protocol knows no arguments that are required.
+    return optax.GradientTransformationExtraArgs(init, update)  # ty: ignore[invalid-argument-type]
+
+
+def _decayed(state: ObGDState | AdaptiveObGDState, gradients: Any, decay: jax.Array | float) -> Any:
+    """The traces with one more gradient; they begin at zero after an end."""
+    kept = jnp.where(state.ended, 0.0, decay)
+    return jax.tree.map(lambda e, g: kept * e + g, state.trace, gradients)
 
 
 def l1_norm(trace: Any) -> jax.Array:

@@ -5,11 +5,12 @@ transformation, by its dotted name.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import optax
 
-from mst_jax.agents.parts.obgd import obgd
+from mst_jax.agents.parts.obgd import adaptive_obgd, obgd
 from mst_jax.names import kind_of, nearest
 from mst_jax.user_code import is_dotted, resolve
 
@@ -36,23 +37,34 @@ def adamw(config: Any) -> optax.GradientTransformation:
     return make(learning_rate=config.learning_rate, weight_decay=config.weight_decay)
 
 
-def bounded(config: Any) -> optax.GradientTransformationExtraArgs:
-    """`obgd` with the settings of a streaming agent's module; ValueError for any other module."""
+def bounded(
+    make: Callable[..., optax.GradientTransformationExtraArgs], config: Any
+) -> optax.GradientTransformationExtraArgs:
+    """An optimizer of eligibility traces with the settings of a streaming agent's module.
+
+    Raises:
+        ValueError: the module is not one, or has a weight decay.
+    """
     if not hasattr(config, "kappa"):
         raise ValueError(
-            "optimizer=obgd steps along the TD error of a stream, which this agent has not: choose "
-            "adamw"
+            f"optimizer={config.optimizer} steps along the TD error of a stream, which this agent "
+            "has not: choose adamw"
         )
     if config.weight_decay:
         raise ValueError(
-            f"weight_decay={config.weight_decay} has no effect with optimizer=obgd: set it to 0"
+            f"weight_decay={config.weight_decay} has no effect with optimizer={config.optimizer}: "
+            "set it to 0"
         )
-    return obgd(config.learning_rate, kappa=config.kappa, trace_decay=config.trace_decay)
+    return make(config.learning_rate, kappa=config.kappa, trace_decay=config.trace_decay)
+
+
+TRACES = ("td_error", "discount", "reset")  # what is told of a step along eligibility traces
 
 
 OPTIMIZERS: dict[str, Optimizer] = {
     "adamw": Optimizer(adamw),
-    "obgd": Optimizer(bounded, ("td_error", "discount", "reset")),
+    "obgd": Optimizer(partial(bounded, obgd), TRACES),
+    "adaptive_obgd": Optimizer(partial(bounded, adaptive_obgd), TRACES),
 }
 
 

@@ -4,9 +4,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from mst_jax.agents.parts.modules import ModuleConfig, module, modules_of, not_negative, require
-from mst_jax.agents.parts.optimizers import find_optimizer
+from mst_jax.agents.parts.optimizers import TRACES, find_optimizer
 
-TOLD = ("td_error", "discount", "reset")  # what the optimizer of a streaming module may ask for
 ACTION_SCALES = ("native", "unit")
 
 
@@ -17,7 +16,7 @@ class StreamModule(ModuleConfig):
     Attributes:
         hidden: width of the hidden layers.
         activation: leaky ReLU, as published.
-        optimizer: one that asks for a TD error, such as `obgd`.
+        optimizer: one that asks for a TD error: `obgd`, or `adaptive_obgd`.
         learning_rate: α, the step where nothing bounds it.
         weight_decay: 0; traces know no decay of weights.
         interval: updates, here steps of the environment, between topology updates.
@@ -48,9 +47,9 @@ class StreamModule(ModuleConfig):
             require(0 <= value < 1, f"{name}.{key}={value} must be in [0, 1)")
         asks = find_optimizer(self.optimizer, f"{name}.optimizer").asks
         require(
-            "td_error" in asks and set(asks) <= set(TOLD),
+            "td_error" in asks and set(asks) <= set(TRACES),
             f"{name}.optimizer={self.optimizer!r} does not step along TD errors: choose obgd, or "
-            f"one of your own that asks for td_error and may ask for {', '.join(TOLD[1:])}",
+            f"one of your own that asks for td_error and may ask for {', '.join(TRACES[1:])}",
         )
 
 
