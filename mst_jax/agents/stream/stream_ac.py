@@ -136,10 +136,8 @@ class StreamAC:
 
         def objective(actor: Any) -> tuple[jax.Array, jax.Array]:
             mean, std = self.policy(actor, transition.features)
-            weight = self.config.entropy_weight * jnp.sign(error)
-            return losses.log_density(transition.action, mean, std) + weight * losses.entropy(
-                std
-            ), jnp.mean(std)
+            bonus = self.config.entropy_weight * jnp.sign(error) * losses.entropy(std)
+            return losses.log_density(transition.action, mean, std) + bonus, jnp.mean(std)
 
         ascent, std = jax.grad(objective, has_aux=True)(state.params["actor"])
         told = {"td_error": error, "discount": self.config.discount, "reset": transition.over}
