@@ -5,6 +5,7 @@ what it needs. A function of your own with these arguments can stand in its plac
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -51,6 +52,12 @@ _pruning = partial(_taking, "sparsity interval start end")
 _dense_first = partial(_taking, "sparsity interval start end drop_fraction")
 
 
+def _rigl_averaged(**settings: Any) -> Regime:
+    """SNFS without redistribution is RigL that grows by an average; here by a long one."""
+    regime = _moving(regimes.snfs, momentum=LONG_AVERAGE)(**settings)
+    return replace(regime, name="rigl_averaged")
+
+
 def _expansion(**own: Any) -> MakesRegime:
     """Neuroplastic Expansion, which calls its end the end of growth."""
 
@@ -67,7 +74,7 @@ REGIMES: dict[str, MakesRegime] = {
     "set": _moving(regimes.set),
     "set_by_sign": _moving(regimes.set, by_sign=True),
     "rigl": _moving(regimes.rigl),
-    "rigl_averaged": _moving(regimes.snfs, momentum=LONG_AVERAGE),
+    "rigl_averaged": _rigl_averaged,
     "snfs": _moving(regimes.snfs),
     "snfs_redistributed": _moving(regimes.snfs, redistribute=True),
     "snfs_redistributed_adam": _moving(regimes.snfs, redistribute=True, adam=True),

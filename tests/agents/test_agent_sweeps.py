@@ -8,6 +8,7 @@ from mst_jax import envs
 from mst_jax.agents import Sizes, make_agent, sweep
 
 
+@pytest.mark.slow
 def test_five_sparsities_times_four_seeds_in_one_program():
     """Every run keeps its own budget and learning rate; seeds differ, keys do not depend on it."""
     task, steps = envs.make("probe:point"), 220

@@ -49,6 +49,7 @@ def test_impossible_settings_are_refused_in_one_line(changes, words):
         ("set", 0.6, 0.6),
         ("set_by_sign", 0.6, 0.6),
         ("rigl", 0.6, 0.6),
+        ("rigl_averaged", 0.6, 0.6),
         ("snfs", 0.6, 0.6),
         ("snfs_redistributed", 0.6, 0.6),
         ("snfs_redistributed_adam", 0.6, 0.6),

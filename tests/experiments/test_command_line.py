@@ -44,14 +44,18 @@ REGIMES = {  # of encoder, critic and actor
     "granet_global": ("granet_global",) * 3,
     "ne_dormancy": ("neuroplastic_expansion_dormancy",) * 3,
     "network_sparsity_parity": (None, "network_sparsity", "network_sparsity"),
+    "network_sparsity_streaming": (None, "static", "static"),
 }
+IN_PLACE_OF = {"stream_ac": {"rigl": "rigl_averaged"}}
 
 
 @pytest.mark.parametrize(("agent", "recipe"), [(a, r) for a in RECIPES for r in RECIPES[a]])
 def test_every_recipe_builds_its_agent(agent, recipe):
     config = make_config(agent, recipe)
     plans = make_agent(agent, config, Sizes.vector(223, 38), 500_000).plans
-    expected = dict(zip(("encoder", "critic", "actor"), REGIMES[recipe], strict=True))
+    other = IN_PLACE_OF.get(agent, {})
+    regimes = [other.get(regime, regime) for regime in REGIMES[recipe]]
+    expected = dict(zip(("encoder", "critic", "actor"), regimes, strict=True))
     for module, plan in plans.items():
         assert getattr(config, module).regime == expected[module]
         used = {regime for regime in plan.names.values() if regime != "dense"}
