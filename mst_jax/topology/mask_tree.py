@@ -167,12 +167,10 @@ def apply_updates(params: PyTree, updates: PyTree, masks: PyTree) -> PyTree:
     """
     require_same_leaves("updates", updates, params)
 
-    def one(moved: jax.Array, mask: PyTree) -> jax.Array:
-        # Where it is zero already it may stay. A select on the mask alone would be folded into that
-        # of the update, and the sum then be rounded in another way (as a fused multiply-add).
-        return moved if is_sentinel(mask) else jnp.where(mask | (moved == 0), moved, 0)
-
-    return jax.tree.map(one, optax.apply_updates(params, updates), expand(masks, params))
+    # On bits: a select would be folded into that of the update, and the sum then be rounded in
+    # another way (as a fused multiply-add).
+    moved = optax.apply_updates(params, updates)
+    return jax.tree.map(lambda p, mask: inside(mask, p), moved, expand(masks, params))
 
 
 def expand(masks: PyTree, params: PyTree) -> PyTree:
