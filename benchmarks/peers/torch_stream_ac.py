@@ -102,8 +102,8 @@ class Actor(nn.Module):
 class ObGD:
     """Overshooting-bounded steps of one network along its traces (§1.5).
 
-    A loop over the tensors: PyTorch's operations on lists of them gain nothing at width 64 and
-    lose 20 % at 512.
+    A loop over the tensors: PyTorch's operations on lists of them gain 3 % at width 64 and lose
+    20 % at 512.
     """
 
     def __init__(
