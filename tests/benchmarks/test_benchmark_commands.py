@@ -42,6 +42,28 @@ def test_peers(tmp_path):
         assert row["mst_jax_2_over_torch"] == pytest.approx(ratio)
 
 
+def test_streaming(tmp_path):
+    flags = ("--widths=16", "--agents=1,2", "--share_widths=16", "--share_agents=2")
+    results = run("streaming", tmp_path / "streaming.json", *flags, "--steps=16", "--repeats=1")
+    assert [(row["sparsity"], row["agents"]) for row in results["updates"]] == [
+        (0.0, 1),
+        (0.0, 2),
+        (0.8, 1),
+        (0.8, 2),
+    ]
+    for row in results["updates"]:
+        ratio = row["scan_updates_per_second"] / row["host_updates_per_second"]
+        assert row["host_over_scan_time"] == pytest.approx(ratio)
+        if results["torch"]:
+            ratio = row["scan_updates_per_second"] / row["torch_updates_per_second"]
+            assert row["scan_over_torch"] == pytest.approx(ratio)
+    (row,) = results["shares"]
+    parts = ("environment", "arithmetic", "python")
+    assert min(row[f"{part}_ms"] for part in parts) > 0
+    call = row["dispatch_ms"] + row["arithmetic_ms"]
+    assert row["device_call_over_scan_time"] == pytest.approx(call / row["arithmetic_ms"])
+
+
 def test_sweep(tmp_path):
     flags = ("--runs=1,2", "--devices=1,2", "--seeds=2", "--steps=600", "--width=8")
     results = run("sweep", tmp_path / "sweep.json", *flags)

@@ -1,17 +1,20 @@
 """The PyTorch peers compute what mst_jax computes: one update, same parameters, same batch."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from benchmarks.peers.replay import PrioritizedReplay, UniformReplay
-from mst_jax.agents import ModuleConfig, MRQConfig, SACConfig, Sizes
+from mst_jax.agents import ModuleConfig, MRQConfig, SACConfig, Sizes, default_config
 from mst_jax.agents.actor_critic.config import simba_module
 from mst_jax.agents.actor_critic.core import Batch
 from mst_jax.agents.actor_critic.sac import build_sac
 from mst_jax.agents.mr import losses
 from mst_jax.agents.mr.mrq import build_mrq
+from mst_jax.recipes import override
 from mst_jax.replay import Subtrajectory, Transition
 
 torch = pytest.importorskip("torch")
@@ -131,6 +134,79 @@ def test_sac_update():
     for name, value in named(after.target_critic["q1"]).items():
         mine = peer.target.state_dict()[name].numpy()
         np.testing.assert_allclose(mine, value, rtol=0, atol=1e-6, err_msg=name)
+
+
+LAYERS = {  # of the recording, in our names
+    "fc_layer": "trunk.layer_1",
+    "hidden_layer": "trunk.layer_2",
+    "linear_layer": "value",
+    "linear_mu": "mean",
+    "linear_std": "std",
+}
+
+
+def recorded(data, prefix, module):
+    """Recorded parameters under the names of PyTorch modules; layouts are the same."""
+    head = f"{prefix}/{module}/"
+    names = {name: name.removeprefix(head).split(".") for name in data if name.startswith(head)}
+    return {f"{LAYERS[layer]}.{kind}": data[name] for name, (layer, kind) in names.items()}
+
+
+def test_stream_ac_is_the_recorded_one():
+    from benchmarks.peers.torch_stream_ac import TorchStreamAC, Transition
+
+    data = dict(np.load(Path(__file__).parents[1] / "data/stream_ac.npz"))
+    config = override(default_config("stream_ac"), {"critic.hidden": 16, "actor.hidden": 16})
+    peer = TorchStreamAC(config, 7, 2)
+    for name in ("critic", "actor"):
+        weights = recorded(data, "params", name)
+        getattr(peer, name).load_state_dict({k: torch.from_numpy(v) for k, v in weights.items()})
+    rows = [torch.from_numpy(row) for row in data["observations"]]
+    actions, errors = torch.from_numpy(data["actions"]), []
+    for index, (reward, over) in enumerate(zip(data["rewards"], data["dones"], strict=True)):
+        taken = Transition(rows[index], actions[index], float(reward), bool(over), rows[index + 1])
+        errors.append(peer.update(taken))
+        if index + 1 not in (1, 5, 12):
+            continue
+        for name in ("critic", "actor"):
+            after = recorded(data, f"params_after_{index + 1}", name)
+            theirs = dict(getattr(peer, name).named_parameters())
+            assert theirs.keys() == after.keys()
+            for key, value in theirs.items():
+                np.testing.assert_allclose(value.detach().numpy(), after[key], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(errors, data["td_errors"], rtol=0, atol=1e-6)
+
+
+def test_stream_ac_statistics_are_the_recorded_ones():
+    from benchmarks.peers.torch_stream_ac import RewardScale, SampleStatistics
+
+    data = dict(np.load(Path(__file__).parents[1] / "data/stream_ac.npz"))
+    statistics, scale, features = SampleStatistics(7), RewardScale(0.99), []
+    for row in data["normalizer/x"]:
+        statistics.observe(row)
+        features.append(statistics.normalise(row))
+    np.testing.assert_allclose(features, data["normalizer/y"], rtol=0, atol=1e-12)
+    pairs = zip(data["reward_scaler/reward"], data["reward_scaler/done"], strict=True)
+    scaled = [scale(float(reward), bool(over)) for reward, over in pairs]
+    np.testing.assert_allclose(scaled, data["reward_scaler/scaled"], rtol=1e-12)
+
+
+def test_stream_ac_learns_from_what_it_acted_on():
+    """Each raw observation of a stream enters the statistics once; SparseInit as specified."""
+    from benchmarks.peers.torch_stream_ac import TorchStreamAC
+
+    peer = TorchStreamAC(default_config("stream_ac"), OBS, ACT)
+    live = (peer.actor.trunk.layer_2.weight != 0).sum(1)
+    assert (live == 128 - 116).all()  # ceil(0.9 * 128) inputs of each unit are zero
+    stream = normal(6, OBS)
+    features = peer.begin(stream[0])
+    before = peer.critic.value.weight.clone()
+    for row in stream[1:]:
+        features = peer.learn(features, peer.act(features), 1.0, False, row)
+    assert peer.statistics.count == 6
+    last = (stream[5] - stream.mean(0)) / np.sqrt(stream.var(0, ddof=1) + 1e-8)
+    np.testing.assert_allclose(features.numpy(), last, rtol=1e-5)
+    assert (peer.critic.value.weight != before).any()
 
 
 def test_running_norm():
