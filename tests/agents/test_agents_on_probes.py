@@ -23,7 +23,7 @@ SIMBA = {**FAST, "discount": 0.9, "tau": 0.02}
 DELAYED = {"tau": 0.04}
 # Next to no entropy in the values, so that they are those of the environment.
 COLD = {"temperature__initial": 1e-3, "temperature__learning_rate": 1e-9}
-SLOW = {"ddpg", "mrsac"}  # TD3 is made of the one's parts, MR.Q and SAC have the other's
+SLOW = {"ddpg", "mrsac", "td3"}  # relatives of SAC, and of MR.Q
 STREAMING = {"stream_ac"}  # to which a truncation is an end
 NAMES = [
     pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n

@@ -23,12 +23,18 @@ from mst_jax.program.arrays import loop_from_arrays, loop_to_arrays
 from mst_jax.runs.arrays import fingerprint
 from mst_jax.training import plan_resume, plan_run, train, trainer
 
-EVERY_AGENT = pytest.mark.parametrize("name", sorted(AGENTS))
+# One of each family by default: the others differ in how they act and in one update, and compile as
+# long.
+RELATIVES = {"ddpg", "mrsac", "td3"}
+NAMES = [
+    pytest.param(name, marks=pytest.mark.slow) if name in RELATIVES else name
+    for name in sorted(AGENTS)
+]
+EVERY_AGENT = pytest.mark.parametrize("name", NAMES)
 
 
-@pytest.mark.parametrize(
-    ("name", "recipe"), [*((name, "mst") for name in sorted(AGENTS)), ("sac", "dense")]
-)
+@EVERY_AGENT
+@pytest.mark.parametrize("recipe", ["mst", pytest.param("dense", marks=pytest.mark.slow)])
 def test_two_seeds_run_and_resume_exactly(name, recipe):
     """In one program; tests/training has the same through files and signals, for MR.Q."""
     config = small_config(recipe, name)
@@ -237,7 +243,7 @@ def test_seeds_differ_in_every_leaf_that_should(name):
 OWN = {"mrq": 1, "mrsac": 1, "td3": 1}  # MR.Q's encoder burst, TD3's delayed actor
 
 
-@EVERY_AGENT
+@pytest.mark.parametrize("name", sorted(AGENTS))  # nothing is compiled
 @pytest.mark.parametrize(
     ("recipe", "rewired"), [("dense", 0), ("mst", 1), ("all_static", 0), ("all_rigl", 9)]
 )
