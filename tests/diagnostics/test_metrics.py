@@ -133,7 +133,11 @@ def test_covariance_by_hand():
 
 
 @pytest.mark.parametrize(
-    "name", ["mrq", "sac", *(pytest.param(n, marks=pytest.mark.slow) for n in ("ddpg", "mrsac"))]
+    "name",
+    [
+        *("mrq", "sac", "stream_ac"),
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("ddpg", "mrsac", "td3")),
+    ],
 )
 def test_every_module_of_every_agent_can_be_diagnosed(name):
     """Vmapped equals alone; sample gradients average to the gradient of the mean loss."""
