@@ -95,7 +95,8 @@ def outcomes_of(group: VariantRuns) -> dict[int, float]:
 
 
 def _last(block: TrainingReturns) -> np.ndarray:
-    return block.over_last(LAST * int(block.steps[-1]) // WINDOWS)
+    begins = np.concatenate([[0], block.steps[:-1]])
+    return block.over_last(int(block.steps[-1] - begins[-LAST:][0]))
 
 
 def registered_report(results: Results) -> str:
