@@ -102,39 +102,45 @@ def _last(block: TrainingReturns) -> np.ndarray:
 def registered_report(results: Results) -> str:
     """The study's own section of its report: every seed, and for the registered task the verdict.
 
-    What is of another task or length has returns here, but no gate, no test and no verdict.
+    What is of another agent, task or length has returns here, but no gate, no test and no verdict.
     """
     head = f"Mean return of training episodes that ended in the last {LAST / WINDOWS:.0%} of steps."
     parts = ["## The registered outcome", head]
-    for task in dict.fromkeys(group.task for group in results.groups):
-        groups = [group for group in results.groups if group.task == task]
+    for task, agent in results.panels:
+        groups = results.panel(task, agent)
         found = {cell_of(group): outcomes_of(group) for group in groups}
-        parts.append(_every_seed(task, found))
-        if _registered(groups):
+        as_registered = _registered(groups)
+        parts.append(_every_seed(f"{task} {agent}", found, PUBLISHED if as_registered else {}))
+        if as_registered:
             parts += _judged(found)
         else:
-            parts.append(f"Not what was registered ({TASK}, {STEPS:,} steps): no verdict.")
+            parts.append(f"Not what was registered ({AGENT}, {TASK}, {STEPS:,} steps): no verdict.")
     return "\n\n".join(parts)
 
 
 def _registered(groups: Sequence[VariantRuns]) -> bool:
     return all(
-        group.task == TASK and all(block.steps[-1] == STEPS for block in group.training)
+        (group.task, group.agent) == (TASK, AGENT)
+        and all(block.steps[-1] == STEPS for block in group.training)
         for group in groups
     )
 
 
-def _every_seed(task: str, found: dict[tuple[int, float], dict[int, float]]) -> str:
-    """A row for each cell that has seeds; published returns are of the registered task."""
+def _every_seed(
+    name: str,
+    found: dict[tuple[int, float], dict[int, float]],
+    known: dict[tuple[int, float], float],
+) -> str:
+    """A row for each cell that has seeds; `known` are its published returns."""
     rows = [
-        f"| {task}: width | sparsity | seeds | mean | IQM | published mean | every seed |",
+        f"| {name}: width | sparsity | seeds | mean | IQM | published mean | every seed |",
         "|" + 7 * "---|",
     ]
     for cell, own in found.items():
         if not own:
             continue
         values = np.array(list(own.values()))
-        published = f"{PUBLISHED[cell]:.0f}" if task == TASK and cell in PUBLISHED else "-"
+        published = f"{known[cell]:.0f}" if cell in known else "-"
         shown = ", ".join(f"{own[seed]:.0f}" for seed in sorted(own))
         rows.append(
             f"| {cell[0]} | {cell[1]} | {len(own)} | {values.mean():.0f} | "

@@ -304,10 +304,14 @@ def test_the_registered_study_judges_by_its_rule(tmp_path, wide_sparse, apart, v
     assert f"| 5 | {middle} | {middle} | 3115 |" in row
 
 
-@pytest.mark.parametrize("changes", [{"tasks": ("probe:point",)}, {"steps": 500_010}])
+@pytest.mark.parametrize(
+    "changes", [{"tasks": ("probe:point",)}, {"steps": 500_010}, {"agents": ("sac",)}]
+)
 def test_runs_that_were_not_registered_get_no_verdict(changes, tmp_path):
     text = streaming_report(tmp_path, 5, 3100, **changes)
-    assert "Not what was registered (gym:Walker2d-v4, 2,000,000 steps): no verdict." in text
+    assert (
+        "Not what was registered (stream_ac, gym:Walker2d-v4, 2,000,000 steps): no verdict." in text
+    )
     assert "| 512 | 0.8 | 5 | 3300 | 3300 |" in text
     assert "The published claim is" not in text
     assert "Gate:" not in text
