@@ -1,12 +1,15 @@
-"""Regimes and agents of a user's own, by dotted names in settings."""
+"""Regimes, agents and optimizers of a user's own, by dotted names in settings."""
 
 import sys
 
+import jax
+import jax.numpy as jnp
 import pytest
 from small_runs import small_config
 
 from mst_jax import agents
 from mst_jax.agents import Sizes, make_agent
+from mst_jax.recipes import override
 
 OWN = """
 import jax.numpy as jnp
@@ -105,3 +108,70 @@ def test_an_agent_that_cannot_be_made_is_one_line(make, message, tmp_path, monke
         make_agent("my_lab.agent", agents.SACConfig(), Sizes.vector(4, 2), 10_000)
     for name in ("my_lab", "my_lab.agent"):
         sys.modules.pop(name, None)
+
+
+STEPS = """
+from typing import Any, NamedTuple
+
+import jax
+import optax
+
+from mst_jax.agents.parts.obgd import obgd
+from mst_jax.agents.parts.optimizers import Optimizer
+
+class State(NamedTuple):
+    step_size: Any
+
+def unbounded(config):
+    def update(updates, state, params=None, *, td_error, **_):
+        return jax.tree.map(lambda g: state.step_size * td_error * g, updates), state
+    return optax.GradientTransformationExtraArgs(lambda params: State(0.1), update)
+
+def halved(config):
+    own = obgd(1.0, kappa=config.kappa, trace_decay=config.trace_decay)
+    return optax.chain(own, optax.inject_hyperparams(optax.scale)(step_size=0.5))
+
+ALL = ("td_error", "discount", "reset")
+plain, chained = Optimizer(unbounded, ("td_error",)), Optimizer(halved, ALL)
+deaf = Optimizer(halved, ("td_error",))
+none = Optimizer(lambda config: None, ALL)
+broken = Optimizer(lambda config: 1 / 0, ALL)
+"""
+
+
+def stream_agent(name, tmp_path, monkeypatch):
+    (tmp_path / "my_steps.py").write_text(STEPS)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_steps", raising=False)
+    config = override(agents.default_config("stream_ac"), {"actor.optimizer": f"my_steps:{name}"})
+    return make_agent("stream_ac", config, Sizes.vector(4, 2), 1_000)
+
+
+@pytest.mark.parametrize(("name", "noted"), [("plain", False), ("chained", True)])
+def test_an_optimizer_of_ones_own_steps_along_td_errors(name, noted, tmp_path, monkeypatch):
+    """Whatever else its state holds; what is noted of a step is that of `obgd` or nothing."""
+    agent = stream_agent(name, tmp_path, monkeypatch)
+    zero, no = jnp.zeros(1), jnp.zeros(1, bool)
+    latest = agents.Latest(jnp.zeros((1, 4)), jnp.zeros((1, 2)), zero, no, no, jnp.zeros((1, 4)))
+
+    def metrics(key):
+        clock = agents.Clock(jnp.int32(0), jnp.int32(0))
+        return agent.learn(agent.init(key), agents.Experience(latest, None), key, clock)[2]
+
+    found = jax.eval_shape(metrics, jax.random.key(0))
+    assert ("actor/step_size" in found) == noted
+    assert "critic/step_size" in found
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("deaf", "fails: TypeError: obgd.<locals>.update() missing 2 required keyword-only arg"),
+        ("none", "fails: TypeError: it made a NoneType, not an optax transformation"),
+        ("broken", "actor.optimizer='my_steps:broken' fails: ZeroDivisionError: division by zero"),
+    ],
+)
+def test_an_optimizer_that_fails_is_one_line(name, message, tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match=r"^[^\n]*$") as caught:
+        stream_agent(name, tmp_path, monkeypatch)
+    assert message in str(caught.value)

@@ -28,7 +28,8 @@ def fake_run(folder, cell, returns):
         ]
         if value is None:
             rows[-1] |= {"healthy": False, "return": 1e6}  # what older versions wrote
-        steps = range(cell.settings.log_every, cell.settings.steps + 1, cell.settings.log_every)
+        every, end = cell.settings.log_every, cell.settings.steps
+        steps = [*range(every, end, every), end]
         own = {"kind": "train", "seed": seed, "healthy": value is not None, "episodes": 2}
         rows += [{"step": step, **own, "return": value} for step in steps if value is not None]
         rows += [{"step": step, **own} for step in steps if value is None]
@@ -270,9 +271,12 @@ def test_published_numbers_are_drawn_only_beside_runs_as_long(tmp_path):
     assert published == [403, 396, 474]
 
 
-def streaming_report(tmp_path, seeds, wide_sparse, apart=100.0):
-    """Cells of fixed returns whose seeds lie evenly."""
-    study, folder, cells = make_study(tmp_path, "streaming_width", seeds=seeds, block=seeds)
+def streaming_report(tmp_path, seeds, wide_sparse, apart=100.0, **changes):
+    """Cells of fixed returns whose seeds lie evenly, as long as registered."""
+    scale = {"tasks": ("gym:Walker2d-v4",), "steps": 2_000_000, **changes}
+    study, folder, cells = make_study(
+        tmp_path, "streaming_width", seeds=seeds, block=seeds, **scale
+    )
     levels = {"128-0": 2400, "512-0": 2000, "512-0.8": wide_sparse, "128-0.8": 1600}
     for cell in cells:
         values = [levels[cell.settings.recipe] + apart * seed for seed in range(seeds)]
@@ -298,6 +302,19 @@ def test_the_registered_study_judges_by_its_rule(tmp_path, wide_sparse, apart, v
     row = line_with(text, "| 512 | 0.8 |")
     middle = wide_sparse + 2 * apart
     assert f"| 5 | {middle} | {middle} | 3115 |" in row
+
+
+@pytest.mark.parametrize(
+    "changes", [{"tasks": ("probe:point",)}, {"steps": 500_010}, {"agents": ("sac",)}]
+)
+def test_runs_that_were_not_registered_get_no_verdict(changes, tmp_path):
+    text = streaming_report(tmp_path, 5, 3100, **changes)
+    assert (
+        "Not what was registered (stream_ac, gym:Walker2d-v4, 2,000,000 steps): no verdict." in text
+    )
+    assert "| 512 | 0.8 | 5 | 3300 | 3300 |" in text
+    assert "The published claim is" not in text
+    assert "Gate:" not in text
 
 
 def test_the_registered_study_says_nothing_before_its_look(tmp_path):

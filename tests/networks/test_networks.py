@@ -146,3 +146,9 @@ def test_twin_heads_are_independent():
     changed = critic.apply({**params, "q2": jax.tree.map(jnp.zeros_like, params["q2"])}, zsa)
     np.testing.assert_array_equal(changed[:, 0], critic.apply(params, zsa)[:, 0])
     np.testing.assert_array_equal(changed[:, 1], np.zeros(3))
+
+
+def test_the_slope_of_leaky_relu_is_a_hundredth_at_zero_too():
+    """A layer that sees nothing is at zero: there the reference program has 0.01, and jax 1."""
+    slope = jax.vmap(jax.grad(networks.ACTIVATIONS["leaky_relu"]))
+    np.testing.assert_allclose(slope(jnp.array([-2.0, 0.0, 2.0])), [0.01, 0.01, 1.0])

@@ -8,11 +8,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import optax
 
 from mst_jax.agents.parts.obgd import adaptive_obgd, obgd
 from mst_jax.names import kind_of, nearest
-from mst_jax.user_code import is_dotted, resolve
+from mst_jax.user_code import is_dotted, one_line, resolve
 
 
 class Optimizer(NamedTuple):
@@ -80,3 +82,39 @@ def find_optimizer(name: str, setting: str = "optimizer") -> Optimizer:
     if not callable(found):
         raise ValueError(f"{setting}={name!r} is {kind_of(found)}, not a function")
     return Optimizer(found)
+
+
+def check_own(setting: str, config: Any, params: Any) -> None:
+    """Lets a user's own optimizer take a step on shapes, before a run begins that could not.
+
+    Args:
+        setting: the setting's name, such as `critic.optimizer`.
+        config: settings of the module.
+        params: shapes of its parameters.
+
+    Raises:
+        ValueError: in one line, it fails or is no optax transformation.
+    """
+    if config.optimizer in OPTIMIZERS:
+        return
+    found = find_optimizer(config.optimizer, setting)
+
+    def step(params: Any) -> Any:
+        own = found.make(config)
+        if not isinstance(own, optax.GradientTransformation):
+            raise TypeError(f"it made {kind_of(own)}, not an optax transformation")
+        state = own.init(params)
+        if not set(found.asks) <= set(
+            TRACES
+        ):  # what else an agent of a user's own tells is its own
+            return state
+        told: dict[str, Any] = {name: jnp.zeros(()) for name in found.asks}
+        if "reset" in told:
+            told["reset"] = jnp.zeros((), bool)
+        return optax.with_extra_args_support(own).update(params, state, params, **told)
+
+    try:
+        jax.eval_shape(step, params)
+    except Exception as error:  # whatever a user's function raises
+        why = f"{type(error).__name__}: {one_line(error)}"
+        raise ValueError(f"{setting}={config.optimizer!r} fails: {why}") from error

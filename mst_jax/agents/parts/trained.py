@@ -11,7 +11,7 @@ import optax
 from mst_jax import networks, topology
 from mst_jax.agents.base import Metrics, Module, Numbers, Occasional
 from mst_jax.agents.parts.modules import make_optimizer, modules_of, plan_module, roles_of
-from mst_jax.agents.parts.optimizers import find_optimizer
+from mst_jax.agents.parts.optimizers import check_own, find_optimizer
 from mst_jax.agents.parts.temperature import TemperatureConfig
 
 Tree = Any
@@ -151,16 +151,16 @@ def make_trained(
         The modules.
 
     Raises:
-        ValueError: the run is too short for a module's regime.
+        ValueError: the run is too short for a module's regime, or a user's own optimizer fails.
     """
     roles, settings, clips = roles_of(config), modules_of(config), max_grad_norms or {}
+    shapes = {name: jax.eval_shape(init, jax.random.key(0)) for name, init in inits.items()}
     if plans is None:
         plans = {
-            name: plan_module(
-                name, settings[name], jax.eval_shape(init, jax.random.key(0)), updates[name]
-            )
-            for name, init in inits.items()
+            name: plan_module(name, settings[name], shapes[name], updates[name]) for name in inits
         }
+    for name in inits:
+        check_own(f"{name}.optimizer", settings[name], shapes[name])
     modules = {name: Module(roles[name], updates[name], plans[name]) for name in inits}
     optimizers = {
         name: make_optimizer(settings[name], plans[name], clips.get(name)) for name in inits

@@ -11,7 +11,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import struct
 
 from mst_jax import networks, topology
@@ -40,7 +39,7 @@ from mst_jax.agents.stream import losses
 from mst_jax.agents.stream.config import StreamACConfig
 from mst_jax.agents.stream.scaling import RewardScale, Units, empty_scale, units_of
 
-NOTED = ("trace_norm", "step_size", "learning_rate")  # by an optimizer of the kind of `obgd`
+NOTED = ("trace_norm", "step_size", "learning_rate")  # fields of the state of `obgd` and its kind
 
 
 @struct.dataclass
@@ -286,13 +285,8 @@ class StreamAC:
             growth=jax.tree.map(lambda g: told["td_error"] * g, grads),
             **{key: told[key] for key in self.trained.asks[name]},
         )
-        norm, size, rate = (optax.tree.get(opt_state, key) for key in NOTED)
-        metrics = {}
-        if size is not None:
-            bounded = (size < rate).astype(jnp.float32)
-            metrics = {"trace_norm": norm, "step_size": size, "bounded": bounded}
-        state = replaced(state, name, params, opt_state)
-        return state, {f"{name}/{key}": value for key, value in metrics.items()}
+        metrics = {f"{name}/{key}": value for key, value in _noted(opt_state).items()}
+        return replaced(state, name, params, opt_state), metrics
 
     def _drawn(self, action: jax.Array) -> jax.Array:
         return action if self.units is None else self.units.drawn(action)
@@ -309,6 +303,20 @@ class StreamAC:
                 again = networks.sparse_init(own, params[name], config.init_sparsity, active)
                 fresh[name] = topology.apply(masks, again)
         return fresh
+
+
+def _noted(opt_state: Any) -> Metrics:
+    """What an optimizer of the kind of `obgd` notes of its last step; nothing of others."""
+
+    def notes(node: Any) -> bool:
+        return all(hasattr(node, key) for key in NOTED)
+
+    found = [node for node in jax.tree.leaves(opt_state, is_leaf=notes) if notes(node)]
+    if len(found) != 1:
+        return {}
+    norm, size, rate = (getattr(found[0], key) for key in NOTED)
+    bounded = (size < rate).astype(jnp.float32)
+    return {"trace_norm": norm, "step_size": size, "bounded": bounded}
 
 
 def build_stream_ac(
