@@ -171,6 +171,8 @@ class Settings:
                 f"steps={self.steps} must exceed learning_starts={self.learning_starts}; "
                 "lower config.learning_starts or raise steps"
             )
+        if self.resets >= self.steps:
+            raise ValueError(f"resets={self.resets} in {self.steps} steps: choose fewer")
         if self.resets and self.reset_period <= self.learning_starts:
             raise ValueError(
                 f"resets={self.resets} would come every {self.reset_period} steps, before "

@@ -277,7 +277,10 @@ def test_critic_grows_by_the_averaged_gradient_of_its_loss():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"critic.weight_decay": 0.1}, "weight_decay=0.1 has no effect with optimizer=obgd"),
+        (
+            {"critic.weight_decay": 0.1},
+            "critic.weight_decay=0.1 has no effect with critic.optimizer",
+        ),
         ({"actor.optimizer": "adamw"}, "does not step along TD errors: choose obgd"),
         ({"actor.kappa": 0.0}, "actor.kappa=0.0 must be positive"),
         ({"critic.init_sparsity": 1.0}, r"critic.init_sparsity=1.0 must be in \[0, 1\)"),

@@ -45,17 +45,12 @@ def bounded(
     """An optimizer of eligibility traces with the settings of a streaming agent's module.
 
     Raises:
-        ValueError: the module is not one, or has a weight decay.
+        ValueError: the module is not one.
     """
     if not hasattr(config, "kappa"):
         raise ValueError(
             f"optimizer={config.optimizer} steps along the TD error of a stream, which this agent "
             "has not: choose adamw"
-        )
-    if config.weight_decay:
-        raise ValueError(
-            f"weight_decay={config.weight_decay} has no effect with optimizer={config.optimizer}: "
-            "set it to 0"
         )
     return make(config.learning_rate, kappa=config.kappa, trace_decay=config.trace_decay)
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from mst_jax.agents.parts.modules import ModuleConfig, module, modules_of, not_negative, require
-from mst_jax.agents.parts.optimizers import TRACES, find_optimizer
+from mst_jax.agents.parts.optimizers import OPTIMIZERS, TRACES, find_optimizer
 
 ACTION_SCALES = ("native", "unit")
 
@@ -45,6 +45,11 @@ class StreamModule(ModuleConfig):
         for key in ("trace_decay", "init_sparsity"):
             value = getattr(self, key)
             require(0 <= value < 1, f"{name}.{key}={value} must be in [0, 1)")
+        require(
+            not self.weight_decay or self.optimizer not in OPTIMIZERS,
+            f"{name}.weight_decay={self.weight_decay} has no effect with "
+            f"{name}.optimizer={self.optimizer}: set it to 0",
+        )
         asks = find_optimizer(self.optimizer, f"{name}.optimizer").asks
         require(
             "td_error" in asks and set(asks) <= set(TRACES),
