@@ -4,7 +4,6 @@ A step of TD(λ) with one number for all weights: e = γλ e + g, and w moves by
 would change the prediction by more than the error it answers. Source: docs/specs/streaming.md §1.5.
 """
 
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -49,9 +48,7 @@ def obgd(
     """
 
     def init(params: Any) -> ObGDState:
-        rate = jnp.asarray(learning_rate, jnp.float32)
-        traces = jax.tree.map(jnp.zeros_like, params)
-        return ObGDState(traces, jnp.zeros((), bool), rate, jnp.zeros(()), jnp.zeros(()))
+        return _begun(params, learning_rate)
 
     def update(
         updates: Any,
@@ -64,35 +61,25 @@ def obgd(
         **_: Any,
     ) -> tuple[Any, ObGDState]:
         trace = _decayed(state, updates, discount * trace_decay)
-        norm = l1_norm(trace)
-        step = step_size(norm, td_error, state.learning_rate, kappa)
-        moved = jax.tree.map(lambda e: step * td_error * e, trace)
-        return moved, ObGDState(trace, reset, state.learning_rate, norm, step)
+        moved, step = _stepped(trace, td_error, state.learning_rate, kappa)
+        return moved, ObGDState(trace, reset, state.learning_rate, *step)
 
     # optax's protocol knows no arguments that are required.
     return optax.GradientTransformationExtraArgs(init, update)  # ty: ignore[invalid-argument-type]
 
 
 class AdaptiveObGDState(NamedTuple):
-    """State of `adaptive_obgd`; see `ObGDState`.
+    """State of `adaptive_obgd`.
 
     Attributes:
         square: average of (δ e)², shaped like the parameters.
         count: int32 scalar, steps taken.
-        trace: eligibility traces of the last step.
-        ended: bool scalar, whether the episode ended with it.
-        learning_rate: α.
-        trace_norm: ‖e/√v̂‖₁ of it.
-        step_size: what it multiplied δ e/√v̂ by.
+        plain: as of `obgd`; its norm is ‖e/√v̂‖₁.
     """
 
     square: Any
     count: jax.Array
-    trace: Any
-    ended: jax.Array
-    learning_rate: jax.Array
-    trace_norm: jax.Array
-    step_size: jax.Array
+    plain: ObGDState
 
 
 def adaptive_obgd(
@@ -116,10 +103,8 @@ def adaptive_obgd(
     """
 
     def init(params: Any) -> AdaptiveObGDState:
-        zeros = partial(jax.tree.map, jnp.zeros_like)
-        count, rate = jnp.zeros((), jnp.int32), jnp.asarray(learning_rate, jnp.float32)
-        none = jnp.zeros((), bool), rate, jnp.zeros(()), jnp.zeros(())
-        return AdaptiveObGDState(zeros(params), count, zeros(params), *none)
+        squares = jax.tree.map(jnp.zeros_like, params)
+        return AdaptiveObGDState(squares, jnp.zeros((), jnp.int32), _begun(params, learning_rate))
 
     def update(
         updates: Any,
@@ -131,7 +116,7 @@ def adaptive_obgd(
         reset: jax.Array,
         **_: Any,
     ) -> tuple[Any, AdaptiveObGDState]:
-        trace = _decayed(state, updates, discount * trace_decay)
+        trace = _decayed(state.plain, updates, discount * trace_decay)
         square = jax.tree.map(
             lambda v, e: square_decay * v + (1.0 - square_decay) * jnp.square(td_error * e),
             state.square,
@@ -140,30 +125,33 @@ def adaptive_obgd(
         count = state.count + 1
         missing = 1.0 - square_decay ** count.astype(jnp.float32)
         scaled = jax.tree.map(lambda e, v: e * jax.lax.rsqrt(v / missing + epsilon), trace, square)
-        norm = l1_norm(scaled)
-        step = step_size(norm, td_error, state.learning_rate, kappa)
-        moved = jax.tree.map(lambda e: step * td_error * e, scaled)
-        rate = state.learning_rate
-        return moved, AdaptiveObGDState(square, count, trace, reset, rate, norm, step)
+        rate = state.plain.learning_rate
+        moved, step = _stepped(scaled, td_error, rate, kappa)
+        return moved, AdaptiveObGDState(square, count, ObGDState(trace, reset, rate, *step))
 
     # optax's protocol knows no arguments that are required.
     return optax.GradientTransformationExtraArgs(init, update)  # ty: ignore[invalid-argument-type]
 
 
-def _decayed(state: ObGDState | AdaptiveObGDState, gradients: Any, decay: jax.Array | float) -> Any:
+def _begun(params: Any, learning_rate: float) -> ObGDState:
+    traces, rate = jax.tree.map(jnp.zeros_like, params), jnp.asarray(learning_rate, jnp.float32)
+    return ObGDState(traces, jnp.zeros((), bool), rate, jnp.zeros(()), jnp.zeros(()))
+
+
+def _decayed(state: ObGDState, gradients: Any, decay: jax.Array | float) -> Any:
     """The traces with one more gradient; they begin at zero after an end."""
     kept = jnp.where(state.ended, 0.0, decay)
     return jax.tree.map(lambda e, g: kept * e + g, state.trace, gradients)
 
 
-def l1_norm(trace: Any) -> jax.Array:
-    """‖e‖₁ over all weights together; a scalar."""
-    return sum((jnp.sum(jnp.abs(leaf)) for leaf in jax.tree.leaves(trace)), start=jnp.zeros(()))
+def _stepped(
+    along: Any, td_error: jax.Array, learning_rate: jax.Array, kappa: float
+) -> tuple[Any, tuple[jax.Array, jax.Array]]:
+    """The updates along traces; and ‖along‖₁ over all weights together and α / max(M, 1).
 
-
-def step_size(
-    norm: jax.Array, td_error: jax.Array, learning_rate: jax.Array, kappa: float
-) -> jax.Array:
-    """α / max(M, 1) with M = α κ max(|δ|, 1) ‖e‖₁; a scalar."""
+    M = α κ max(|δ|, 1) ‖along‖₁.
+    """
+    norm = sum((jnp.sum(jnp.abs(x)) for x in jax.tree.leaves(along)), start=jnp.zeros(()))
     bound = learning_rate * kappa * jnp.maximum(jnp.abs(td_error), 1.0) * norm
-    return learning_rate / jnp.maximum(bound, 1.0)
+    step = learning_rate / jnp.maximum(bound, 1.0)
+    return jax.tree.map(lambda x: step * td_error * x, along), (norm, step)

@@ -16,6 +16,8 @@ from mst_jax.agents.parts.obgd import adaptive_obgd, obgd
 from mst_jax.names import kind_of, nearest
 from mst_jax.user_code import is_dotted, one_line, resolve
 
+TRACES = ("td_error", "discount", "reset")  # what is told of a step along eligibility traces
+
 
 class Optimizer(NamedTuple):
     """How an optimizer is made, and what it must be told at each step.
@@ -39,7 +41,7 @@ def adamw(config: Any) -> optax.GradientTransformation:
     return make(learning_rate=config.learning_rate, weight_decay=config.weight_decay)
 
 
-def bounded(
+def along_traces(
     make: Callable[..., optax.GradientTransformationExtraArgs], config: Any
 ) -> optax.GradientTransformationExtraArgs:
     """An optimizer of eligibility traces with the settings of a streaming agent's module.
@@ -55,13 +57,10 @@ def bounded(
     return make(config.learning_rate, kappa=config.kappa, trace_decay=config.trace_decay)
 
 
-TRACES = ("td_error", "discount", "reset")  # what is told of a step along eligibility traces
-
-
 OPTIMIZERS: dict[str, Optimizer] = {
     "adamw": Optimizer(adamw),
-    "obgd": Optimizer(partial(bounded, obgd), TRACES),
-    "adaptive_obgd": Optimizer(partial(bounded, adaptive_obgd), TRACES),
+    "obgd": Optimizer(partial(along_traces, obgd), TRACES),
+    "adaptive_obgd": Optimizer(partial(along_traces, adaptive_obgd), TRACES),
 }
 
 
@@ -99,9 +98,7 @@ def check_own(setting: str, config: Any, params: Any) -> None:
         if not isinstance(own, optax.GradientTransformation):
             raise TypeError(f"it made {kind_of(own)}, not an optax transformation")
         state = own.init(params)
-        if not set(found.asks) <= set(
-            TRACES
-        ):  # what else an agent of a user's own tells is its own
+        if not set(found.asks) <= set(TRACES):  # what else a user's own agent tells is its own
             return state
         told: dict[str, Any] = {name: jnp.zeros(()) for name in found.asks}
         if "reset" in told:
