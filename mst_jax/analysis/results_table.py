@@ -17,6 +17,7 @@ from mst_jax.names import dotted
 from mst_jax.runs import Settings, read_metrics, read_settings
 from mst_jax.runs.folder import seed_folder
 from mst_jax.runs.health import diverged_by, healthy_at, return_of, returns_of
+from mst_jax.runs.task_file import read_spec
 
 Row = dict[str, Any]
 
@@ -44,15 +45,19 @@ class Cost(NamedTuple):
     learning_starts: int
 
 
-def cost_of(settings: Settings) -> Cost:
+def cost_of(settings: Settings, spec: envs.Spec | None = None) -> Cost:
     """Parameters and operations of a run, from its settings alone; nothing is allocated.
+
+    Args:
+        settings: the run's.
+        spec: the sizes of its task; None makes the task to see them.
 
     Raises:
         ValueError: for a task or settings that cannot be made.
     """
+    spec = spec or spec_of(settings)
     config = json.dumps(dataclasses.asdict(settings.config), sort_keys=True)
-    identity = (settings.agent, settings.task, settings.with_time, settings.steps, config)
-    return _cost_of(_Key(settings, identity))
+    return _cost_of(_Key(settings, (settings.agent, spec, settings.steps, config)))
 
 
 def cost_of_agent(agent: Agent, settings: Settings) -> Cost:
@@ -83,10 +88,9 @@ def spec_of(settings: Settings) -> envs.Spec:
     return _spec(settings.task, settings.with_time)
 
 
-def updates_at(settings: Settings, step: int) -> int:
-    """Gradient steps that a run has made after `step` agent steps, of the module with most."""
-    cost = cost_of(settings)
-    learning = max(settings.steps - cost.learning_starts, 1)
+def updates_at(cost: Cost, steps: int, step: int) -> int:
+    """Gradient steps after `step` of a run's `steps` agent steps, of the module with most."""
+    learning = max(steps - cost.learning_starts, 1)
     return cost.updates * max(0, step - cost.learning_starts) // learning
 
 
@@ -102,7 +106,7 @@ def read_results(folder: Path) -> list[Row]:
     the updates so far, and every setting as `config.NAME`.
     """
     settings = read_settings(folder)
-    cost = cost_of(settings)
+    cost = cost_of(settings, read_spec(folder))
     common = {
         "run": folder.name,
         "task": settings.task,
@@ -121,7 +125,7 @@ def read_results(folder: Path) -> list[Row]:
         for row, seconds in zip(metrics, _total_seconds(metrics), strict=True):
             if row["kind"] != "eval":
                 continue
-            updates = updates_at(settings, row["step"])
+            updates = updates_at(cost, settings.steps, row["step"])
             rows.append(
                 {
                     **common,
@@ -172,17 +176,17 @@ def write_csv(path: Path, rows: Sequence[Row]) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class _Key:
-    """Settings that are cached by what their cost depends on."""
+    """Settings that are cached by what their cost depends on: agent, spec, steps, configuration."""
 
     settings: Settings = dataclasses.field(compare=False)
-    identity: tuple[Any, ...]
+    identity: tuple[str, envs.Spec, int, str]
 
 
 @lru_cache(maxsize=4096)
 def _cost_of(key: _Key) -> Cost:
-    settings = key.settings
-    agent = make_agent(settings.agent, settings.config, spec_of(settings), settings.steps)
-    return cost_of_agent(agent, settings)
+    name, spec, steps, _ = key.identity
+    agent = make_agent(name, key.settings.config, spec, steps)
+    return cost_of_agent(agent, key.settings)
 
 
 def _active(plan: topology.Plan) -> int:

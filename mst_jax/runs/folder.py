@@ -7,7 +7,7 @@ from pathlib import Path
 from mst_jax.runs.files import PARTIAL, replace_text
 from mst_jax.runs.lock import GUARD, LOCK
 
-CONFIG, VERSIONS, PROGRAM = "config.json", "versions.json", "program.json"
+CONFIG, VERSIONS, PROGRAM, TASK = "config.json", "versions.json", "program.json", "task.json"
 FINGERPRINT = "fingerprint.txt"
 METRICS = "metrics.jsonl"
 INITIAL_TOPOLOGY = "topology_initial.npz"
@@ -75,7 +75,8 @@ def is_blank(folder: Path) -> bool:
     """
     if not folder.exists():
         return True
-    left = {LOCK, GUARD, VERSIONS, PROGRAM, *(f"{n}{PARTIAL}" for n in (CONFIG, VERSIONS, PROGRAM))}
+    whole = {VERSIONS, PROGRAM, TASK}
+    left = {LOCK, GUARD, *whole, *(name + PARTIAL for name in (CONFIG, *whole))}
     return folder.is_dir() and all(
         path.name in left or (path.name == CONFIG and path.stat().st_size == 0)
         for path in folder.iterdir()

@@ -35,6 +35,7 @@ from mst_jax.runs.lock import held
 from mst_jax.runs.settings import Settings
 from mst_jax.runs.signals import on_stop_signal
 from mst_jax.runs.sinks import JsonLines, Sink, TensorBoard, cut_back
+from mst_jax.runs.task_file import write_spec
 from mst_jax.runs.wandb_sink import WandB
 from mst_jax.training.best import BestPolicies
 from mst_jax.training.full_checkpoints import restore, save
@@ -150,6 +151,7 @@ def _open(program: Program, stack: ExitStack, verbose: bool) -> tuple[Session, L
             tqdm.write(f"resumed {folders} at step {program.step:,}")
     else:
         for job in program.jobs:
+            write_spec(job.folder, task.spec)
             write_settings(job.folder, job.settings)
         write_program([job.folder for job in program.jobs])
     evaluator = make_evaluator(

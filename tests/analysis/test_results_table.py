@@ -35,6 +35,21 @@ def test_rows_of_a_finished_run(finished_run, tmp_path):
     assert int(read[-1]["parameters"]) == rows[-1]["parameters"]
 
 
+def test_results_are_read_where_the_task_cannot_be_made(finished_run, tmp_path):
+    """As on a machine without the task's suite; only `config.json` and `task.json` differ."""
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    for name in ("config.json", "task.json"):
+        text = (run / name).read_text()
+        (run / name).write_text(text.replace("probe:point", "not_installed.envs:point"))
+    rows = analysis.read_results(run)
+    for row, same in zip(rows, analysis.read_results(finished_run), strict=True):
+        changed = {"task": "not_installed.envs:point", "run": "run"}
+        np.testing.assert_equal(row, {**same, **changed})
+    (run / "task.json").unlink()  # as runs were before it was written
+    with pytest.raises(ValueError, match="not_installed"):
+        analysis.read_results(run)
+
+
 def test_parameters_and_operations_of_stock_networks():
     """MR.Q on the dog, docs/specs/mst-and-mrq.md §2.5: 3,987,306 parameters."""
     settings = small_settings(

@@ -11,14 +11,18 @@ from experiments.launch.comparisons import compare_all
 from experiments.launch.study_folder import StudyFolder
 from experiments.launch.study_report import _table, study_report
 from experiments.studies import STUDIES, figures
+from mst_jax.envs import vector_spec
 from mst_jax.figures import save_figure
 from mst_jax.runs.config_file import write_settings
+from mst_jax.runs.task_file import write_spec
 
 
 def fake_run(folder, cell, returns):
     """A finished run with these final returns of its seeds; they begin at zero, None diverged."""
     run = folder.run(cell)
     run.mkdir(parents=True)
+    if cell.settings.task.startswith("gym:"):  # an extra; sizes do not matter here
+        write_spec(run, vector_spec(cell.settings.task, 18, 6, 1000))
     write_settings(run, cell.settings)
     for seed, value in zip(cell.settings.seed_list, returns, strict=True):
         (run / f"seed_{seed}").mkdir()

@@ -230,7 +230,7 @@ def test_a_run_can_begin_where_one_was_killed_before_it_had_settings(tmp_path):
     folder = tmp_path / settings.folder_name
     assert is_blank(folder)
     folder.mkdir(parents=True)
-    for name in ("versions.json", "config.json.partial", "lock.json", "config.json"):
+    for name in ("task.json", "versions.json", "config.json.partial", "lock.json", "config.json"):
         (folder / name).touch()
         assert is_blank(folder)
         assert plan_run(settings, tmp_path).checkpoint is None

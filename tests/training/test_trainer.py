@@ -50,7 +50,7 @@ def test_a_run_writes_what_it_promises(finished):
     folder = finished.folder
     assert finished.step == 240
     assert (folder / "fingerprint.txt").read_text().strip() == finished.fingerprint
-    for name in ("config.json", "versions.json", "topology_initial.npz"):
+    for name in ("config.json", "versions.json", "task.json", "topology_initial.npz"):
         assert (folder / name).is_file(), name
     for seed in (0, 1):
         assert list((folder / f"seed_{seed}").glob("events*")), "TensorBoard is on by default"
