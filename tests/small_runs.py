@@ -79,8 +79,11 @@ def small_settings(task="probe:point", recipe="mst", agent="mrq", **changes):
 def start_run(
     env, config, seeds, steps, total_steps=10_000, capacity=2_000, agent="mrq", environments=1
 ):
-    """A driver, the agent and the run after `steps` steps on a pure-JAX environment."""
-    agent = make_agent(agent, config, env.spec, total_steps)
+    """A driver, the agent and the run after `steps` steps on a pure-JAX environment.
+
+    Tests that ask for the same agent, environment and seeds share their compiled programs.
+    """
+    agent = cache.kept_agent(agent, config, env.spec, total_steps)
     driver, run = make_driver(agent, env, seeds, capacity, np.float32, environments=environments)
     return driver, agent, advance(driver, run, steps)
 

@@ -31,6 +31,7 @@ NAMES = [
     for name in sorted(AGENTS)
 ]
 EVERY_AGENT = pytest.mark.parametrize("name", NAMES)
+POINT = envs.make("probe:point")  # one object, so that tests share its programs
 
 
 @EVERY_AGENT
@@ -38,7 +39,7 @@ EVERY_AGENT = pytest.mark.parametrize("name", NAMES)
 def test_two_seeds_run_and_resume_exactly(name, recipe):
     """In one program; tests/training has the same through files and signals, for MR.Q."""
     config = small_config(recipe, name)
-    driver, agent, run = start_run(envs.make("probe:point"), config, [0, 1], 90, agent=name)
+    driver, agent, run = start_run(POINT, config, [0, 1], 90, agent=name)
     saved, like = loop_to_arrays(run), jax.eval_shape(lambda: run)
     run = advance(driver, run, 20)
     whole, losses = fingerprint(loop_to_arrays(run)), run.totals.metrics
@@ -141,10 +142,8 @@ def counted(function, calls):
 
 @EVERY_AGENT
 def test_a_reset_renews_networks_and_optimizers_only(name):
-    config = small_config("all_rigl", name)
-    driver, agent, run = start_run(
-        envs.make("probe:point"), config, [0, 1], 110, total_steps=2000, agent=name
-    )
+    config = small_config("mst", name)
+    driver, agent, run = start_run(POINT, config, [0, 1], 110, agent=name)
     before = jax.device_get(run.agent)
     keys = jax.random.split(jax.random.key(5), 2)
     state = jax.jit(jax.vmap(agent.reset))(run.agent, keys)
@@ -181,7 +180,7 @@ def test_a_reset_renews_networks_and_optimizers_only(name):
 def test_units_are_measured_at_rewires_only(name):
     """Fault C14: agents tell NE how active their units are, under the conditional."""
     config = small_config("ne_dormancy", name)
-    agent, run = run_shapes(envs.make("probe:point"), config, 2, name)
+    agent, run = run_shapes(POINT, config, 2, name)
     hidden = {
         module: {p for p, (_, _, e) in plan.entries().items() if e.regime.reads_activity}
         for module, plan in agent.plans.items()
@@ -218,8 +217,7 @@ def test_published_variants_train(name, recipe):
     changes = {f"{module}__interval": 20 for module in modules}
     changes |= {f"{module}__start_fraction": 0.05 for module in modules}
     config = small_config(recipe, name, **changes)
-    task = envs.make("probe:point")
-    _, agent, run = start_run(task, config, [0, 1], 164, total_steps=500, agent=name)
+    _, agent, run = start_run(POINT, config, [0, 1], 164, total_steps=500, agent=name)
     for module, params in agent.parameters(run.agent).items():
         topology.check(params, run.agent.opt_state[module], agent.plans[module])
     again = loop_from_arrays(loop_to_arrays(run), jax.eval_shape(lambda: run))
@@ -249,15 +247,14 @@ OWN = {"mrq": 1, "mrsac": 1, "td3": 1}  # MR.Q's encoder burst, TD3's delayed ac
 )
 def test_conditionals_of_the_program(name, recipe, rewired):
     """One for each rewired module, and the agent's own; none carries the seed axis."""
-    agent, run = run_shapes(envs.make("probe:point"), small_config(recipe, name), 3, name)
+    agent, run = run_shapes(POINT, small_config(recipe, name), 3, name)
     found = conditionals_of_a_step(agent, run)
     assert len(found) == OWN.get(name, 0) + min(rewired, len(agent.plans))
     assert all(equation.invars[0].aval.shape == () for equation in found)
 
 
-@pytest.mark.parametrize(
-    "name", ["sac", *(pytest.param(n, marks=pytest.mark.slow) for n in ("ddpg", "mrsac"))]
-)
+@pytest.mark.slow  # test_mrq_agent.py has more of MR.Q, by default
+@pytest.mark.parametrize("name", ["ddpg", "mrsac", "sac"])
 def test_a_program_of_one_seed_equals_itself_among_others(name):
     """docs/design.md rule 5, over the first updates: same keys and masks, parameters to 1e-4."""
     env, config = envs.make("probe:observation_reward"), small_config("mst", name)
