@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 
 _ROW = 1024  # entries per row when ties are resolved
+_FEW = 16  # entries that are ranked by comparing each with each, where counting takes 16 passes
 
 
 def sort_keys(scores: jax.Array, eligible: jax.Array) -> jax.Array:
@@ -81,6 +82,45 @@ def top_k(scores: jax.Array, k: jax.Array, eligible: jax.Array) -> jax.Array:
     if scores.size == 0:
         return eligible
     return unsharded(_top_k, scores, k, eligible)
+
+
+def top_k_rows(scores: jax.Array, k: jax.Array, eligible: jax.Array) -> jax.Array:
+    """`top_k` of every row.
+
+    Args:
+        scores: float or unsigned ``[rows, entries]``.
+        k: int32 ``[rows]`` or scalar, may be traced.
+        eligible: bool ``[rows, entries]``.
+
+    Returns:
+        bool ``[rows, entries]``, with ties and NaN as in `top_k`.
+    """
+    k = jnp.broadcast_to(k, scores.shape[:1])
+    if scores.shape[1] > _FEW:
+        return jax.vmap(top_k)(scores, k, eligible)
+    keys = sort_keys(scores, eligible).T  # rows side by side, for wide instructions
+    place = jnp.arange(len(keys))[:, None]
+    rank = sum(
+        ((key > keys) | ((key == keys) & (i < place))).astype(jnp.int32)
+        for i, key in enumerate(keys)
+    )
+    return ((rank < k) & (keys > 0)).T
+
+
+def best_of_rows(scores: jax.Array, eligible: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """What `top_k` with k = 1 chooses in every row: its index, and whether there is any.
+
+    Args:
+        scores: float or unsigned ``[rows, entries]``.
+        eligible: bool ``[rows, entries]``.
+
+    Returns:
+        int32 ``[rows]`` and bool ``[rows]``.
+    """
+    keys = sort_keys(scores, eligible)
+    largest = jnp.max(keys, axis=1, keepdims=True)
+    place = jnp.arange(keys.shape[1], dtype=jnp.int32)
+    return jnp.min(jnp.where(keys == largest, place, place.size), axis=1), largest[:, 0] > 0
 
 
 def unsharded(

@@ -1,11 +1,13 @@
-"""Structures: which entries of a leaf compete with each other.
+"""Structures: which entries of a leaf compete with each other, and which live and die together.
 
-A structure cuts a leaf into groups of equal size; the same number of entries is active in every
-group. One group is unstructured sparsity. A leaf that cannot be cut so is left unstructured.
+A structure cuts a leaf into groups of equal size and every group into units; the same number of
+units is active in every group. One group of single entries is unstructured sparsity. A leaf that
+cannot be cut so is left unstructured. All axes of a kernel but the last are inputs of its neurons;
+`ensemble` sets leading axes apart that index networks.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import jax
 import jax.numpy as jnp
@@ -17,10 +19,16 @@ Shape = tuple[int, ...]
 class Structure:
     """Unstructured: all entries of a leaf compete.
 
-    Subclasses override the four methods; ``join(split(x), x.shape) == x``.
+    Subclasses override the methods; ``join(split(x), x.shape) == x`` for any ``x`` if units are
+    single entries, else for masks of whole units.
     """
 
     name: str = "unstructured"
+
+    @property
+    def unit(self) -> int:
+        """Entries of a unit."""
+        return 1
 
     def fits(self, shape: Shape) -> bool:
         """Whether a leaf of this shape can be cut into groups; the other methods ask for it."""
@@ -31,7 +39,7 @@ class Structure:
         return 1
 
     def split(self, x: jax.Array) -> jax.Array:
-        """``[groups, entries]`` view of a leaf."""
+        """``[groups, units]`` of a leaf: the mean of a unit, or the first of its flags or bits."""
         return x.reshape(1, -1)
 
     def join(self, x: jax.Array, shape: Shape) -> jax.Array:
@@ -91,27 +99,82 @@ class NofM(Structure):
 
 
 @dataclass(frozen=True)
+class Block(Structure):
+    """Tiles of rows times columns weights, as many of them for every ``columns`` outputs.
+
+    Attributes:
+        rows: neighbouring inputs of a tile (second-last axis).
+        columns: neighbouring outputs of a tile (last axis); they have the same inputs.
+    """
+
+    name: str = "block"
+    rows: int = 1
+    columns: int = 1
+
+    @property
+    def unit(self) -> int:
+        """Weights of a tile."""
+        return self.rows * self.columns
+
+    def fits(self, shape: Shape) -> bool:
+        """Both axes are multiples of the tile's."""
+        return len(shape) > 1 and shape[-2] % self.rows == 0 and shape[-1] % self.columns == 0
+
+    def groups(self, shape: Shape) -> int:
+        """Number of sets of ``columns`` outputs."""
+        return shape[-1] // self.columns
+
+    def split(self, x: jax.Array) -> jax.Array:
+        """``[sets of outputs, tiles]``."""
+        tiles = x.reshape(-1, self.rows, x.shape[-1] // self.columns, self.columns)
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            return tiles[:, 0, :, 0].T
+        wide = jnp.promote_types(x.dtype, jnp.float32)
+        return jnp.mean(tiles, axis=(1, 3), dtype=wide).T
+
+    def join(self, x: jax.Array, shape: Shape) -> jax.Array:
+        """The leaf back from ``[sets of outputs, tiles]``."""
+        groups, tiles = x.shape
+        whole = (tiles, self.rows, groups, self.columns)
+        return jnp.broadcast_to(x.T[:, None, :, None], whole).reshape(shape)
+
+
+@dataclass(frozen=True)
 class Ensemble(Structure):
-    """The leading axes index independent networks (a stacked critic ensemble), one group each.
+    """The leading axes index independent networks (a stacked critic ensemble).
 
     Attributes:
         axes: number of leading axes.
+        inside: the structure of every network; its groups are the groups.
     """
 
     name: str = "ensemble"
     axes: int = 1
+    inside: Structure = field(default_factory=Structure)
+
+    @property
+    def unit(self) -> int:
+        """Entries of a unit of one network."""
+        return self.inside.unit
 
     def fits(self, shape: Shape) -> bool:
-        """Members have weights."""
-        return len(shape) > self.axes
+        """Members have weights, which can be cut."""
+        return len(shape) > self.axes and self.inside.fits(shape[self.axes :])
 
     def groups(self, shape: Shape) -> int:
-        """Number of members."""
-        return math.prod(shape[: self.axes])
+        """Number of groups of all members."""
+        return math.prod(shape[: self.axes]) * self.inside.groups(shape[self.axes :])
 
     def split(self, x: jax.Array) -> jax.Array:
-        """``[members, weights]``."""
-        return x.reshape(math.prod(x.shape[: self.axes]), -1)
+        """``[groups of all members, units]``."""
+        members = jax.vmap(self.inside.split)(x.reshape(-1, *x.shape[self.axes :]))
+        return members.reshape(-1, members.shape[-1])
+
+    def join(self, x: jax.Array, shape: Shape) -> jax.Array:
+        """The leaf back from the groups of all members."""
+        one = shape[self.axes :]
+        members = x.reshape(-1, self.inside.groups(one), x.shape[-1])
+        return jax.vmap(lambda own: self.inside.join(own, one))(members).reshape(shape)
 
 
 def unstructured() -> Structure:
@@ -135,6 +198,42 @@ def n_of_m(m: int) -> Structure:
     return NofM(f"n:{m}", m)
 
 
-def ensemble(axes: int = 1) -> Structure:
-    """Leading axes are independent networks with equal budgets and their own masks."""
-    return Ensemble(axes=axes)
+def block(rows: int, columns: int) -> Structure:
+    """Whole tiles of weights, as many for every ``columns`` neighbouring outputs.
+
+    Args:
+        rows: neighbouring inputs of a tile.
+        columns: neighbouring outputs of a tile.
+
+    Returns:
+        The structure; a tile's score is the mean of its weights' scores.
+
+    Raises:
+        ValueError: rows or columns are not positive.
+    """
+    if rows < 1 or columns < 1:
+        raise ValueError(f"rows and columns must be at least 1, got {rows} and {columns}")
+    return Block(f"block {rows}x{columns}", rows, columns)
+
+
+def shared_fan_in(columns: int) -> Structure:
+    """Every ``columns`` neighbouring neurons share their inputs, which are any, as many for all.
+
+    Raises:
+        ValueError: columns is not positive.
+    """
+    if columns < 1:
+        raise ValueError(f"columns must be at least 1, got {columns}")
+    return Block(f"shared fan-in {columns}", 1, columns)
+
+
+def ensemble(axes: int = 1, inside: Structure | None = None) -> Structure:
+    """Leading axes are independent networks with equal budgets and their own masks.
+
+    Args:
+        axes: number of leading axes.
+        inside: structure of every network; unstructured by default.
+    """
+    if inside is None:
+        return Ensemble(axes=axes)
+    return Ensemble(f"ensemble of {inside.name}", axes, inside)
