@@ -45,7 +45,7 @@ from mst_jax.topology.planning import Plan, plan
 from mst_jax.topology.presets import PRESETS, rigl_preset
 from mst_jax.topology.regime import Regime, Sharing, Timing
 from mst_jax.topology.regimes import dense, network_sparsity, rigl, set, snfs, static
-from mst_jax.topology.registry import REGIMES, MakesRegime
+from mst_jax.topology.registry import REGIMES, MakesRegime, NamedStructure, structure_named
 from mst_jax.topology.scores import (
     Leaf,
     adam_gradient,
@@ -86,6 +86,7 @@ __all__ = [
     "LeafStatistics",
     "MakesRegime",
     "MomentPolicy",
+    "NamedStructure",
     "Plan",
     "Regime",
     "Sharing",
@@ -144,6 +145,7 @@ __all__ = [
     "states",
     "static",
     "statistics",
+    "structure_named",
     "summary",
     "sweep",
     "top_k",
