@@ -31,7 +31,8 @@ class LeafPlan:
         regime: the regime of its rule, unstructured where its structure does not fit the leaf.
         drops: whether any update may drop weights.
         grows: whether any update may grow weights.
-        note: what the printed plan says about its structure, and where it can never move.
+        remarks: what a user may not expect: a structure that does not fit, a topology that the
+            regime would move and never can.
     """
 
     path: str
@@ -39,7 +40,7 @@ class LeafPlan:
     regime: Regime
     drops: bool = False
     grows: bool = False
-    note: str = ""
+    remarks: tuple[str, ...] = ()
 
 
 Block = tuple[Timing | None, list[LeafPlan], Table | Totals]  # what one rule adds to a plan
@@ -89,6 +90,16 @@ class Plan:
         """Whether ``update`` must be given the activity of neurons."""
         return any(entry.regime.reads_activity for g in self.groups for entry in g.entries)
 
+    @property
+    def remarks(self) -> dict[str, list[LeafPlan]]:
+        """Remark -> the leaves it is about; empty if the plan is what was asked for."""
+        found: dict[str, list[LeafPlan]] = {}
+        for group in self.groups:
+            for entry in group.entries:
+                for remark in entry.remarks:
+                    found.setdefault(remark, []).append(entry)
+        return found
+
     def entries(self) -> dict[str, tuple[int, int, LeafPlan]]:
         """Masked leaves: path -> (group, column, entry)."""
         return {
@@ -113,7 +124,7 @@ class Plan:
                 g, column, entry = entries[path]
                 counts = np.asarray(self.groups[g].table.target)[[0, -1], column]
                 shape = entry.shape
-                name += entry.note
+                name += _note(entry)
                 sharing = self.groups[g].sharing
                 by_score = sharing is not None and sharing.growth != "plan"
             else:
@@ -223,16 +234,18 @@ def _fitted(
     return {path: regime if structure.fits(shape) else loose for path, shape in shapes.items()}
 
 
-def _note(wanted: Structure, used: Structure, stuck: bool) -> str:
-    parts = []
-    if used != wanted:
-        parts.append(f"{used.name}: {wanted.name} does not fit")
-    elif wanted != Structure():
-        parts.append(used.name)
-    if stuck:
-        what = "weight" if used.unit == 1 else f"unit of {used.unit} weights"
-        parts.append(f"never moves: every drop is less than one {what}")
-    return f" ({'; '.join(parts)})" if parts else ""
+def _note(entry: LeafPlan) -> str:
+    """What the printed plan says of a leaf's structure."""
+    if entry.regime.structure == Structure() and not entry.remarks:
+        return ""
+    return f" ({': '.join([entry.regime.structure.name, *entry.remarks])})"
+
+
+def _remarks(wanted: Structure, used: Structure, stuck: bool) -> tuple[str, ...]:
+    fallen = [f"{wanted.name} does not fit"] if used != wanted else []
+    what = "weight" if used.unit == 1 else f"unit of {used.unit} weights"
+    never = [f"never moves, every drop is less than one {what}"] if stuck else []
+    return (*fallen, *never)
 
 
 def _entries(
@@ -258,7 +271,7 @@ def _entries(
             regimes[path],
             drops=bool(drops[i]),
             grows=bool(grows[i]),
-            note=_note(wanted.structure, regimes[path].structure, bool(stuck[i])),
+            remarks=_remarks(wanted.structure, regimes[path].structure, bool(stuck[i])),
         )
         for i, (path, shape) in enumerate(shapes.items())
     ]

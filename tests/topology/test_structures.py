@@ -178,7 +178,7 @@ def test_every_structure_moves_as_long_as_a_unit_is_dropped(name):
         whole = np.floor(np.array(share) * table.target[1:, column] / structure.unit + 1e-9)
         np.testing.assert_array_equal(dropped, whole * structure.unit)
         assert entry.drops
-        assert not entry.note.count("never")
+        assert not entry.remarks
         moves = np.array(plan.groups[g].timing.steps)[dropped > 0]
         changed = (masks[path][:, moves] != masks[path][:, moves - 1]).any(
             axis=tuple(range(2, masks[path].ndim))
@@ -286,8 +286,10 @@ def test_the_printed_plan_says_what_does_not_fit_and_what_can_never_move():
         allocation="uniform",
     )
     plan = topology.plan(shapes, {"wide": slow})
-    assert "(block 2x32; never moves: every drop is less than one unit of 64 weights)" in str(plan)
-    assert not plan.groups[0].entries[0].drops
+    assert "(block 2x32: never moves, every drop is less than one unit of 64 weights)" in str(plan)
+    (entry,) = plan.groups[0].entries
+    assert not entry.drops
+    assert plan.remarks == {"never moves, every drop is less than one unit of 64 weights": [entry]}
 
 
 def test_check_finds_broken_units_and_unequal_groups():
