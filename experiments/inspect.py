@@ -3,15 +3,13 @@
 Writes every picture that the run's data allow, and one page with all of them for a browser.
 """
 
-import math
-
 import jax
 import numpy as np
 from absl import flags
 
 from experiments.cli import launch, one_line_errors, run_folders
 from experiments.inputs import define_path, require_writable
-from mst_jax.agents import TrainingCosts, training_costs
+from mst_jax.agents import training_costs
 from mst_jax.analysis import read_diverged, read_layers
 from mst_jax.figures import layer_table, write_report
 from mst_jax.runs.health import describe_diverged
@@ -45,7 +43,7 @@ def main(argv: list[str]) -> None:
         own = [layer for layer in found.layers if layer.name.startswith(f"{module}/")]
         absent = sum(np.count_nonzero(~layer.after) for layer in own)
         print(f"  {module}: {total - absent:,} of {total:,} parameters active")
-    print(_costs(training_costs(snapshot.agent)))
+    print(f"  {training_costs(snapshot.agent)}")
     print(layer_table(found.layers))
     report = write_report(folder, OUTPUT.value, SEED.value)
     for title, why in report.absent.items():
@@ -55,15 +53,6 @@ def main(argv: list[str]) -> None:
     print(report.page)
     if digest:
         print(f"fingerprint {digest}")
-
-
-def _costs(costs: TrainingCosts) -> str:
-    """What sparsity could save, were zeros free."""
-    shares = ", ".join(f"{name} {share:.0%}" for name, share in costs.shares.items())
-    most = f", at most {costs.ceiling:.2f}" if math.isfinite(costs.ceiling) else ""
-    return (
-        f"  operations of training: {shares}; {costs.saving:.2f} times fewer were zeros free{most}"
-    )
 
 
 if __name__ == "__main__":

@@ -77,13 +77,6 @@ def _trained(program: Program) -> bool:
     """Trains runs of one program and says where they are; whether to the end."""
     for job in program.jobs:
         print(f"run folder: {job.folder}", flush=True)
-    for name, plan in program.agent.plans.items():
-        for remark, leaves in plan.remarks.items():
-            masked = len(plan.entries())
-            print(
-                f"{name}: {len(leaves)} of {masked} masked leaves, such as {leaves[0].path} "
-                f"{leaves[0].shape}: {remark}"
-            )
     try:
         outcomes = train_together(program)
     except (HeldError, DamagedCheckpointError, envs.EnvironmentFailedError) as error:

@@ -90,16 +90,6 @@ class Plan:
         """Whether ``update`` must be given the activity of neurons."""
         return any(entry.regime.reads_activity for g in self.groups for entry in g.entries)
 
-    @property
-    def remarks(self) -> dict[str, list[LeafPlan]]:
-        """Remark -> the leaves it is about; empty if the plan is what was asked for."""
-        found: dict[str, list[LeafPlan]] = {}
-        for group in self.groups:
-            for entry in group.entries:
-                for remark in entry.remarks:
-                    found.setdefault(remark, []).append(entry)
-        return found
-
     def entries(self) -> dict[str, tuple[int, int, LeafPlan]]:
         """Masked leaves: path -> (group, column, entry)."""
         return {
