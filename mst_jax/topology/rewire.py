@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 
 from mst_jax.topology.count_tables import Table, Totals
+from mst_jax.topology.groups import best_of_groups, fill_groups
 from mst_jax.topology.planning import Group, LeafPlan
 from mst_jax.topology.regime import Regime, Timing
 from mst_jax.topology.scores import Leaf
-from mst_jax.topology.selection import best_of_rows, top_k, top_k_rows, unsharded
+from mst_jax.topology.selection import top_k, unsharded
 from mst_jax.topology.shared import decide, drop_by_sign
 from mst_jax.topology.structures import Structure
 
@@ -72,15 +73,8 @@ def select(
         return top_k(scores, total, eligible)
 
     def grouped(scores: jax.Array, total: jax.Array, eligible: jax.Array) -> jax.Array:
-        units = total // structure.unit
-        scores, eligible = structure.split(scores), structure.split(eligible)
-        sure = top_k_rows(scores, units // groups, eligible)
-        following, there = best_of_rows(scores, eligible & ~sure)
-        rivals = jnp.take_along_axis(scores, following[:, None], axis=1)[:, 0]
-        one_more = top_k(rivals, units % groups, there)
-        place = jnp.arange(scores.shape[1])
-        more = one_more[:, None] & (place == following[:, None])
-        return structure.join(sure | more, shape)
+        units = structure.split(scores), total // structure.unit, structure.split(eligible)
+        return structure.join(best_of_groups(*units), shape)
 
     return unsharded(grouped, scores, total, eligible)
 
@@ -106,10 +100,10 @@ def fill(structure: Structure, scores: jax.Array, target: jax.Array, kept: jax.A
         return kept | top_k(scores, missing, ~kept)
 
     def grouped(scores: jax.Array, target: jax.Array, kept: jax.Array) -> jax.Array:
-        scores, kept = structure.split(scores), structure.split(kept)
         share = target // (groups * structure.unit)
-        missing = share - jnp.sum(kept, axis=1, dtype=jnp.int32)
-        return structure.join(kept | top_k_rows(scores, missing, ~kept), shape)
+        return structure.join(
+            fill_groups(structure.split(scores), share, structure.split(kept)), shape
+        )
 
     return unsharded(grouped, scores, target, kept)
 

@@ -193,7 +193,7 @@ def _check_structure(entry: LeafPlan, mask: jax.Array) -> None:
     joined = jax.vmap(lambda own: structure.join(own, entry.shape))(units)
     if np.any(np.asarray(joined != masks)):
         raise ValueError(f"{entry.path!r} has parts of units: its structure is {structure.name}")
-    counts = np.asarray(jnp.sum(units, axis=-1))
+    counts = np.asarray(jnp.sum(units, axis=-2)).reshape(len(masks), -1)
     if np.any(counts != counts[:, :1]):
         raise ValueError(
             f"{entry.path!r} has {counts.min()} to {counts.max()} active units in its groups: "

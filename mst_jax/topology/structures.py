@@ -20,7 +20,8 @@ class Structure:
     """Unstructured: all entries of a leaf compete.
 
     Subclasses override the methods; ``join(split(x), x.shape) == x`` for any ``x`` if units are
-    single entries, else for masks of whole units.
+    single entries, else for masks of whole units. Groups are numbered by member, then column, then
+    place.
     """
 
     name: str = "unstructured"
@@ -39,8 +40,11 @@ class Structure:
         return 1
 
     def split(self, x: jax.Array) -> jax.Array:
-        """``[groups, units]`` of a leaf: the mean of a unit, or the first of its flags or bits."""
-        return x.reshape(1, -1)
+        """``[members, places, units, columns]`` of a leaf; only what differs in its unit competes.
+
+        Of a unit it holds the mean, or the first of flags and random bits.
+        """
+        return x.reshape(1, 1, -1, 1)
 
     def join(self, x: jax.Array, shape: Shape) -> jax.Array:
         """The leaf back from its groups."""
@@ -62,12 +66,8 @@ class FanIn(Structure):
         return shape[-1]
 
     def split(self, x: jax.Array) -> jax.Array:
-        """``[outputs, inputs]``."""
-        return jnp.moveaxis(x, -1, 0).reshape(x.shape[-1], -1)
-
-    def join(self, x: jax.Array, shape: Shape) -> jax.Array:
-        """The leaf back from ``[outputs, inputs]``."""
-        return jnp.moveaxis(x.reshape(shape[-1], *shape[:-1]), 0, -1)
+        """``[1, 1, inputs, outputs]``."""
+        return x.reshape(1, 1, -1, x.shape[-1])
 
 
 @dataclass(frozen=True)
@@ -90,12 +90,9 @@ class NofM(Structure):
         return math.prod(shape) // self.m
 
     def split(self, x: jax.Array) -> jax.Array:
-        """``[groups, m]``."""
-        return jnp.swapaxes(x, -1, -2).reshape(-1, self.m)
-
-    def join(self, x: jax.Array, shape: Shape) -> jax.Array:
-        """The leaf back from ``[groups, m]``."""
-        return jnp.swapaxes(x.reshape(*shape[:-2], shape[-1], shape[-2]), -1, -2)
+        """``[leading axes, inputs / m, m, outputs]``."""
+        *_, inputs, outputs = x.shape
+        return x.reshape(-1, inputs // self.m, self.m, outputs)
 
 
 @dataclass(frozen=True)
@@ -125,18 +122,18 @@ class Block(Structure):
         return shape[-1] // self.columns
 
     def split(self, x: jax.Array) -> jax.Array:
-        """``[sets of outputs, tiles]``."""
+        """``[1, 1, tiles, sets of outputs]``."""
         tiles = x.reshape(-1, self.rows, x.shape[-1] // self.columns, self.columns)
         if not jnp.issubdtype(x.dtype, jnp.floating):
-            return tiles[:, 0, :, 0].T
+            return tiles[:, 0, :, 0][None, None]
         wide = jnp.promote_types(x.dtype, jnp.float32)
-        return jnp.mean(tiles, axis=(1, 3), dtype=wide).T
+        return jnp.mean(tiles, axis=(1, 3), dtype=wide)[None, None]
 
     def join(self, x: jax.Array, shape: Shape) -> jax.Array:
-        """The leaf back from ``[sets of outputs, tiles]``."""
-        groups, tiles = x.shape
+        """The leaf back from ``[1, 1, tiles, sets of outputs]``."""
+        *_, tiles, groups = x.shape
         whole = (tiles, self.rows, groups, self.columns)
-        return jnp.broadcast_to(x.T[:, None, :, None], whole).reshape(shape)
+        return jnp.broadcast_to(x.reshape(tiles, 1, groups, 1), whole).reshape(shape)
 
 
 @dataclass(frozen=True)
@@ -166,15 +163,15 @@ class Ensemble(Structure):
         return math.prod(shape[: self.axes]) * self.inside.groups(shape[self.axes :])
 
     def split(self, x: jax.Array) -> jax.Array:
-        """``[groups of all members, units]``."""
-        members = jax.vmap(self.inside.split)(x.reshape(-1, *x.shape[self.axes :]))
-        return members.reshape(-1, members.shape[-1])
+        """``[members, places, units, columns]`` of all networks."""
+        networks = jax.vmap(self.inside.split)(x.reshape(-1, *x.shape[self.axes :]))
+        return networks.reshape(-1, *networks.shape[2:])
 
     def join(self, x: jax.Array, shape: Shape) -> jax.Array:
-        """The leaf back from the groups of all members."""
-        one = shape[self.axes :]
-        members = x.reshape(-1, self.inside.groups(one), x.shape[-1])
-        return jax.vmap(lambda own: self.inside.join(own, one))(members).reshape(shape)
+        """The leaf back from all networks."""
+        networks = x.reshape(math.prod(shape[: self.axes]), -1, *x.shape[1:])
+        join = jax.vmap(lambda own: self.inside.join(own, shape[self.axes :]))
+        return join(networks).reshape(shape)
 
 
 def unstructured() -> Structure:

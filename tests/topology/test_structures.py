@@ -251,11 +251,11 @@ def test_what_is_kept_and_grown_is_the_oracle_s(name, seed, share, drop):
 def test_flags_and_random_bits_are_a_unit_s_first_and_scores_its_mean():
     structure = topology.block(2, 3)
     x = np.arange(4 * 6, dtype=np.float32).reshape(4, 6)
-    np.testing.assert_array_equal(structure.split(x), [[4, 16], [7, 19]])
-    np.testing.assert_array_equal(structure.split(x.astype(np.uint32)), [[0, 12], [3, 15]])
+    np.testing.assert_array_equal(structure.split(x), [[[[4, 7], [16, 19]]]])
+    np.testing.assert_array_equal(structure.split(x.astype(np.uint32)), [[[[0, 3], [12, 15]]]])
     half = structure.split(x.astype(jnp.bfloat16) + jnp.bfloat16(200))
-    np.testing.assert_allclose(half, [[204, 216], [207, 219]])  # added up in float32
-    mask = structure.join(jnp.array([[True, False], [False, True]]), (4, 6))
+    np.testing.assert_allclose(half, [[[[204, 207], [216, 219]]]])  # added up in float32
+    mask = structure.join(jnp.array([[[[True, False], [False, True]]]]), (4, 6))
     np.testing.assert_array_equal(mask[:, 0], [True, True, False, False])
     np.testing.assert_array_equal(mask[:, 5], [False, False, True, True])
 
