@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from mst_jax.topology.selection import counts_of, kth_largest, sort_keys, top_keys
 
 _FEW = 16  # units that are ranked by comparing each with each, where counting takes 16 passes
-_STRIP = 8  # inputs that are transposed together; more or fewer were slower
+_STRIP = 8  # units that are transposed together
 
 
 def best_of_groups(scores: jax.Array, total: jax.Array, eligible: jax.Array) -> jax.Array:
