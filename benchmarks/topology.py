@@ -9,6 +9,8 @@ ratio within a round. CPU seconds are of the whole process, all threads.
   straightforward version of the published method (a stable argsort of the float scores for what
   to keep and one for what to grow) and against the memory floor (weights, gradients and masks read
   once, masks written once); `memory` is XLA's temporary bytes over the parameters' bytes
+* `structures`: the same update of networks of 1 and 17 million parameters under every kind of
+  structure, against the unstructured one
 * `selection`: ways to choose k of 1,048,576, alone and as 4 vmapped quarters
 * `optimizer`: an AdamW step by itself, plain, with static masks, with RigL when no rewire is due
 * `training`: a step of a three-layer critic (batch 256): static against plain, RigL amortised over
@@ -163,6 +165,43 @@ def bench_rewire(settings: argparse.Namespace) -> list[Row]:
             calls[name] = lambda program=program, arguments=arguments: program(*arguments)
         count = sum(leaf.size for leaf in jax.tree.leaves(shapes))
         measured = timed(calls, rounds=settings.rounds if size < 50 else settings.large_rounds)
+        rows += [
+            {"what": f"{size} M", "rival": name, **row, "memory": memory[name] / (4 * count)}
+            for name, row in measured.items()
+        ]
+    return rows
+
+
+def bench_structures(settings: argparse.Namespace) -> list[Row]:
+    """One RigL update under every kind of structure."""
+    rows = []
+    names = ("unstructured", "fan_in", "2:4", "1:4", "1:16", "shared16", "shared64", "block16x16")
+    for size in [size for size in settings.sizes if size < 50]:
+        shapes = simba(*SIMBA[size])
+        params, gradients = normal(shapes, 0), normal(shapes, 1)
+        memory, calls = {}, {}
+        for name in names:
+            structure, sparsity = topology.structure_named(name)
+            rule = topology.rigl(
+                SPARSITY if sparsity is None else sparsity,
+                end=10**6,
+                drop_fraction=DROP,
+                allocation="er" if sparsity is None else "uniform",
+                structure=structure,
+            )
+            tx = topology.sparse(optax.identity(), topology.plan(shapes, {".*": rule}))
+            start = jax.jit(lambda p, tx=tx: topology.init(tx, p, jax.random.key(0)))
+            own, state = start(params)
+
+            def rewire(params: Any, gradients: Any, state: Any, step: Any, tx: Any = tx) -> Any:
+                return tx.update(gradients, state, params, step=step)[1].masks
+
+            arguments = (own, gradients, state, jnp.int32(100))
+            program = jax.jit(rewire).lower(*arguments).compile()
+            memory[name] = program.memory_analysis().temp_size_in_bytes
+            calls[name] = functools.partial(program, *arguments)
+        count = sum(leaf.size for leaf in jax.tree.leaves(shapes))
+        measured = timed(calls, rounds=settings.rounds)
         rows += [
             {"what": f"{size} M", "rival": name, **row, "memory": memory[name] / (4 * count)}
             for name, row in measured.items()
@@ -348,6 +387,7 @@ def bench_training(settings: argparse.Namespace) -> list[Row]:
 
 SECTIONS = {
     "rewire": bench_rewire,
+    "structures": bench_structures,
     "selection": bench_selection,
     "optimizer": bench_optimizer,
     "training": bench_training,

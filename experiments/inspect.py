@@ -9,6 +9,7 @@ from absl import flags
 
 from experiments.cli import launch, one_line_errors, run_folders
 from experiments.inputs import define_path, require_writable
+from mst_jax.agents import training_costs
 from mst_jax.analysis import read_diverged, read_layers
 from mst_jax.figures import layer_table, write_report
 from mst_jax.runs.health import describe_diverged
@@ -42,6 +43,7 @@ def main(argv: list[str]) -> None:
         own = [layer for layer in found.layers if layer.name.startswith(f"{module}/")]
         absent = sum(np.count_nonzero(~layer.after) for layer in own)
         print(f"  {module}: {total - absent:,} of {total:,} parameters active")
+    print(f"  {training_costs(snapshot.agent)}")
     print(layer_table(found.layers))
     report = write_report(folder, OUTPUT.value, SEED.value)
     for title, why in report.absent.items():

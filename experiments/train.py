@@ -3,12 +3,14 @@
 A new run:       python -m experiments.train --task=dmc:dog-run --recipe=mst --seeds=8
 Any setting:     ... --config.critic.sparsity=0.8 --config.batch_size=128   (wins over the recipe)
 Several values:  ... --vary=critic.sparsity=0.5,0.7,0.9   (a run each, all in one program)
+                 ... --vary=critic.structure=unstructured,2:4   (a program each, in turn)
 Continue a run:  python -m experiments.train --resume=RUN_FOLDER   (with those of its program)
 """
 
 import dataclasses
 import itertools
 import sys
+from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
@@ -25,6 +27,8 @@ from mst_jax.runs.lock import HeldError
 from mst_jax.runs.settings import ABOUT
 from mst_jax.training import (
     Job,
+    Program,
+    grouped,
     make_program,
     plan_run,
     resume_together,
@@ -45,8 +49,9 @@ LOGDIR = define_path("logdir", "runs", "Folder in which the run gets a folder of
 VARY = flags.DEFINE_multi_string(
     "vary",
     [],
-    "SETTING=VALUE,VALUE,...: a run for each value, all in one program. For a module's sparsity, "
-    "drop_fraction or learning_rate; given again, for each combination.",
+    "SETTING=VALUE,VALUE,...: a run for each value. For a module's sparsity, drop_fraction or "
+    "learning_rate, all in one program, or its structure, a program each; given again, for each "
+    "combination.",
 )
 CHANGEABLE = [name for name in SETTINGS if ABOUT[name].changeable]
 RESUME = define_path(
@@ -59,7 +64,17 @@ RESUME = define_path(
 def main(_: list[str]) -> None:
     """Starts or continues runs of one program and says where they are."""
     with one_line_errors():
-        program = make_program(_jobs())
+        programs = [make_program(jobs) for jobs in _jobs()]
+    for number, program in enumerate(programs, start=1):
+        if not _trained(program):
+            left = [str(job.folder) for later in programs[number:] for job in later.jobs]
+            if left:
+                print(f"not begun, to be started again: {', '.join(left)}")
+            return
+
+
+def _trained(program: Program) -> bool:
+    """Trains runs of one program and says where they are; whether to the end."""
     for job in program.jobs:
         print(f"run folder: {job.folder}", flush=True)
     try:
@@ -69,11 +84,12 @@ def main(_: list[str]) -> None:
     if not outcomes[0].finished:
         go_on = command("train", f"--resume={outcomes[0].folder}")
         print(f"stopped at step {outcomes[0].step:,}; continue with {go_on}")
-        return
+        return False
     for outcome in outcomes:
         print(f"finished {outcome.step:,} steps; fingerprint {outcome.fingerprint}")
         for module in ("evaluate", "plot", "inspect"):
             print(command(module, outcome.folder))
+    return True
 
 
 def parse(argv: list[str]) -> list[str]:
@@ -99,12 +115,15 @@ def _check_names(argv: list[str], known: list[str]) -> None:
             raise ValueError(f"there is no setting {name}{dot}{setting}: {nearest(setting, known)}")
 
 
-def _jobs() -> list[Job]:
+def _jobs() -> list[list[Job]]:
+    """The runs of each program."""
     if RESUME.value is None:
-        jobs = [plan_run(settings, LOGDIR.value) for settings in varied(_settings())]
+        runs = varied(_settings())
+        jobs = [plan_run(settings, LOGDIR.value) for settings in runs]
         for job in jobs:
             require_writable(job.folder)
-        return jobs
+        together = grouped(runs, sum(settings.seeds for settings in runs))
+        return [[jobs[index] for index in own] for own in together]
     decided = [flag for name, flag in SETTINGS.items() if name not in CHANGEABLE]
     given = [f"--{f.name}" for f in (*decided, SIZE, ARCHITECTURE, LOGDIR, VARY) if f.present]
     given += [arg for arg in sys.argv if arg.lstrip("-").startswith("config.")]
@@ -121,7 +140,7 @@ def _jobs() -> list[Job]:
     for job in jobs:
         if not job.finished:
             require_writable(job.folder)
-    return jobs
+    return [jobs]
 
 
 def varied(settings: Settings) -> list[Settings]:
@@ -132,31 +151,46 @@ def varied(settings: Settings) -> list[Settings]:
     return [
         dataclasses.replace(
             settings,
-            recipe="-".join([settings.recipe, *(f"{name}={value:g}" for name, value in chosen)]),
-            config=override(settings.config, dict(chosen)),
+            recipe="-".join(
+                [settings.recipe, *(f"{name}={_text(value)}" for name, value in chosen)]
+            ),
+            config=override(settings.config, {**_given(), **dict(chosen)}),
         )
         for chosen in itertools.product(*values)
     ]
 
 
-def _values(text: str) -> list[tuple[str, float]]:
+def _values(text: str) -> list[tuple[str, float | str]]:
     """(setting, value) for each value of one `--vary`."""
     name, equals, values = text.partition("=")
+    setting = name.rpartition(".")[2]
+    if setting == "structure" and equals:
+        return [(name, value) for value in values.split(",")]
     try:
-        if not equals or name.rpartition(".")[2] not in SWEPT:
+        if not equals or setting not in SWEPT:
             raise ValueError
         return [(name, finite_number(value)) for value in values.split(",")]
     except ValueError:
         raise ValueError(
             f"--vary={text} is not MODULE.SETTING=NUMBER,NUMBER,... with one of {', '.join(SWEPT)} "
-            "and finite numbers"
+            "and finite numbers, or MODULE.structure=NAME,NAME,..."
         ) from None
 
 
 def _settings() -> Settings:
     given = {name: flag.value for name, flag in SETTINGS.items()}
     given["recipe"] = label(given["recipe"], SIZE.value, ARCHITECTURE.value)
-    return Settings(**given, config=flags.FLAGS.config)
+    return Settings(**given, config=override(flags.FLAGS.config, _given()))
+
+
+def _given() -> dict[str, Any]:
+    """The settings of the configuration that were given as flags, over those of the recipe."""
+    values = dotted(flags.FLAGS.config)
+    return {name: value for name, value in values.items() if f"config.{name}" in flags.FLAGS}
+
+
+def _text(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:g}"
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from mst_jax.agents import (
     scaled,
     size_factors,
 )
+from mst_jax.agents.parts.modules import structure_named
 from mst_jax.names import dotted, kind_of, nearest
 from mst_jax.user_code import is_dotted, one_line, resolve
 
@@ -59,6 +60,15 @@ ON_SIMBA: dict[str, ByRole] = {
 STREAMING: dict[str, ByRole] = {
     "network_sparsity_streaming": _sparse("static", "value", "policy", sparsity=0.8),
 }
+# RNM-TD3 (Vrce et al. 2026, arXiv 2602.14578): N:M in all networks from scratch. How the masks move
+# is our reading (docs/topology.md, "Structures").
+N_OF_M: dict[str, ByRole] = {
+    f"rnm_{n}_{m}": {
+        role: {"regime": "rigl", "structure": f"{n}:{m}", "sparsity": 1 - n / m} for role in ROLES
+    }
+    for n, m in ((2, 4), (1, 4))
+}
+_OF_ONE: dict[str, dict[str, ByRole]] = {"td3": N_OF_M}  # recipes of a single agent
 _IN_PLACE_OF = {"stream_ac": {"rigl": "rigl_averaged"}}
 AS_PUBLISHED = {"mrq": "mrq_stock"}  # without what the recipes above are laid on
 
@@ -67,7 +77,7 @@ def recipes_of(agent: str) -> dict[str, Overrides]:
     """{recipe: settings it changes, by dotted name} of an agent; ValueError for an unknown one."""
     config = default_config(agent)
     own = {**FOR_ALL, **(ON_SIMBA if _on_simba(config) else {})}
-    own |= STREAMING if agent in _IN_PLACE_OF else {}
+    own |= (STREAMING if agent in _IN_PLACE_OF else {}) | _OF_ONE.get(agent, {})
     base, other = for_modules(config, _LAID_ON.get(agent, {})), _IN_PLACE_OF.get(agent, {})
     found = {
         name: {k: other.get(v, v) for k, v in {**base, **for_modules(config, changes)}.items()}
@@ -181,15 +191,31 @@ def recipe_overrides(agent: str, recipe: str) -> Overrides:
 def override(config: Any, overrides: Overrides) -> Any:
     """A copy of a configuration dataclass with dotted settings replaced.
 
+    A structure that is a sparsity too (2:4) brings it along, unless that is replaced as well.
+
     Raises:
-        ValueError: when a setting does not exist.
+        ValueError: when a setting does not exist, or a structure of that name.
     """
+    overrides = {**overrides, **_implied(overrides)}
     for path, value in overrides.items():
         known = dotted(config)
         if path not in known:
             raise ValueError(f"there is no setting {path!r}: {nearest(path, known)}")
         config = _replace(config, path.split("."), value)
     return config
+
+
+def _implied(overrides: Overrides) -> Overrides:
+    """The sparsities that structures among the overrides stand for, where none are given."""
+    found: Overrides = {}
+    for path, value in overrides.items():
+        module, _, setting = path.rpartition(".")
+        if not module or setting != "structure" or not isinstance(value, str):
+            continue
+        own, sparsity = structure_named(path, value).sparsity, f"{module}.sparsity"
+        if own is not None and sparsity not in overrides:
+            found[sparsity] = own
+    return found
 
 
 def _replace(config: Any, parts: list[str], value: Any) -> Any:

@@ -21,6 +21,7 @@ from mst_jax.agents.base import (
     player,
 )
 from mst_jax.agents.check import check
+from mst_jax.agents.costs import TrainingCosts, training_costs
 from mst_jax.agents.mr.config import MRQConfig, MRSACConfig
 from mst_jax.agents.parts.modules import ModuleConfig, modules_of, roles_of
 from mst_jax.agents.registry import AGENTS, default_config, make_agent
@@ -51,6 +52,7 @@ __all__ = [
     "Role",
     "SACConfig",
     "Sizes",
+    "TrainingCosts",
     "check",
     "default_config",
     "explorer",
@@ -62,4 +64,5 @@ __all__ = [
     "shared_settings",
     "size_factors",
     "sweep",
+    "training_costs",
 ]

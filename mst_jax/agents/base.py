@@ -155,11 +155,15 @@ class Module(NamedTuple):
         updates: steps that its own optimizer takes in the whole run, so that every schedule of its
             topology ends where the module ends.
         plan: its resolved topology plan.
+        passes: what one of its updates costs the agent in training passes of the module, a sample
+            each: 1 for its own (forward, and both gradients), a third for each forward pass or
+            gradient besides, as in targets and in other modules' losses.
     """
 
     role: Role
     updates: int
     plan: topology.Plan
+    passes: float = 1.0
 
 
 class Init(Protocol):

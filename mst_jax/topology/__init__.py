@@ -23,6 +23,7 @@ from mst_jax.topology.allocation import (
     uniform,
 )
 from mst_jax.topology.conformance import check_regime, trace_rewires
+from mst_jax.topology.count_tables import Table, Totals
 from mst_jax.topology.flops import Costs, costs
 from mst_jax.topology.gradual import (
     dense_then_rigl,
@@ -40,11 +41,11 @@ from mst_jax.topology.mask_tree import (
     overlap,
 )
 from mst_jax.topology.moments import MomentPolicy, bias_corrected
-from mst_jax.topology.planning import Plan, Table, Totals, plan
+from mst_jax.topology.planning import Plan, plan
 from mst_jax.topology.presets import PRESETS, rigl_preset
 from mst_jax.topology.regime import Regime, Sharing, Timing
 from mst_jax.topology.regimes import dense, network_sparsity, rigl, set, snfs, static
-from mst_jax.topology.registry import REGIMES, MakesRegime
+from mst_jax.topology.registry import REGIMES, MakesRegime, NamedStructure, structure_named
 from mst_jax.topology.scores import (
     Leaf,
     adam_gradient,
@@ -58,7 +59,15 @@ from mst_jax.topology.selection import top_k
 from mst_jax.topology.state import LeafHistory, SparseState, check, masks, states
 from mst_jax.topology.stats import LeafStatistics, degree_histogram, degrees, statistics
 from mst_jax.topology.storage import load_masks, save_masks
-from mst_jax.topology.structures import ensemble, fan_in, n_of_m, unstructured
+from mst_jax.topology.structures import (
+    Structure,
+    block,
+    ensemble,
+    fan_in,
+    n_of_m,
+    shared_fan_in,
+    unstructured,
+)
 from mst_jax.topology.sweeps import sweep
 from mst_jax.topology.tables import Difference, LeafDifference, TextTable, diff, summary
 from mst_jax.topology.targets import update_target
@@ -77,10 +86,12 @@ __all__ = [
     "LeafStatistics",
     "MakesRegime",
     "MomentPolicy",
+    "NamedStructure",
     "Plan",
     "Regime",
     "Sharing",
     "SparseState",
+    "Structure",
     "Table",
     "TextTable",
     "Timing",
@@ -91,6 +102,7 @@ __all__ = [
     "apply_updates",
     "average_gradient",
     "bias_corrected",
+    "block",
     "check",
     "check_regime",
     "costs",
@@ -127,11 +139,13 @@ __all__ = [
     "save_masks",
     "schedules",
     "set",
+    "shared_fan_in",
     "snfs",
     "sparse",
     "states",
     "static",
     "statistics",
+    "structure_named",
     "summary",
     "sweep",
     "top_k",

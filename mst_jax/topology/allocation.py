@@ -122,23 +122,24 @@ def budgets(
     paths: Sequence[str],
     shapes: Sequence[Shape],
     sparsity: float,
-    groups: Sequence[int] | None = None,
+    multiples: Sequence[int] | None = None,
     previous: Sequence[int] | None = None,
     growing: bool = False,
 ) -> list[int]:
     """Integer budget of every leaf; they add up to `total_budget` exactly.
 
-    Real budgets are rounded by largest remainder, ties going to the earlier leaf. Leaves whose
-    entries compete in equal groups (constant fan-in, N:M, ensembles) are rounded to a multiple of
-    their number of groups, and the total is then exact only up to those roundings. Budgets given
-    leaf by leaf (`explicit`) are rounded each on its own.
+    Real budgets are rounded by largest remainder, ties going to the earlier leaf. Leaves with a
+    structure (constant fan-in, N:M, tiles, ensembles) are rounded to a multiple of what it needs,
+    and the total is then exact only up to those roundings. Budgets given leaf by leaf (`explicit`)
+    are rounded each on its own.
 
     Args:
         allocation: how to share.
         paths: names of the leaves.
         shapes: their shapes.
         sparsity: sparsity of the module, in [0, 1).
-        groups: number of groups of each leaf; 1 for unstructured.
+        multiples: what the budget of each leaf is a multiple of: its structure's groups times the
+            entries of a unit; 1 for unstructured.
         previous: budgets before this one; rounding then never shrinks a leaf while the module grows
             or grows one while it shrinks.
         growing: whether the module grows from ``previous``.
@@ -151,25 +152,25 @@ def budgets(
     """
     if not 0.0 <= sparsity <= 1.0:
         raise ValueError(f"sparsity must be in [0, 1], got {sparsity}")
-    groups = [1] * len(shapes) if groups is None else list(map(int, groups))
+    multiples = [1] * len(shapes) if multiples is None else list(map(int, multiples))
     sizes = [math.prod(shape) for shape in shapes]
     densities = allocation.densities(paths, shapes, sparsity)
     real = [exact(density) * size for density, size in zip(densities, sizes, strict=True)]
     total = total_budget(sum(sizes), sparsity)
     low = previous if previous and growing else [0] * len(sizes)
     high = previous if previous and not growing else sizes
-    total = min(max(total, sum(low)), sum(high))  # groups may have rounded beyond it before
+    total = min(max(total, sum(low)), sum(high))  # multiples may have rounded beyond it before
     if allocation.by_leaf:
         whole = [round(x) for x in real]
     else:
         whole = _largest_remainder(real, low, high, total)
     whole = [
-        n if g == 1 else min(max(round(n / g) * g, least), most)
-        for n, g, least, most in zip(whole, groups, low, high, strict=True)
+        n if m == 1 else min(max(round(n / m) * m, least), most)
+        for n, m, least, most in zip(whole, multiples, low, high, strict=True)
     ]
-    for path, n, g in zip(paths, whole, groups, strict=True):
-        if n < g:
-            what = "no weights" if g == 1 else f"fewer than one weight in each of {g} groups"
+    for path, n, m in zip(paths, whole, multiples, strict=True):
+        if n < m:
+            what = "no weights" if m == 1 else f"fewer weights than the {m} its structure needs"
             raise ValueError(
                 f"sparsity {sparsity} leaves {path!r} with {what}: lower the sparsity or keep "
                 f"that leaf dense with an earlier rule"

@@ -24,6 +24,7 @@ class Costs(NamedTuple):
         dense_training: the same without sparsity.
         bytes: final weights, 4 bytes each, and 1 bit per position of a masked leaf.
         dense_bytes: 4 bytes per parameter.
+        dense_share: share of ``dense_training`` in leaves without a mask: what no sparsity saves.
     """
 
     inference: float
@@ -32,6 +33,12 @@ class Costs(NamedTuple):
     dense_training: float
     bytes: int
     dense_bytes: int
+    dense_share: float
+
+    @property
+    def ceiling(self) -> float:
+        """How many times fewer the operations of a training step could be, were zeros free."""
+        return 1.0 / self.dense_share if self.dense_share else math.inf
 
 
 def costs(plan: Plan, steps: int, positions: Mapping[str, int] | None = None) -> Costs:
@@ -58,7 +65,7 @@ def costs(plan: Plan, steps: int, positions: Mapping[str, int] | None = None) ->
     times = positions or {}
     if strangers := sorted(times.keys() - plan.names.keys()):
         raise ValueError(f"positions of {strangers[0]!r}: the plan's leaves are {[*plan.names]}")
-    inference = training = dense_inference = 0.0
+    inference = training = dense_inference = unmasked = 0.0
     stored = parameters = 0
     entries = plan.entries()
     for path in plan.names:
@@ -75,9 +82,12 @@ def costs(plan: Plan, steps: int, positions: Mapping[str, int] | None = None) ->
             continue
         work = 2.0 * times.get(path, 1)
         dense_inference += work * size
+        unmasked += 0.0 if path in entries else work * size
         inference += work * active
         training += work * (3 * mean + (size - mean) * dense_gradients)
-    return Costs(inference, training, dense_inference, 3 * dense_inference, stored, 4 * parameters)
+    share = unmasked / dense_inference if dense_inference else 1.0
+    dense = (dense_inference, 3 * dense_inference)
+    return Costs(inference, training, *dense, stored, 4 * parameters, share)
 
 
 def _over_training(

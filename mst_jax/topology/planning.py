@@ -10,47 +10,15 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
-from typing import NamedTuple
 
-import jax
 import numpy as np
 
 from mst_jax.topology import allocation as allocations
+from mst_jax.topology.count_tables import Table, Totals, drop_at, table_of, totals_of
 from mst_jax.topology.mask_tree import PyTree, named_leaves, natural
 from mst_jax.topology.regime import Regime, Sharing, Timing
 from mst_jax.topology.structures import Structure
 from mst_jax.topology.tables import TextTable
-
-
-class Table(NamedTuple):
-    """Counts of one group of leaves that are rewired at the same steps.
-
-    Row 0 is the initial topology, row u the u-th rewire; columns are leaves.
-
-    Attributes:
-        keep: int32 ``[updates + 1, leaves]``, active weights that survive.
-        target: int32 ``[updates + 1, leaves]``, active weights afterwards.
-    """
-
-    keep: np.ndarray | jax.Array
-    target: np.ndarray | jax.Array
-
-
-class Totals(NamedTuple):
-    """Counts of one rule whose leaves share them by score at each rewire.
-
-    Attributes:
-        threshold: int32 ``[updates + 1]``, active weights of all leaves that survive the threshold.
-        keep: int32 ``[updates + 1]``, active weights that survive the drops.
-        target: int32 ``[updates + 1, leaves]``: row 0 is the initial topology; of the others the
-            sum is what all leaves have afterwards, and a column what a leaf has only if
-            ``Sharing.growth`` is ``plan`` (else what its allocation would give it).
-    """
-
-    threshold: np.ndarray | jax.Array
-    keep: np.ndarray | jax.Array
-    target: np.ndarray | jax.Array
 
 
 @dataclass(frozen=True)
@@ -63,7 +31,8 @@ class LeafPlan:
         regime: the regime of its rule, unstructured where its structure does not fit the leaf.
         drops: whether any update may drop weights.
         grows: whether any update may grow weights.
-        note: what the printed plan says about its structure.
+        remarks: what a user may not expect: a structure that does not fit, a topology that the
+            regime would move and never can.
     """
 
     path: str
@@ -71,7 +40,7 @@ class LeafPlan:
     regime: Regime
     drops: bool = False
     grows: bool = False
-    note: str = ""
+    remarks: tuple[str, ...] = ()
 
 
 Block = tuple[Timing | None, list[LeafPlan], Table | Totals]  # what one rule adds to a plan
@@ -145,7 +114,7 @@ class Plan:
                 g, column, entry = entries[path]
                 counts = np.asarray(self.groups[g].table.target)[[0, -1], column]
                 shape = entry.shape
-                name += entry.note
+                name += _note(entry)
                 sharing = self.groups[g].sharing
                 by_score = sharing is not None and sharing.growth != "plan"
             else:
@@ -190,7 +159,7 @@ def plan(params: PyTree, rules: Mapping[str, Regime]) -> Plan:
         names |= dict.fromkeys(paths, regime.name)
         own = {path: shapes[path] for path in paths}
         regimes = _fitted(pattern, regime, own)
-        counts = _totals(regime, own) if regime.sharing else _counts(regime, own, regimes)
+        counts = totals_of(regime, own) if regime.sharing else table_of(regime, own, regimes)
         entries = _entries(regime, own, regimes, counts)
         blocks.append((regime.timing, entries, counts))
     masked = {entry.path for _, entries, _ in blocks for entry in entries}
@@ -255,52 +224,18 @@ def _fitted(
     return {path: regime if structure.fits(shape) else loose for path, shape in shapes.items()}
 
 
-def _note(wanted: Structure, used: Structure) -> str:
-    if wanted == Structure():
+def _note(entry: LeafPlan) -> str:
+    """What the printed plan says of a leaf's structure."""
+    if entry.regime.structure == Structure() and not entry.remarks:
         return ""
-    return f" ({used.name})" if used == wanted else f" ({used.name}: {wanted.name} does not fit)"
+    return f" ({': '.join([entry.regime.structure.name, *entry.remarks])})"
 
 
-def _counts(
-    regime: Regime, shapes: Mapping[str, tuple[int, ...]], regimes: Mapping[str, Regime]
-) -> Table:
-    """Keep and target counts of every update, exact.
-
-    Targets are multiples of a leaf's groups. What survives is not: where groups are small, some of
-    them lose one entry more than others, so that N:M topologies move too.
-    """
-    steps = [0, *(regime.timing.steps if regime.timing else ())]
-    groups = [regimes[path].structure.groups(shape) for path, shape in shapes.items()]
-    sizes = np.array([math.prod(shape) for shape in shapes.values()])
-    target = _targets(list(shapes), list(shapes.values()), regime, steps, groups)
-    keep = target.copy()
-    for row, step in enumerate(steps[1:], start=1):
-        base = np.minimum(target[row - 1], target[row])
-        growth = target[row] - base
-        drop = _parts(_drop(regime, step), base) + _parts(regime.prune_ratio, growth)
-        keep[row] = base - np.where(target[row] == sizes, 0, np.minimum(drop, base))
-    return Table(keep.astype(np.int32), target.astype(np.int32))
-
-
-def _totals(regime: Regime, shapes: Mapping[str, tuple[int, ...]]) -> Totals:
-    """Counts of all leaves together, for every update; exact decimals and integers only."""
-    steps = [0, *regime.timing.steps]
-    size = sum(math.prod(shape) for shape in shapes.values())
-    target = _targets(list(shapes), list(shapes.values()), regime, steps, [1] * len(shapes))
-    sums = target.sum(axis=1).tolist()
-    threshold, keep = [sums[0]], [sums[0]]
-    for step, old, new in zip(steps[1:], sums[:-1], sums[1:], strict=True):
-        if new > old and regime.sharing.growth == "own":
-            raise ValueError(
-                f"{regime.name} regrows what it drops and cannot grow from {old} to {new} weights: "
-                f"let the final sparsity be the larger one"
-            )
-        base = min(old, new)
-        by_threshold = min(_part(regime.prune_ratio, new - base), base)
-        dropped = 0 if new == size else _part(_drop(regime, step), base)
-        threshold.append(base - by_threshold)
-        keep.append(base - min(by_threshold + dropped, base))
-    return Totals(*(np.array(x, np.int32) for x in (threshold, keep)), target.astype(np.int32))
+def _remarks(wanted: Structure, used: Structure, stuck: bool) -> tuple[str, ...]:
+    fallen = [f"{wanted.name} does not fit"] if used != wanted else []
+    what = "weight" if used.unit == 1 else f"unit of {used.unit} weights"
+    never = [f"never moves, every drop is less than one {what}"] if stuck else []
+    return (*fallen, *never)
 
 
 def _entries(
@@ -316,6 +251,9 @@ def _entries(
         before, after = (x.sum(axis=1) for x in (before, after))
     drops = np.broadcast_to((counts.keep[1:] < before[1:]).any(axis=0), len(shapes))
     grows = np.broadcast_to((counts.keep[1:] < after[1:]).any(axis=0), len(shapes))
+    steps = wanted.timing.steps if wanted.timing else ()
+    moving = any(drop_at(wanted, step) > 0 for step in steps)
+    stuck = moving & ~drops & (counts.target < [*map(math.prod, shapes.values())]).any(axis=0)
     return [
         LeafPlan(
             path,
@@ -323,77 +261,10 @@ def _entries(
             regimes[path],
             drops=bool(drops[i]),
             grows=bool(grows[i]),
-            note=_note(wanted.structure, regimes[path].structure),
+            remarks=_remarks(wanted.structure, regimes[path].structure, bool(stuck[i])),
         )
         for i, (path, shape) in enumerate(shapes.items())
     ]
-
-
-def _drop(regime: Regime, step: int) -> float:
-    """The regime's drop fraction at a step."""
-    share = regime.drop(step)
-    if not 0.0 <= share <= 1.0:
-        raise ValueError(
-            f"the drop fraction of {regime.name} must be in [0, 1], got {share} at step {step}"
-        )
-    return share
-
-
-def _part(share: float | Fraction, count: int) -> int:
-    """Whole part of a share of a count, exact in decimals: 0.29 of 100 is 29."""
-    share = allocations.exact(share)
-    return share.numerator * int(count) // share.denominator
-
-
-def _parts(share: float | Fraction, counts: np.ndarray) -> np.ndarray:
-    """`_part` of each count, int64."""
-    return np.array([_part(share, count) for count in counts.tolist()], np.int64)
-
-
-def _targets(
-    paths: list[str],
-    shapes: list[tuple[int, ...]],
-    regime: Regime,
-    steps: list[int],
-    groups: list[int],
-) -> np.ndarray:
-    """Budgets after every update, int64 ``[updates + 1, leaves]``."""
-    if regime.growth is not None:
-        return _grown(paths, shapes, regime, steps, groups)
-    levels = [float(regime.sparsity(step)) for step in steps]
-    if regime.timing is not None:
-        # The last update completes the schedule even if the interval does not divide its length.
-        levels[-1] = float(regime.sparsity(regime.timing.end))
-    rows: list[list[int]] = []
-    for row, level in enumerate(levels):
-        if row and level == levels[row - 1]:
-            rows.append(rows[-1])
-            continue
-        previous, growing = (rows[-1], level < levels[row - 1]) if row else (None, False)
-        rows.append(
-            allocations.budgets(regime.allocation, paths, shapes, level, groups, previous, growing)
-        )
-    return np.array(rows, np.int64)
-
-
-def _grown(
-    paths: list[str],
-    shapes: list[tuple[int, ...]],
-    regime: Regime,
-    steps: list[int],
-    groups: list[int],
-) -> np.ndarray:
-    """Budgets that begin as allocated and grow at the regime's own rate, to the same density."""
-    first = allocations.budgets(regime.allocation, paths, shapes, float(regime.sparsity(0)), groups)
-    final = float(regime.sparsity(regime.timing.end))
-    ends = [allocations.total_budget(math.prod(shape), final) for shape in shapes]
-    ways = [max(end - n, 0) for end, n in zip(ends, first, strict=True)]
-    rows, gone = [first], Fraction(0)
-    for step in steps[1:]:
-        # The sum is rounded, not every step: at a low rate the steps of a small leaf are below one.
-        gone = min(gone + allocations.exact(regime.growth(step)), Fraction(1))
-        rows.append([n + math.floor(gone * way) for n, way in zip(first, ways, strict=True)])
-    return np.array(rows, np.int64)
 
 
 def _groups(blocks: Sequence[Block]) -> tuple[Group, ...]:

@@ -163,8 +163,13 @@ class Regime:
             decay = getattr(self, name)
             if decay is not None and not 0.0 <= decay < 1.0:
                 raise ValueError(f"{name} must be a decay in [0, 1), got {decay}")
-        if (self.by_sign or self.sharing) and self.structure != Structure():
-            what = "by_sign" if self.by_sign else "sharing"
+        single = {
+            "by_sign": self.by_sign,
+            "sharing": self.sharing is not None,
+            "a Bernoulli draw": self.draw == "bernoulli",
+        }
+        if any(single.values()) and self.structure != Structure():
+            what = next(name for name, given in single.items() if given)
             raise ValueError(
                 f"{what} counts single weights and takes no structure; got {self.structure.name}"
             )

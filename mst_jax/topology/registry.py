@@ -1,16 +1,18 @@
-"""Regimes by name, for settings in which a regime is a word. A new one is one line of `REGIMES`.
+"""Regimes and structures by name, for settings. A new regime is one line of `REGIMES`.
 
 What a name stands for is a function of the same five numbers for every regime, of which each takes
 what it needs. A function of your own with these arguments can stand in its place.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
-from mst_jax.topology import gradual, regimes
+from mst_jax.topology import gradual, regimes, structures
 from mst_jax.topology.regime import Regime
+from mst_jax.topology.structures import Structure
 
 LONG_AVERAGE = 0.999  # about the last thousand steps
 NE_RATE = 0.008  # of a layer's room, at every rewire: the constant in the authors' code
@@ -89,3 +91,50 @@ REGIMES: dict[str, MakesRegime] = {
     "neuroplastic_expansion": _expansion(),
     "neuroplastic_expansion_dormancy": _expansion(rate=NE_RATE, prune="dormancy"),
 }
+
+
+class NamedStructure(NamedTuple):
+    """What the name of a structure says.
+
+    Attributes:
+        structure: the structure.
+        sparsity: the one that the name fixes (2:4 is 0.5); None where any will do.
+    """
+
+    structure: Structure
+    sparsity: float | None = None
+
+
+_N_OF_M = re.compile(r"(\d{1,6}):(\d{1,6})")
+_SHARED = re.compile(r"shared(\d{1,6})")
+_BLOCK = re.compile(r"block(\d{1,6})x(\d{1,6})")
+
+
+def structure_named(name: str) -> NamedStructure:
+    """The structure of a name.
+
+    Args:
+        name: ``unstructured``; ``fan_in``; ``N:M`` such as ``2:4``; ``sharedC``, C neighbouring
+            neurons share their inputs, such as ``shared16``; or ``blockRxC``, tiles of R inputs
+            times C outputs, such as ``block4x16``.
+
+    Raises:
+        ValueError: there is none of that name, or it has impossible numbers.
+    """
+    if name == "unstructured":
+        return NamedStructure(structures.unstructured())
+    if name == "fan_in":
+        return NamedStructure(structures.fan_in())
+    if found := _N_OF_M.fullmatch(name):
+        n, m = map(int, found.groups())
+        if not 0 < n < m:
+            raise ValueError(f"{name} keeps {n} of {m} weights: N:M needs 0 < N < M")
+        return NamedStructure(replace(structures.n_of_m(m), name=name), 1 - n / m)
+    if found := _SHARED.fullmatch(name):
+        return NamedStructure(structures.shared_fan_in(int(found[1])))
+    if found := _BLOCK.fullmatch(name):
+        return NamedStructure(structures.block(*map(int, found.groups())))
+    raise ValueError(
+        f"there is no structure {name!r}: choose unstructured, fan_in, N:M (2:4, 1:4), sharedC "
+        "(shared16, shared64) or blockRxC (block4x16)"
+    )

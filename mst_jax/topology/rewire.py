@@ -6,7 +6,9 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
-from mst_jax.topology.planning import Group, LeafPlan, Table, Totals
+from mst_jax.topology.count_tables import Table, Totals
+from mst_jax.topology.groups import best_of_groups, fill_groups
+from mst_jax.topology.planning import Group, LeafPlan
 from mst_jax.topology.regime import Regime, Timing
 from mst_jax.topology.scores import Leaf
 from mst_jax.topology.selection import top_k, unsharded
@@ -52,32 +54,28 @@ def draw(regime: Regime, weight: jax.Array, active: jax.Array, key: jax.Array) -
 def select(
     structure: Structure, scores: jax.Array, total: jax.Array, eligible: jax.Array
 ) -> jax.Array:
-    """Mask of the ``total`` best eligible entries, as many in every group as whole numbers allow.
+    """Mask of the ``total`` best eligible entries, as many in every group as whole units allow.
 
-    Of g groups each gets ``total // g``; one more goes to the ``total % g`` groups whose next entry
-    has the largest score.
+    Of the u units of g groups each group gets ``u // g``; one more goes to the ``u % g`` groups
+    whose next unit has the largest score.
 
     Args:
         structure: which entries compete.
         scores: array of any shape.
-        total: int32 scalar, number of entries to choose.
-        eligible: bool array like ``scores``, with as many True in every group.
+        total: int32 scalar, number of entries to choose, a multiple of a unit.
+        eligible: bool array like ``scores``, whole units, with as many True in every group.
 
     Returns:
         bool array like ``scores``.
     """
-    groups = structure.groups(eligible.shape)
-    if groups == 1:
+    groups, shape = structure.groups(eligible.shape), eligible.shape
+    if groups == structure.unit == 1:
         return top_k(scores, total, eligible)
 
     def grouped(scores: jax.Array, total: jax.Array, eligible: jax.Array) -> jax.Array:
-        best = jax.vmap(top_k, in_axes=(0, None, 0))
-        scores, eligible = structure.split(scores), structure.split(eligible)
-        sure = best(scores, total // groups, eligible)
-        following = best(scores, 1, eligible & ~sure)
-        return structure.join(sure | top_k(scores, total % groups, following), shape)
+        units = structure.split(scores), total // structure.unit, structure.split(eligible)
+        return structure.join(best_of_groups(*units), shape)
 
-    shape = eligible.shape
     return unsharded(grouped, scores, total, eligible)
 
 
@@ -90,21 +88,22 @@ def fill(structure: Structure, scores: jax.Array, target: jax.Array, kept: jax.A
     Args:
         structure: which entries compete.
         scores: array of any shape.
-        target: int32 scalar, a multiple of the number of groups.
-        kept: bool array like ``scores``.
+        target: int32 scalar, a multiple of the groups times the entries of a unit.
+        kept: bool array like ``scores``, whole units.
 
     Returns:
         bool array like ``scores``.
     """
     groups, shape = structure.groups(kept.shape), kept.shape
-    if groups == 1:
+    if groups == structure.unit == 1:
         missing = target - jnp.sum(kept, dtype=jnp.int32)
         return kept | top_k(scores, missing, ~kept)
 
     def grouped(scores: jax.Array, target: jax.Array, kept: jax.Array) -> jax.Array:
-        scores, kept = structure.split(scores), structure.split(kept)
-        missing = target // groups - jnp.sum(kept, axis=1, dtype=jnp.int32)
-        return structure.join(kept | jax.vmap(top_k)(scores, missing, ~kept), shape)
+        share = target // (groups * structure.unit)
+        return structure.join(
+            fill_groups(structure.split(scores), share, structure.split(kept)), shape
+        )
 
     return unsharded(grouped, scores, target, kept)
 

@@ -98,16 +98,21 @@ def unsharded(
 
 
 def _top_k(scores: jax.Array, k: jax.Array, eligible: jax.Array) -> jax.Array:
-    size, width = scores.size, min(scores.size, _ROW)
-    keys = sort_keys(scores, eligible).reshape(-1)
+    return top_keys(sort_keys(scores, eligible), k)
+
+
+def top_keys(keys: jax.Array, k: jax.Array) -> jax.Array:
+    """`top_k` of keys as `sort_keys` makes them."""
+    shape, size, width = keys.shape, keys.size, min(keys.size, _ROW)
+    keys = keys.reshape(-1)
     keys = jnp.pad(keys, (0, -size % width))
-    threshold = _kth_largest([keys], k)
+    threshold = kth_largest([keys], k)
     rows = keys.reshape(-1, width)
-    above, tied = _counts([rows > threshold, rows == threshold], axis=1)
+    above, tied = counts_of([rows > threshold, rows == threshold], axis=1)
     cut = _position(tied, k - jnp.sum(above), lambda row: rows[row] == threshold)
     index = jnp.arange(keys.size, dtype=jnp.int32)
     wanted = (keys > threshold) | ((keys == threshold) & (index <= cut))
-    return (wanted & (keys > 0))[:size].reshape(scores.shape)
+    return (wanted & (keys > 0))[:size].reshape(shape)
 
 
 def top_k_counts(
@@ -128,14 +133,14 @@ def top_k_counts(
     """
     kind = jnp.result_type(*scores)
     keys = [sort_keys(s.astype(kind), e).reshape(-1) for s, e in zip(scores, eligible, strict=True)]
-    threshold = _kth_largest(keys, k)
-    each = [_counts([key > threshold, (key == threshold) & (key > 0)], axis=0) for key in keys]
+    threshold = kth_largest(keys, k)
+    each = [counts_of([key > threshold, (key == threshold) & (key > 0)], axis=0) for key in keys]
     above, tied = (jnp.stack(counts) for counts in zip(*each, strict=True))
     earlier = jnp.cumsum(tied) - tied
     return above + jnp.clip(k - jnp.sum(above) - earlier, 0, tied)
 
 
-def _kth_largest(keys: Sequence[jax.Array], k: jax.Array) -> jax.Array:
+def kth_largest(keys: Sequence[jax.Array], k: jax.Array) -> jax.Array:
     """Largest ``t`` that at least k keys reach: two bits a pass, from the highest."""
     kind = keys[0].dtype
     passes = kind.itemsize * 4
@@ -143,14 +148,14 @@ def _kth_largest(keys: Sequence[jax.Array], k: jax.Array) -> jax.Array:
     def two_bits(i: jax.Array, found: jax.Array) -> jax.Array:
         shift = (2 * (passes - 1 - i)).astype(kind)
         trials = [found | (jnp.asarray(digit, kind) << shift) for digit in (1, 2, 3)]
-        each = [_counts([key >= trial for trial in trials], axis=0) for key in keys]
+        each = [counts_of([key >= trial for trial in trials], axis=0) for key in keys]
         digit = sum((sum(counts) >= k).astype(kind) for counts in zip(*each, strict=True))
         return found | (digit << shift)
 
     return jax.lax.fori_loop(0, passes, two_bits, jnp.zeros((), kind))
 
 
-def _counts(flags: list[jax.Array], axis: int) -> list[jax.Array]:
+def counts_of(flags: list[jax.Array], axis: int) -> list[jax.Array]:
     """Number of True entries of several arrays along an axis, int32, in one pass over memory."""
     return jax.lax.reduce(
         [flag.astype(jnp.int32) for flag in flags],

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from mst_jax.topology.apportion import apportion, as_weights
-from mst_jax.topology.planning import Totals
+from mst_jax.topology.count_tables import Totals
 from mst_jax.topology.regime import Regime, Sharing
 from mst_jax.topology.scores import Leaf
 from mst_jax.topology.selection import top_k, top_k_counts

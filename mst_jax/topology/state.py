@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
+from mst_jax.topology.count_tables import Table, Totals
 from mst_jax.topology.mask_tree import (
     DenseLeaf,
     PyTree,
@@ -18,8 +20,9 @@ from mst_jax.topology.mask_tree import (
     named_leaves,
 )
 from mst_jax.topology.moments import Ages
-from mst_jax.topology.planning import Group, Plan, Table, Totals
+from mst_jax.topology.planning import Group, LeafPlan, Plan
 from mst_jax.topology.regime import Regime
+from mst_jax.topology.structures import Structure
 
 _TRANSPARENT = (
     optax.MaskedState,
@@ -132,8 +135,8 @@ def check(params: PyTree, opt_state: optax.OptState, plan: Plan | None = None) -
     """Raises if parameters and topology disagree; call it now and then, on the host.
 
     Catches a transform placed after ``sparse``, parameters that were never masked, wrappers that
-    must not surround it and, given the plan, counts that it does not contain. Leading axes (seeds)
-    are fine.
+    must not surround it and, given the plan, counts that it does not contain and masks without its
+    structure. Leading axes (seeds) are fine.
 
     Args:
         params: parameter tree.
@@ -175,9 +178,27 @@ def check(params: PyTree, opt_state: optax.OptState, plan: Plan | None = None) -
                 f"{path!r} has {np.unique(counts).tolist()} active weights, a number that is not "
                 f"in its plan ({allowed.min()} to {allowed.max()})"
             )
+        _check_structure(entry, named_masks[path])
     for group in plan.groups:
         if group.sharing is not None:
             _check_total(group, named_masks)
+
+
+def _check_structure(entry: LeafPlan, mask: jax.Array) -> None:
+    """Raises unless units are whole and every group has as many of them."""
+    structure, masks = entry.regime.structure, jnp.reshape(mask, (-1, *entry.shape))
+    if structure == Structure():
+        return
+    units = jax.vmap(structure.split)(masks)
+    joined = jax.vmap(lambda own: structure.join(own, entry.shape))(units)
+    if np.any(np.asarray(joined != masks)):
+        raise ValueError(f"{entry.path!r} has parts of units: its structure is {structure.name}")
+    counts = np.asarray(jnp.sum(units, axis=-2)).reshape(len(masks), -1)
+    if np.any(counts != counts[:, :1]):
+        raise ValueError(
+            f"{entry.path!r} has {counts.min()} to {counts.max()} active units in its groups: "
+            f"its structure is {structure.name}, as many in every group"
+        )
 
 
 def _check_total(group: Group, masks: dict[str, jax.Array]) -> None:

@@ -1,11 +1,13 @@
-"""Structures: which entries of a leaf compete with each other.
+"""Structures: which entries of a leaf compete with each other, and which live and die together.
 
-A structure cuts a leaf into groups of equal size; the same number of entries is active in every
-group. One group is unstructured sparsity. A leaf that cannot be cut so is left unstructured.
+A structure cuts a leaf into groups of equal size and every group into units; the same number of
+units is active in every group. One group of single entries is unstructured sparsity. A leaf that
+cannot be cut so is left unstructured. All axes of a kernel but the last are inputs of its neurons;
+`ensemble` sets leading axes apart that index networks.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import jax
 import jax.numpy as jnp
@@ -17,10 +19,17 @@ Shape = tuple[int, ...]
 class Structure:
     """Unstructured: all entries of a leaf compete.
 
-    Subclasses override the four methods; ``join(split(x), x.shape) == x``.
+    Subclasses override the methods; ``join(split(x), x.shape) == x`` for any ``x`` if units are
+    single entries, else for masks of whole units. Groups are numbered by member, then column, then
+    place.
     """
 
     name: str = "unstructured"
+
+    @property
+    def unit(self) -> int:
+        """Entries of a unit."""
+        return 1
 
     def fits(self, shape: Shape) -> bool:
         """Whether a leaf of this shape can be cut into groups; the other methods ask for it."""
@@ -31,8 +40,11 @@ class Structure:
         return 1
 
     def split(self, x: jax.Array) -> jax.Array:
-        """``[groups, entries]`` view of a leaf."""
-        return x.reshape(1, -1)
+        """``[members, places, units, columns]`` of a leaf; only what differs in its unit competes.
+
+        Of a unit it holds the mean, or the first of flags and random bits.
+        """
+        return x.reshape(1, 1, -1, 1)
 
     def join(self, x: jax.Array, shape: Shape) -> jax.Array:
         """The leaf back from its groups."""
@@ -54,12 +66,8 @@ class FanIn(Structure):
         return shape[-1]
 
     def split(self, x: jax.Array) -> jax.Array:
-        """``[outputs, inputs]``."""
-        return jnp.moveaxis(x, -1, 0).reshape(x.shape[-1], -1)
-
-    def join(self, x: jax.Array, shape: Shape) -> jax.Array:
-        """The leaf back from ``[outputs, inputs]``."""
-        return jnp.moveaxis(x.reshape(shape[-1], *shape[:-1]), 0, -1)
+        """``[1, 1, inputs, outputs]``."""
+        return x.reshape(1, 1, -1, x.shape[-1])
 
 
 @dataclass(frozen=True)
@@ -82,36 +90,88 @@ class NofM(Structure):
         return math.prod(shape) // self.m
 
     def split(self, x: jax.Array) -> jax.Array:
-        """``[groups, m]``."""
-        return jnp.swapaxes(x, -1, -2).reshape(-1, self.m)
+        """``[leading axes, inputs / m, m, outputs]``."""
+        *_, inputs, outputs = x.shape
+        return x.reshape(-1, inputs // self.m, self.m, outputs)
+
+
+@dataclass(frozen=True)
+class Block(Structure):
+    """Tiles of rows times columns weights, as many of them for every ``columns`` outputs.
+
+    Attributes:
+        rows: neighbouring inputs of a tile (second-last axis).
+        columns: neighbouring outputs of a tile (last axis); they have the same inputs.
+    """
+
+    name: str = "block"
+    rows: int = 1
+    columns: int = 1
+
+    @property
+    def unit(self) -> int:
+        """Weights of a tile."""
+        return self.rows * self.columns
+
+    def fits(self, shape: Shape) -> bool:
+        """Both axes are multiples of the tile's."""
+        return len(shape) > 1 and shape[-2] % self.rows == 0 and shape[-1] % self.columns == 0
+
+    def groups(self, shape: Shape) -> int:
+        """Number of sets of ``columns`` outputs."""
+        return shape[-1] // self.columns
+
+    def split(self, x: jax.Array) -> jax.Array:
+        """``[1, 1, tiles, sets of outputs]``."""
+        tiles = x.reshape(-1, self.rows, x.shape[-1] // self.columns, self.columns)
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            return tiles[:, 0, :, 0][None, None]
+        wide = jnp.promote_types(x.dtype, jnp.float32)
+        return jnp.mean(tiles, axis=(1, 3), dtype=wide)[None, None]
 
     def join(self, x: jax.Array, shape: Shape) -> jax.Array:
-        """The leaf back from ``[groups, m]``."""
-        return jnp.swapaxes(x.reshape(*shape[:-2], shape[-1], shape[-2]), -1, -2)
+        """The leaf back from ``[1, 1, tiles, sets of outputs]``."""
+        *_, tiles, groups = x.shape
+        whole = (tiles, self.rows, groups, self.columns)
+        return jnp.broadcast_to(x.reshape(tiles, 1, groups, 1), whole).reshape(shape)
 
 
 @dataclass(frozen=True)
 class Ensemble(Structure):
-    """The leading axes index independent networks (a stacked critic ensemble), one group each.
+    """The leading axes index independent networks (a stacked critic ensemble).
 
     Attributes:
         axes: number of leading axes.
+        inside: the structure of every network; its groups are the groups.
     """
 
     name: str = "ensemble"
     axes: int = 1
+    inside: Structure = field(default_factory=Structure)
+
+    @property
+    def unit(self) -> int:
+        """Entries of a unit of one network."""
+        return self.inside.unit
 
     def fits(self, shape: Shape) -> bool:
-        """Members have weights."""
-        return len(shape) > self.axes
+        """Members have weights, which can be cut."""
+        return len(shape) > self.axes and self.inside.fits(shape[self.axes :])
 
     def groups(self, shape: Shape) -> int:
-        """Number of members."""
-        return math.prod(shape[: self.axes])
+        """Number of groups of all members."""
+        return math.prod(shape[: self.axes]) * self.inside.groups(shape[self.axes :])
 
     def split(self, x: jax.Array) -> jax.Array:
-        """``[members, weights]``."""
-        return x.reshape(math.prod(x.shape[: self.axes]), -1)
+        """``[members, places, units, columns]`` of all networks."""
+        networks = jax.vmap(self.inside.split)(x.reshape(-1, *x.shape[self.axes :]))
+        return networks.reshape(-1, *networks.shape[2:])
+
+    def join(self, x: jax.Array, shape: Shape) -> jax.Array:
+        """The leaf back from all networks."""
+        networks = x.reshape(math.prod(shape[: self.axes]), -1, *x.shape[1:])
+        join = jax.vmap(lambda own: self.inside.join(own, shape[self.axes :]))
+        return join(networks).reshape(shape)
 
 
 def unstructured() -> Structure:
@@ -135,6 +195,42 @@ def n_of_m(m: int) -> Structure:
     return NofM(f"n:{m}", m)
 
 
-def ensemble(axes: int = 1) -> Structure:
-    """Leading axes are independent networks with equal budgets and their own masks."""
-    return Ensemble(axes=axes)
+def block(rows: int, columns: int) -> Structure:
+    """Whole tiles of weights, as many for every ``columns`` neighbouring outputs.
+
+    Args:
+        rows: neighbouring inputs of a tile.
+        columns: neighbouring outputs of a tile.
+
+    Returns:
+        The structure; a tile's score is the mean of its weights' scores.
+
+    Raises:
+        ValueError: rows or columns are not positive.
+    """
+    if rows < 1 or columns < 1:
+        raise ValueError(f"rows and columns must be at least 1, got {rows} and {columns}")
+    return Block(f"block {rows}x{columns}", rows, columns)
+
+
+def shared_fan_in(columns: int) -> Structure:
+    """Every ``columns`` neighbouring neurons share their inputs, which are any, as many for all.
+
+    Raises:
+        ValueError: columns is not positive.
+    """
+    if columns < 1:
+        raise ValueError(f"columns must be at least 1, got {columns}")
+    return Block(f"shared fan-in {columns}", 1, columns)
+
+
+def ensemble(axes: int = 1, inside: Structure | None = None) -> Structure:
+    """Leading axes are independent networks with equal budgets and their own masks.
+
+    Args:
+        axes: number of leading axes.
+        inside: structure of every network; unstructured by default.
+    """
+    if inside is None:
+        return Ensemble(axes=axes)
+    return Ensemble(f"ensemble of {inside.name}", axes, inside)

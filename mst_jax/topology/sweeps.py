@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from mst_jax.topology.planning import Group, LeafPlan, Plan, Table, Totals
+from mst_jax.topology.count_tables import Table, Totals
+from mst_jax.topology.planning import Group, LeafPlan, Plan
 from mst_jax.topology.regime import Regime
 
 

@@ -19,9 +19,10 @@ from mst_jax.topology import moments as moments_lib
 from mst_jax.topology import rewire as rewire_lib
 from mst_jax.topology import state as state_lib
 from mst_jax.topology.activity import Activity
+from mst_jax.topology.count_tables import Table, Totals
 from mst_jax.topology.mask_tree import DenseLeaf, PyTree, is_sentinel, merge, named_leaves
 from mst_jax.topology.moments import MomentPolicy
-from mst_jax.topology.planning import Group, Plan, Table, Totals
+from mst_jax.topology.planning import Group, Plan
 from mst_jax.topology.scores import Leaf
 from mst_jax.topology.state import LeafHistory, SparseState, Undrawn, is_undrawn
 

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from mst_jax import topology
-from mst_jax.agents import Agent
+from mst_jax.agents import Agent, training_costs
 from mst_jax.envs import EnvironmentFailedError
 from mst_jax.program.arrays import loop_to_arrays
 from mst_jax.program.cache import kept
@@ -120,6 +120,7 @@ def _describe(program: Program) -> None:
     for job in program.jobs:
         for name, plan in job.agent.plans.items():
             tqdm.write(f"{job.settings.recipe} {name}\n{plan}")
+        tqdm.write(f"{job.settings.recipe} {training_costs(job.agent)}")
     tqdm.write(describe_memory(program.agent, program.jobs[0].task.spec, program.shared))
 
 

@@ -184,6 +184,22 @@ def test_varied_settings_are_runs_of_one_program(tmp_path):
     assert told[0] not in result.stdout
 
 
+@pytest.mark.slow
+def test_varied_structures_are_programs_in_turn(tmp_path):
+    small = ["--task=probe:point", "--steps=100", "--eval_episodes=1", f"--logdir={tmp_path}", *CLI]
+    result = run("train", *small, "--vary=critic.structure=fan_in,2:4")
+    assert result.returncode == 0, result.stderr
+    found = {}
+    for folder in tmp_path.glob("*/*"):
+        critic = read_settings(folder).config.critic
+        found[folder.name] = (critic.structure, critic.sparsity)
+        assert f"experiments.plot {folder}\n" in result.stdout
+    assert found == {
+        "mrq-mst-critic.structure=fan_in-seeds0-0": ("fan_in", 0.6),
+        "mrq-mst-critic.structure=2-4-seeds0-0": ("2:4", 0.5),
+    }
+
+
 DIVERGES = """
 import gymnasium
 from gymnasium.envs.classic_control import PendulumEnv

@@ -184,6 +184,21 @@ TABLE = [
     ("train --vary=critic.sparsity=0.5,1.5", "critic.sparsity=1.5"),
     (f"train {SMALL} --vary=critic.sparsity=0.5,0.5", "two runs would write to"),
     ("train --vary=critc.sparsity=0.5", "did you mean critic.sparsity"),
+    (
+        "train --vary=critic.structure=2:4,shard16",
+        "critic.structure=shard16: there is no structure",
+    ),
+    (f"train {SMALL} --vary=critic.structure=2:4,2:4", "two runs would write to"),
+    ("train --config.critic.structure=2-4", "critic.structure=2-4: there is no structure '2-4'"),
+    (
+        "train --config.critic.structure=2:4 --config.critic.sparsity=0.8",
+        "critic.sparsity=0.8 contradicts critic.structure=2:4, which is a sparsity of 0.5",
+    ),
+    (
+        "train --vary=critic.structure=2:4 --config.critic.sparsity=0.8",
+        "critic.sparsity=0.8 contradicts critic.structure=2:4",
+    ),
+    ("train --config.encoder.structure=2:4", "encoder.structure=2:4 has no effect"),
     ("train --size=infx1", "size 'infx1' is neither"),
     ("train --size=nanx1", "size 'nanx1' is neither"),
     ("train --size=-1x1", "size '-1x1' is neither"),

@@ -272,7 +272,10 @@ def make_actor_critic(
     updates = calls * config.updates_per_step
     own = {"critic": updates, "actor": max(1, updates // actor_delay)}
     inits = {"critic": critic.init, "actor": actor_init}
-    trained = make_trained(config, inits, own, plans, temperature=temperature)
+    # The target critic's values, and the critic in the actor's loss, forward and back; the actor's
+    # next actions at every update of the critic.
+    passes = {"critic": 1 + 1 / 3 + 2 / 3 / actor_delay, "actor": 1 + actor_delay / 3}
+    trained = make_trained(config, inits, own, plans, temperature=temperature, passes=passes)
     return ActorCritic(config, sizes, critic, trained)
 
 

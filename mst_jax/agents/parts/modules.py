@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import optax
@@ -36,6 +36,10 @@ class ModuleConfig:
         sparsity: share of zero weights over the module's kernels (`network_sparsity`: over all its
             parameters), distributed by Erdős–Rényi unless the regime shares it by score: the final
             one, or for the growing regimes the initial one.
+        structure: which of a kernel's weights compete, and which live and die together:
+            `unstructured`, `fan_in`, `N:M` such as `2:4` (which is a sparsity too), `sharedC` such
+            as `shared16`, `blockRxC`; see docs/topology.md. Kernels that it does not fit stay
+            unstructured.
         interval: updates of this module between topology updates.
         drop_fraction: share of active weights replaced at a rewiring.
         start_fraction: share of all updates before the first prune of a regime that begins dense.
@@ -57,6 +61,7 @@ class ModuleConfig:
     end_fraction: float = 0.75
     where: str = ".*"
     optimizer: str = "adamw"
+    structure: str = "unstructured"
 
     def architecture(self) -> networks.Architecture:
         """The hidden layers as the networks package takes them."""
@@ -81,7 +86,13 @@ class ModuleConfig:
             re.compile(self.where)
         except re.error as error:
             raise ValueError(f"{name}.where={self.where!r} is no pattern: {error}") from None
+        structure = structure_named(f"{name}.structure", self.structure)
         if self.regime == "dense":
+            require(
+                self.structure == "unstructured",
+                f"{name}.structure={self.structure} has no effect with {name}.regime=dense; "
+                f"set {name}.regime to static or rigl",
+            )
             require(
                 self.sparsity == 0,
                 f"{name}.sparsity={self.sparsity} has no effect with {name}.regime=dense; "
@@ -94,6 +105,12 @@ class ModuleConfig:
             full or 0 < self.sparsity < 1,
             f"{name}.sparsity={self.sparsity} with {name}.regime={self.regime}; "
             "choose a value strictly between 0 and 1",
+        )
+        own = structure.sparsity
+        require(
+            own is None or abs(own - self.sparsity) < 0.005,  # 0.333 is 2:3
+            f"{name}.sparsity={self.sparsity} contradicts {name}.structure={self.structure}, which "
+            f"is a sparsity of {own}; leave one of them out",
         )
         require(self.interval >= 1, f"{name}.interval={self.interval} must be at least 1")
         _unit(f"{name}.drop_fraction", self.drop_fraction)
@@ -148,8 +165,12 @@ def plan_module(name: str, config: ModuleConfig, params: Any, total_updates: int
             f"{name}.where={config.where!r} matches none of its {len(paths)} parameters, such as "
             f"{next(iter(paths))}",
         )
+    regime = _structured(name, config, regime)
     if config.regime in topology.REGIMES:
-        return topology.plan(params, {pattern: regime})
+        try:
+            return topology.plan(params, {pattern: regime})
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
     try:
         plan = topology.plan(params, {pattern: regime})
         topology.trace_rewires(plan)
@@ -182,6 +203,30 @@ def _regime(name: str, config: ModuleConfig, total_updates: int) -> topology.Reg
             f"{name}.regime={config.regime} made {kind_of(regime)}, not a topology.Regime"
         )
     return regime
+
+
+def _structured(name: str, config: ModuleConfig, regime: topology.Regime) -> topology.Regime:
+    """The regime with the structure that the settings name, if they name one."""
+    named = structure_named(f"{name}.structure", config.structure)
+    if named.structure == topology.unstructured():
+        return regime
+    changes: dict[str, Any] = {"structure": named.structure}
+    if named.sparsity is not None and not regime.allocation.by_leaf:
+        changes["allocation"] = topology.uniform()  # N is the same in every leaf
+    try:
+        return replace(regime, **changes)
+    except ValueError as error:
+        raise ValueError(
+            f"{name}.structure={config.structure} with {name}.regime={config.regime}: {error}"
+        ) from error
+
+
+def structure_named(setting: str, name: str) -> topology.NamedStructure:
+    """What the name of a structure says; ValueError naming the setting if there is none."""
+    try:
+        return topology.structure_named(name)
+    except ValueError as error:
+        raise ValueError(f"{setting}={name}: {error}") from None
 
 
 def regime_named(setting: str, name: str) -> topology.MakesRegime:

@@ -135,6 +135,7 @@ def make_trained(
     plans: Mapping[str, topology.Plan] | None = None,
     max_grad_norms: Mapping[str, float] | None = None,
     temperature: TemperatureConfig | None = None,
+    passes: Mapping[str, float] | None = None,
 ) -> Trained:
     """Plans and optimizers of modules whose settings are `config.<module>`.
 
@@ -146,6 +147,7 @@ def make_trained(
         max_grad_norms: module -> clip of the gradient's norm, where there is one.
         temperature: of a maximum-entropy agent, which adds the module `temperature`: a
             log-temperature scalar under Adam without decay.
+        passes: module -> see `Module`; its own alone by default.
 
     Returns:
         The modules.
@@ -161,7 +163,8 @@ def make_trained(
         }
     for name in inits:
         check_own(f"{name}.optimizer", settings[name], shapes[name])
-    modules = {name: Module(roles[name], updates[name], plans[name]) for name in inits}
+    used = dict.fromkeys(inits, 1.0) | dict(passes or {})
+    modules = {name: Module(roles[name], updates[name], plans[name], used[name]) for name in inits}
     optimizers = {
         name: make_optimizer(settings[name], plans[name], clips.get(name)) for name in inits
     }

@@ -352,6 +352,7 @@ def build_stream_ac(
 
     inits = {"critic": begun("critic", critic.init), "actor": begun("actor", actor.init)}
     updates = learn_calls(total_steps, 0)
-    trained = make_trained(config, inits, dict.fromkeys(inits, updates), plans)
+    passes = {"critic": 4 / 3}  # the value of the next observation
+    trained = make_trained(config, inits, dict.fromkeys(inits, updates), plans, passes=passes)
     units = units_of(sizes.action, config.action_scale)
     return StreamAC(config, sizes, critic, actor, trained, units)
