@@ -24,6 +24,8 @@ from mst_jax.program.step import Phase, make_step
 from mst_jax.recipes import make_config, override
 from mst_jax.runs import Settings
 
+POINT = cache.kept_task("probe:point")  # one object, so that tests share its programs
+
 MR_SMALL = {
     **{f"{module}.hidden": 16 for module in ("encoder", "critic", "actor")},
     "zs_size": 16,

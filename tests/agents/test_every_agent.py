@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from small_runs import (
+    POINT,
     advance,
     conditionals_of_a_step,
     metrics_without_wall_clock,
@@ -31,7 +32,6 @@ NAMES = [
     for name in sorted(AGENTS)
 ]
 EVERY_AGENT = pytest.mark.parametrize("name", NAMES)
-POINT = envs.make("probe:point")  # one object, so that tests share its programs
 
 
 @EVERY_AGENT

@@ -4,17 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_runs import advance, conditionals_of_a_step, run_shapes, small_config, start_run
+from small_runs import POINT, advance, conditionals_of_a_step, small_config, start_run
 
 from mst_jax import envs
 from mst_jax.agents import MRQConfig, Sizes, make_agent
-from mst_jax.envs import Continuous
 from mst_jax.envs.suites import probe
 from mst_jax.program.arrays import loop_from_arrays, loop_to_arrays
 from mst_jax.program.state import keys_for
-from mst_jax.program.step import Phase, make_advance, make_step
-
-POINT = envs.make("probe:point")  # one object, so that tests share its programs
+from mst_jax.program.step import Phase
 
 
 @pytest.mark.parametrize(
@@ -109,9 +106,8 @@ def test_conditionals_of_a_restored_run_are_those_of_a_fresh_one():
 
 
 def test_conditionals_survive_compilation():
-    agent, run = run_shapes(POINT, small_config(), 2)
-    advance_chunk = make_advance(make_step(agent, Continuous(2), 2, Phase.LEARN), POINT, 2)
-    text = jax.jit(advance_chunk).lower(run, jnp.int32(1)).compile().as_text()
+    driver, _agent, _run = start_run(POINT, small_config(), [0, 1], steps=66)
+    text = driver._programs._compiled[Phase.LEARN].as_text()
     assert text.count(" conditional(") == 2
 
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_runs import small_config, start_run
+from small_runs import POINT, small_config, start_run
 
 from mst_jax import envs, networks, topology
 from mst_jax.agents import Probe, make_agent
@@ -141,9 +141,7 @@ def test_covariance_by_hand():
 )
 def test_every_module_of_every_agent_can_be_diagnosed(name):
     """Vmapped equals alone; sample gradients average to the gradient of the mean loss."""
-    _, agent, run = start_run(
-        envs.make("probe:point"), small_config("all_static", name), [0, 1], 70, agent=name
-    )
+    _, agent, run = start_run(POINT, small_config("all_static", name), [0, 1], 70, agent=name)
     keys = jax.random.split(jax.random.key(0), 2)
     view = between_steps(run)
     both = jax.jit(jax.vmap(lambda *args: diagnose(agent, *args)))(run.agent, view, keys)
