@@ -1,6 +1,6 @@
 """The contract between agents and trainer: pure functions of array-only state, for one seed."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
@@ -288,6 +288,9 @@ class Agent(NamedTuple):
         observes_start: whether `observe` is also given the run's very first observations.
         most_environments: of a seed; 1 for an agent whose traces belong to one stream, None for any
             number.
+        operations: state, of concrete arrays -> what `evaluate` does to an observation, as
+            operations; without chance, where `evaluate` draws the mode of what it draws from. None
+            for an agent whose policies cannot be exported.
     """
 
     init: Init
@@ -309,6 +312,7 @@ class Agent(NamedTuple):
     probe: Probes | None = None
     observes_start: bool = False
     most_environments: int | None = None
+    operations: Callable[[AgentState], Sequence[networks.Operation]] | None = None
 
     @property
     def plans(self) -> dict[str, topology.Plan]:
