@@ -2,7 +2,7 @@
 
 from mst_jax.export.check import TOLERANCE, largest_difference
 from mst_jax.export.compiled import CompiledPolicy
-from mst_jax.export.forms import FORMS, form_of, write_policy
+from mst_jax.export.forms import FORMS, form_of, require_known, require_place, write_policy
 from mst_jax.export.loading import load_exported
 from mst_jax.export.play_policy import Policy
 from mst_jax.export.policy_file import DTYPES, UNITS, PolicyFile, policy_file
@@ -19,5 +19,7 @@ __all__ = [
     "largest_difference",
     "load_exported",
     "policy_file",
+    "require_known",
+    "require_place",
     "write_policy",
 ]

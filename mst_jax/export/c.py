@@ -68,13 +68,7 @@ class Place(NamedTuple):
 
 
 def write_c(file: PolicyFile, path: Path) -> None:
-    """Writes the source.
-
-    Raises:
-        ValueError: the policy has kernels that C99 has no type for.
-    """
-    if file.description["dtype"] != "float32":
-        raise ValueError("C99 has no float16: choose float32, or an .npz file")
+    """Writes the source."""
     path.write_text(c_source(file), encoding="utf-8")
 
 
@@ -86,7 +80,7 @@ def c_source(file: PolicyFile) -> str:
     sizes, heights, calls, statements = [size], [height], [], []
     x, y = "first", "second"
     for index, operation in enumerate(file.operations):
-        call = _CALLS[type(operation)](operation, Place(index, size, height))
+        call = CALLS[type(operation)](operation, Place(index, size, height))
         calls.append(call)
         statements.append(call.statement.format(x=x, y=y))
         if call.size is not None:
@@ -198,7 +192,7 @@ def _add(operation: Add, place: Place) -> Call:
     return Call(f"shift({{x}}, {place.size}, kept_{place.height - 1});", FUNCTIONS["shift"])
 
 
-_CALLS: dict[type[Operation], Callable[[Any, Place], Call]] = {
+CALLS: dict[type[Operation], Callable[[Any, Place], Call]] = {
     Dense: _dense,
     LayerNorm: _layer_norm,
     Scale: _with_array("scale", "factor"),

@@ -62,9 +62,13 @@ class Snapshot(NamedTuple):
                 f"{self.step:,} is not finite; best=True loads its best and evaluate "
                 "--best plays or films it, if it has one"
             )
-        state = jax.tree.map(lambda leaf: leaf[index], self.states)
         task = kept_task(self.settings.task, self.settings.with_time)
-        return Policy(self.agent, state, task.spec)
+        return Policy(self.agent, self.state(seed), task.spec)
+
+    def state(self, seed: int | None = None) -> Any:
+        """The agent state of a seed, the first by default; ValueError for one it does not hold."""
+        index = self.settings.index_of(seed)
+        return jax.tree.map(lambda leaf: leaf[index], self.states)
 
 
 class Policy:
