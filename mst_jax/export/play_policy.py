@@ -96,7 +96,7 @@ def load(path: Any) -> Policy:
         ValueError: it is damaged, of another version, or no exported policy.
     """
     try:
-        with np.load(path) as file:
+        with open(path, "rb") as source, np.load(source) as file:  # noqa: PTH123
             arrays = {name: file[name] for name in file.files}
         description = json.loads(str(arrays.pop("description")))
         version = description["version"]

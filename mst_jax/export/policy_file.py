@@ -128,10 +128,9 @@ def _stored(operation: Operation, dtype: str) -> Operation:
         for name, value in vars(operation).items()
     }
     if isinstance(operation, Dense) and dtype != "float32":
-        kernel = fields["kernel"].astype(dtype)
-        if not np.isfinite(kernel).all():
+        if np.abs(fields["kernel"]).max(initial=0.0) > np.finfo(dtype).max:
             raise ValueError(f"a weight is too large for {dtype}: choose float32")
-        fields["kernel"] = kernel
+        fields["kernel"] = fields["kernel"].astype(dtype)
     return type(operation)(**fields)
 
 
