@@ -95,7 +95,7 @@ def export_policy(
             f"the policy as {snapshot.settings.agent} writes it differs from how it acts by "
             f"{difference:.2g}: its operations are not what evaluate does"
         )
-    paths = write_policy(file, path, form)
+    paths = write_policy(file, path, form, overwrite=overwrite)
     size = path.stat().st_size
     return Exported(paths, size, file.parameters, file.active, difference, file.description)
 

@@ -69,17 +69,17 @@ def require_known(file: PolicyFile, form: str) -> None:
         raise ValueError(f"a .{form} file has no {', '.join(sorted(unknown))}: choose another form")
 
 
-def write_policy(file: PolicyFile, path: Path, form: str) -> list[Path]:
+def write_policy(file: PolicyFile, path: Path, form: str, *, overwrite: bool = False) -> list[Path]:
     """Writes a policy beside its place and then puts it there.
 
     Returns:
         The files that were written: for `npz` also the program that plays it.
 
     Raises:
-        ValueError: another file has the name of that program.
+        ValueError: another file has the name of that program, and `overwrite` is not set.
         OSError: a file cannot be written.
     """
-    beside = [write_player(path.parent)] if form == "npz" else []
+    beside = [write_player(path.parent, overwrite)] if form == "npz" else []
     partial = path.with_name(f".{path.name}.partial")
     try:
         FORMS[form].write(file, partial)

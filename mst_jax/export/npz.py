@@ -18,14 +18,17 @@ def write_npz(file: PolicyFile, path: Path) -> None:
         np.savez_compressed(target, description=json.dumps(file.description), **file.arrays)
 
 
-def write_player(folder: Path) -> Path:
-    """Writes the program beside a policy; one that is there already is the same or is refused.
+def write_player(folder: Path, overwrite: bool) -> Path:
+    """Writes the program beside a policy.
 
     Raises:
-        ValueError: the folder has another file of its name.
+        ValueError: the folder has another file of its name, which is not to be replaced.
     """
     path = folder / PLAYER.name
-    if path.exists() and path.read_bytes() != PLAYER.read_bytes():
-        raise ValueError(f"{path} is another program: move it away, or export into another folder")
+    if path.exists() and path.read_bytes() != PLAYER.read_bytes() and not overwrite:
+        raise ValueError(
+            f"{path} is another program, or of another version: set overwrite, or choose another "
+            "folder"
+        )
     shutil.copyfile(PLAYER, path)
     return path
