@@ -30,9 +30,10 @@ from mst_jax.networks.operations import (
 )
 
 TILE_ROWS = (64, 16)
-# What a stored weight costs beside one of a dense matrix, measured at 512 to 2,560 units
-# (docs/export.md): a layout is chosen if it is cheaper.
-ROWS_COST, TILE_COST = 3.0, 1.5
+# What a stored weight costs beside one of a dense matrix (docs/export.md): the cheapest layout is
+# taken, so rows where at most a third is active.
+COSTS = {"rows": 3.0, "tiles": 1.5}
+SMALLEST = 2**16  # weights; fewer stay in a core's cache, and a dense matrix is read faster there
 PER_LINE = 8  # numbers of an array
 LINE = 80  # characters of the description
 
@@ -145,10 +146,13 @@ def _dense(operation: Dense, place: Place) -> Call:
 
 def _tile_rows(active: np.ndarray) -> int | None:
     """How many neighbouring outputs (inputs, outputs) are stored together; None for all of them."""
-    costs: dict[int | None, float] = {None: active.size, 1: ROWS_COST * np.count_nonzero(active)}
+    costs: dict[int | None, float] = {
+        None: active.size,
+        1: COSTS["rows"] * np.count_nonzero(active),
+    }
     for rows in TILE_ROWS:
         if active.shape[1] % rows == 0:
-            costs[rows] = TILE_COST * rows * np.count_nonzero(_used(active, rows))
+            costs[rows] = COSTS["tiles"] * rows * np.count_nonzero(_used(active, rows))
     return min(costs, key=lambda rows: costs[rows])
 
 
