@@ -146,6 +146,8 @@ def _dense(operation: Dense, place: Place) -> Call:
 
 def _tile_rows(active: np.ndarray) -> int | None:
     """How many neighbouring outputs (inputs, outputs) are stored together; None for all of them."""
+    if active.size <= SMALLEST:
+        return None
     costs: dict[int | None, float] = {
         None: active.size,
         1: COSTS["rows"] * np.count_nonzero(active),
