@@ -10,6 +10,7 @@ import pytest
 from small_runs import small_config
 
 from mst_jax.agents import make_agent, player
+from mst_jax.agents.base import acting_parts, with_acting_parts
 from mst_jax.agents.parts.modules import modules_of
 from mst_jax.envs import Observation, vector_spec
 from mst_jax.envs.spaces import Continuous
@@ -40,8 +41,8 @@ def random_agent(name, residual="simba", spec=SPEC, **changes):
         return np.asarray(numbers, leaf.dtype)
 
     shapes = jax.eval_shape(agent.init, jax.random.key(0))
-    acting = {name: getattr(shapes, name) for name in agent.acting}
-    return agent, shapes.replace(**jax.tree_util.tree_map_with_path(fill, acting))
+    acting = jax.tree_util.tree_map_with_path(fill, acting_parts(agent, shapes))
+    return agent, with_acting_parts(shapes, acting)
 
 
 def acts(agent, state):

@@ -330,7 +330,7 @@ def agent_of(algorithm: Algorithm[State]) -> Agent:
         value=core.value,
         probe=probes,
         parameters=lambda state: {name: state.params[name] for name in modules},
-        acting=("params", "statistics"),
+        acting=("params/actor", "statistics"),
         masks=lambda state: core.trained.masks(state.opt_state),
         modules=modules,
         learning_starts=core.config.learning_starts,

@@ -264,7 +264,7 @@ class StreamAC:
             value=self.value,
             probe=self.probe,
             parameters=lambda state: state.params,
-            acting=("params", "statistics"),
+            acting=("params/actor", "statistics"),
             masks=lambda state: self.trained.masks(state.opt_state),
             modules=self.trained.modules,
             learning_starts=0,
