@@ -202,7 +202,7 @@ def evaluate_finally(session: Session, loop: LoopState, evaluator: Evaluator) ->
     """Writes a row of kind `final` per seed: the last and the best policy on fresh episodes."""
     best = from_light(session.agent, session.best.policies, loop.agent)
     healthy = np.asarray(loop.healthy)
-    # What else there is in `best` is of the last step. An older version may have chosen what is not.
+    # All else in `best` is of the last step; an older version may have chosen what is not finite.
     finite_best = np.asarray(finite_policy(session.agent, best))
     policies = {"last": healthy, "best": finite_best}
     rows = evaluate_final(evaluator, loop.agent, best, session.best, policies)
