@@ -30,7 +30,17 @@ ROOT = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "mst_jax/__init__.py").read_text())[1]
 
 # Each is experiments/NAME.py; `experiments.cli.script` says what a console script does.
-LAUNCHERS = ("train", "evaluate", "plot", "inspect", "video", "sweep", "report", "quickstart")
+LAUNCHERS = (
+    "train",
+    "evaluate",
+    "plot",
+    "inspect",
+    "video",
+    "sweep",
+    "report",
+    "quickstart",
+    "export",
+)
 
 setup(
     name="mst_jax",

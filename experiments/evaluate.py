@@ -3,6 +3,8 @@
 Writes evaluation.json into the run folder, or evaluation_best.json with --best: the policies of
 each seed's best evaluation, as of the newest full checkpoint.
 With --video=FILE.mp4 (or .gif) the first seed's first episode is also filmed.
+With --policy=FILE instead of a run folder an exported policy plays, a .npz file or the compiled .so
+of a .c file, and FILE.evaluation.json is written beside it.
 """
 
 import json
@@ -13,11 +15,12 @@ import numpy as np
 from absl import flags
 
 from experiments.cli import launch, one_line_errors, run_folders
-from experiments.inputs import define_path, require_writable
+from experiments.inputs import define_path, require_output, require_writable
 from experiments.video import EPISODES_PLAYED, START_STATES, film, first_key, first_start, writer
-from mst_jax import envs
+from mst_jax import envs, load_exported
 from mst_jax.analysis import read_diverged
 from mst_jax.program.evaluation import make_evaluator
+from mst_jax.program.file_evaluation import file_returns, require_fitting
 from mst_jax.runs import checkpoints
 from mst_jax.runs.files import replace_text
 from mst_jax.runs.health import healthy_at, mean_of_known
@@ -35,14 +38,56 @@ INDEX = flags.DEFINE_integer(
 )
 BEST = flags.DEFINE_bool("best", False, "Each seed's best policy so far instead of the newest.")
 VIDEO = define_path("video", None, "Film of one episode to write: a .mp4 or .gif file.")
+POLICY = define_path("policy", None, "Exported policy to play instead of a run's.")
+TASK = flags.DEFINE_string("task", None, "Task for --policy; the one that the file names if not.")
 
 
 def main(argv: list[str]) -> None:
+    """Evaluates a run's policies, or an exported one."""
+    if POLICY.value is not None:
+        evaluate_file(argv)
+    else:
+        evaluate_run(argv)
+
+
+def evaluate_file(argv: list[str]) -> None:
+    """Plays an exported policy, prints its returns and writes them beside it."""
+    path = POLICY.value
+    with one_line_errors():
+        if len(argv) > 1 or BEST.value or VIDEO.value:
+            raise ValueError(
+                "--policy plays one file: no run folder, --best or --video goes with it"
+            )
+        require_numbered()
+        output = path.with_name(f"{path.name}.evaluation.json")
+        require_output(output)
+        policy = load_exported(path)
+        source = policy.description["source"]
+        seed = source.get("seed", 0)
+        task = envs.make(TASK.value or policy.description["task"])
+        require_fitting(policy, task)
+        returns = file_returns(policy, task, seed, EPISODES.value, INDEX.value)
+    print(f"{task.spec.task}, {path.name}, {EPISODES.value} episodes")
+    print(f"  seed {seed}: {describe(returns)}")
+    result = {
+        "file": path.name,
+        "task": task.spec.task,
+        **source,
+        "episodes": EPISODES.value,
+        "index": INDEX.value,
+        "returns": {seed: [known_or_none(value) for value in returns.tolist()]},
+    }
+    replace_text(output, json.dumps(result, indent=2) + "\n")
+    print(f"written to {output}")
+
+
+def evaluate_run(argv: list[str]) -> None:
     """Prints the return of each seed and writes them, and what they are of, into the run folder."""
     with one_line_errors():
+        if TASK.value is not None:
+            raise ValueError("--task goes with --policy: a run is evaluated on its own task")
         (folder,) = run_folders(argv, at_most=1)
-        if (INDEX.value + 1) * EPISODES.value > 2**32:  # start states are numbered with 32 bits
-            raise ValueError(f"--index={INDEX.value} is too large for so many episodes")
+        require_numbered()
         require_writable(folder)
         if VIDEO.value:
             writer(VIDEO.value)  # refuses a file that cannot be written
@@ -81,7 +126,7 @@ def main(argv: list[str]) -> None:
         "episodes": EPISODES.value,
         "index": INDEX.value,
         "returns": {
-            seed: [value if np.isfinite(value) else None for value in values.tolist()]
+            seed: [known_or_none(value) for value in values.tolist()]
             for seed, values in zip(settings.seed_list, returns, strict=True)
         },
     }
@@ -89,11 +134,22 @@ def main(argv: list[str]) -> None:
     print(f"written to {path}")
 
 
+def require_numbered() -> None:
+    """Raises ValueError when start states would need numbers of more than 32 bits."""
+    if (INDEX.value + 1) * EPISODES.value > 2**32:
+        raise ValueError(f"--index={INDEX.value} is too large for so many episodes")
+
+
 def healthy_policies(folder: Path, snapshot: Snapshot, best: bool) -> np.ndarray:
     """Which seeds' policies have a return, (S,) bool; a best one was chosen before it diverged."""
     diverged = {} if best else read_diverged(folder)
     seeds = snapshot.settings.seed_list
     return snapshot.healthy & [healthy_at(snapshot.step, diverged.get(seed)) for seed in seeds]
+
+
+def known_or_none(value: float) -> float | None:
+    """A return as JSON has it."""
+    return value if np.isfinite(value) else None
 
 
 def describe(values: np.ndarray) -> str:

@@ -125,6 +125,7 @@ def _report(shown: Settings, folders: list[Path], logdir: Path) -> None:
         print(f"  resume:   {command('train', f'--resume={folder}')}")
         print(f"  evaluate: {command('evaluate', folder)}")
         print(f"  inspect:  {command('inspect', folder)}")
+        print(f"  export:   {command('export', folder, folder / 'policy.npz')}")
         print(f"  look:     {write_report(folder).page.absolute().as_uri()}")
 
 

@@ -11,6 +11,7 @@ if _TYPE_CHECKING:
         api,
         diagnostics,
         envs,
+        export,
         figures,
         networks,
         recipes,
@@ -19,7 +20,8 @@ if _TYPE_CHECKING:
         topology,
         training,
     )
-    from mst_jax.api import Run, load, train, train_many
+    from mst_jax.api import Run, export_policy, load, train, train_many
+    from mst_jax.export import load_exported
     from mst_jax.training import load_policy
 
 __version__ = "0.1.0"  # setup.py reads it from here
@@ -32,8 +34,11 @@ __all__ = [
     "api",
     "diagnostics",
     "envs",
+    "export",
+    "export_policy",
     "figures",
     "load",
+    "load_exported",
     "load_policy",
     "networks",
     "recipes",
@@ -45,7 +50,8 @@ __all__ = [
     "training",
 ]
 _HOMES = {
-    **dict.fromkeys(("Run", "load", "train", "train_many"), "mst_jax.api"),
+    **dict.fromkeys(("Run", "export_policy", "load", "train", "train_many"), "mst_jax.api"),
+    "load_exported": "mst_jax.export",
     "load_policy": "mst_jax.training",
 }
 

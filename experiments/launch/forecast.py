@@ -9,7 +9,7 @@ from experiments.launch.grouping import Cells
 from mst_jax.agents import make_agent
 from mst_jax.analysis import Cost, cost_of_agent, spec_of
 from mst_jax.runs import Settings
-from mst_jax.training import memory_bytes
+from mst_jax.training import light_bytes, memory_bytes
 
 COMPILE_SECONDS = 30.0  # a new process, its imports and its programs
 KEPT_POLICIES = 6  # light checkpoints that stay on disk, the best policies included
@@ -56,7 +56,7 @@ def forecast_groups(groups: Sequence[Cells], device: Device) -> Forecast:
         ValueError: a cell whose task or settings cannot be made.
     """
     seconds, largest, disk = 0.0, 0, 0
-    known: dict[str, tuple[Cost, int]] = {}
+    known: dict[str, tuple[Cost, int, int]] = {}
     for group in groups:
         work, in_memory, updates = 0.0, 0, 0
         for cell in group:
@@ -65,22 +65,23 @@ def forecast_groups(groups: Sequence[Cells], device: Device) -> Forecast:
             key = _without_task(settings)
             if key not in known:
                 known[key] = _measure(settings)
-            cost, own_bytes = known[key]
+            cost, own_bytes, policy_bytes = known[key]
             work += settings.seeds * cost.dense_flops  # masks save nothing on today's devices
             in_memory += own_bytes
             updates = cost.updates
-            disk += KEPT_POLICIES * 4 * cost.parameters * settings.seeds
+            disk += KEPT_POLICIES * policy_bytes
         seconds += COMPILE_SECONDS + updates * (device.latency + work / device.rate)
         largest = max(largest, in_memory)
     runs = sum(cell.settings.seeds for group in groups for cell in group)
     return Forecast(runs, seconds / 3600, largest, disk)
 
 
-def _measure(settings: Settings) -> tuple[Cost, int]:
-    """A cell's costs, and the bytes of its agents and replay buffers."""
+def _measure(settings: Settings) -> tuple[Cost, int, int]:
+    """A cell's costs, the bytes of its agents and replay buffers, and of a light checkpoint."""
     spec = spec_of(settings)
     agent = make_agent(settings.agent, settings.config, spec, settings.steps)
-    return cost_of_agent(agent, settings), sum(memory_bytes(agent, spec, settings))
+    in_memory = sum(memory_bytes(agent, spec, settings))
+    return cost_of_agent(agent, settings), in_memory, light_bytes(agent, settings)
 
 
 def _without_task(settings: Settings) -> str:

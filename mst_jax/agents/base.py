@@ -1,6 +1,6 @@
 """The contract between agents and trainer: pure functions of array-only state, for one seed."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
@@ -276,8 +276,8 @@ class Agent(NamedTuple):
         reset: see `Reset`.
         learn: see `Learn`.
         parameters: state -> {module: parameters}; the online networks.
-        acting: names of the state's fields that `act` and `evaluate` read; they make up a light
-            checkpoint.
+        acting: what `act` and `evaluate` read of the state: names of its fields, or paths into
+            them, such as `params/actor`. They make up a light checkpoint.
         masks: state -> {module: masks}; dense leaves carry topology's sentinel.
         modules: {module: what it is for, how often it is updated, its plan}.
         discount: per agent step.
@@ -292,6 +292,9 @@ class Agent(NamedTuple):
         observes_start: whether `observe` is also given the run's very first observations.
         most_environments: of a seed; 1 for an agent whose traces belong to one stream, None for any
             number.
+        operations: state, of concrete arrays -> what `evaluate` does to an observation, as
+            operations; without chance, where `evaluate` draws the mode of what it draws from. None
+            for an agent whose policies cannot be exported.
     """
 
     init: Init
@@ -313,11 +316,46 @@ class Agent(NamedTuple):
     probe: Probes | None = None
     observes_start: bool = False
     most_environments: int | None = None
+    operations: Callable[[AgentState], Sequence[networks.Operation]] | None = None
 
     @property
     def plans(self) -> dict[str, topology.Plan]:
         """{module: resolved topology plan}."""
         return {name: module.plan for name, module in self.modules.items()}
+
+
+def acting_parts(agent: Agent, state: AgentState) -> dict[str, Any]:
+    """{path: what lies there} of all that acting reads; states of many seeds too.
+
+    Raises:
+        LookupError: the state has no such part.
+    """
+    return {path: _part(state, path.split("/")) for path in agent.acting}
+
+
+def with_acting_parts(state: AgentState, parts: Mapping[str, Any]) -> AgentState:
+    """The state with parts of `acting_parts` in place of its own."""
+    for path, part in parts.items():
+        state = _with_part(state, path.split("/"), part)
+    return state
+
+
+def _part(node: Any, path: Sequence[str]) -> Any:
+    for name in path:
+        inner = node if isinstance(node, Mapping) else getattr(node, "__dict__", {})
+        if name not in inner:
+            raise LookupError(f"the state has no {'/'.join(path)}")
+        node = inner[name]
+    return node
+
+
+def _with_part(node: Any, path: Sequence[str], part: Any) -> Any:
+    if not path:
+        return part
+    inner = _with_part(_part(node, path[:1]), path[1:], part)
+    if isinstance(node, Mapping):
+        return {**node, path[0]: inner}
+    return node.replace(**{path[0]: inner})
 
 
 def learn_calls(steps: int, learning_starts: int, learn_every: int = 1) -> int:

@@ -22,6 +22,7 @@ from mst_jax.agents.base import (
     Occasional,
     Probe,
     Sizes,
+    acting_parts,
 )
 from mst_jax.agents.registry import UnmadeError, default_config, make_agent
 from mst_jax.envs import Discrete
@@ -111,9 +112,11 @@ def _state(agent: Agent, state: Any, states: Any) -> Iterator[str]:
     for path, leaf in jax.tree_util.tree_leaves_with_path(states):
         if not isinstance(leaf, jax.Array):
             yield f"the state holds {kind_of(leaf)} at {_path(path)}: only arrays"
-    for name in agent.acting:
-        if not hasattr(state, name):
-            yield f"acting names {name!r}, which is no field of the state"
+    for path in agent.acting:
+        try:
+            acting_parts(agent._replace(acting=(path,)), state)
+        except LookupError:
+            yield f"acting names {path!r}, which is no part of the state"
     params, masks = agent.parameters(state), agent.masks(state)
     for what, found in (("parameters", params), ("masks", masks)):
         missing = sorted(agent.modules.keys() - found.keys())

@@ -19,6 +19,7 @@ from mst_jax.networks.architecture import (
 )
 from mst_jax.networks.build import network
 from mst_jax.networks.mrq import Encoder, EncoderSizes, Prediction, make_encoder
+from mst_jax.networks.operations import Operation
 from mst_jax.networks.sparse_init import sparse_init
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "Encoder",
     "EncoderSizes",
     "GaussianActor",
+    "Operation",
     "Params",
     "Prediction",
     "Residual",

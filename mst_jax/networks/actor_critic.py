@@ -9,7 +9,14 @@ from flax import linen as nn
 
 from mst_jax.networks.activity import Activity, activity_of
 from mst_jax.networks.architecture import Architecture, Params
-from mst_jax.networks.build import head, network, trunk
+from mst_jax.networks.build import (
+    head,
+    network,
+    network_operations,
+    trunk,
+    trunk_operations,
+)
+from mst_jax.networks.operations import Operation, dense_of
 
 
 class Critic(NamedTuple):
@@ -28,6 +35,7 @@ class Actor(NamedTuple):
         [Params, jax.Array], jax.Array
     ]  # (..., I) -> the action before its tanh (..., A)
     activity: Callable[[Params, jax.Array], Activity]
+    operations: Callable[[Params], list[Operation]]  # `apply` of concrete parameters
 
 
 class GaussianActor(NamedTuple):
@@ -37,6 +45,7 @@ class GaussianActor(NamedTuple):
     # (..., I) -> mean (..., A) and what the algorithm makes a standard deviation of (..., A)
     apply: Callable[[Params, jax.Array], tuple[jax.Array, jax.Array]]
     activity: Callable[[Params, jax.Array], Activity]
+    operations: Callable[[Params], list[Operation]]  # the mean, of concrete parameters
 
 
 class _ValueHead(nn.Module):
@@ -77,14 +86,20 @@ def make_critic(input_size: int, architecture: Architecture, heads: int = 2) -> 
 
 def make_actor(input_size: int, action_size: int, architecture: Architecture) -> Actor:
     """A policy network whose output is the action before its tanh."""
-    return Actor(*_functions(network(action_size, architecture), input_size))
+    functions = _functions(network(action_size, architecture), input_size)
+    return Actor(*functions, lambda params: network_operations(params, architecture))
 
 
 def make_gaussian_actor(
     input_size: int, action_size: int, architecture: Architecture, spread: str = "log_std"
 ) -> GaussianActor:
     """A policy network with two linear heads, the mean and one called `spread`."""
-    return GaussianActor(*_functions(_GaussianActor(action_size, architecture, spread), input_size))
+    functions = _functions(_GaussianActor(action_size, architecture, spread), input_size)
+
+    def operations(params: Params) -> list[Operation]:
+        return [*trunk_operations(params, architecture), dense_of(params["mean"])]
+
+    return GaussianActor(*functions, operations)
 
 
 def _functions(module: nn.Module, input_size: int) -> tuple[Callable, Callable, Callable]:

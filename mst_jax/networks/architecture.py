@@ -13,8 +13,12 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from mst_jax.networks.operations import Elu, LayerNorm, LeakyRelu, Operation, Relu
+
 Params = dict[str, Any]
 Residual = Literal["none", "pre", "post", "branch", "simba"]
+LEAK = 0.01  # slope of `leaky_relu` below zero
+EPSILON = 1e-5  # of layer norm
 
 
 def leaky_relu(x: jax.Array) -> jax.Array:
@@ -24,13 +28,18 @@ def leaky_relu(x: jax.Array) -> jax.Array:
     gives a unit of fewer than ten inputs nothing to see, and a run's first features are zero: then
     all units of a layer are at zero, and its first gradient would be a hundred times as large.
     """
-    return jnp.where(x > 0, x, 0.01 * x)
+    return jnp.where(x > 0, x, LEAK * x)
 
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "elu": nn.elu,
     "leaky_relu": leaky_relu,
     "relu": nn.relu,
+}
+ACTIVATION_OPERATIONS: dict[str, Operation] = {
+    "elu": Elu(),
+    "leaky_relu": LeakyRelu(LEAK),
+    "relu": Relu(),
 }
 RESIDUALS: tuple[Residual, ...] = ("none", "pre", "post", "branch", "simba")
 
@@ -64,8 +73,13 @@ class Architecture:
         """Normalises (when set) and activates `x` of shape (..., features)."""
         return self.nonlinearity(layer_norm(x) if self.norm else x)
 
+    def activate_operations(self) -> list[Operation]:
+        """`activate` as operations."""
+        own = ACTIVATION_OPERATIONS[self.activation]
+        return [LayerNorm(EPSILON), own] if self.norm else [own]
 
-def layer_norm(x: jax.Array, epsilon: float = 1e-5) -> jax.Array:
+
+def layer_norm(x: jax.Array, epsilon: float = EPSILON) -> jax.Array:
     """Layer norm over the last axis, without learnable parameters; the shape stays."""
     centred = x - jnp.mean(x, axis=-1, keepdims=True)
     variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)

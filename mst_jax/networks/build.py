@@ -5,9 +5,10 @@ from dataclasses import replace
 import jax
 from flax import linen as nn
 
-from mst_jax.networks.architecture import Activated, Architecture
-from mst_jax.networks.mlp import MLP, xavier_uniform_relu
-from mst_jax.networks.simba import SimBa, orthogonal
+from mst_jax.networks.architecture import Activated, Architecture, Params
+from mst_jax.networks.mlp import MLP, mlp_operations, xavier_uniform_relu
+from mst_jax.networks.operations import Operation, dense_of
+from mst_jax.networks.simba import SimBa, orthogonal, simba_operations
 
 
 def network(output: int, architecture: Architecture, *, activate_output: bool = False) -> nn.Module:
@@ -22,13 +23,36 @@ def network(output: int, architecture: Architecture, *, activate_output: bool = 
     return kind(output, architecture, activate_output)
 
 
+def network_operations(
+    params: Params, architecture: Architecture, *, activate_output: bool = False
+) -> list[Operation]:
+    """A `network` with these parameters as operations."""
+    if architecture.residual != "simba":
+        return mlp_operations(params, architecture, activate_output=activate_output)
+    active = architecture.activate_operations() if activate_output else []
+    return [*trunk_operations(params, architecture), dense_of(params["output"]), *active]
+
+
 def trunk(architecture: Architecture, name: str = "trunk") -> nn.Module:
     """Features (..., hidden) of inputs (..., I), after `depth` hidden layers or blocks."""
     if architecture.residual == "simba":
         return SimBa(architecture, name=name)
-    # The last hidden layer is an MLP's activated output: `depth` counts it.
-    shallower = replace(architecture, depth=architecture.depth - 1)
+    shallower = _without_output(architecture)
     return MLP(architecture.hidden, shallower, activate_output=True, input_shortcut=True, name=name)
+
+
+def trunk_operations(params: Params, architecture: Architecture) -> list[Operation]:
+    """The `trunk` of a network with these parameters as operations."""
+    if architecture.residual == "simba":
+        return simba_operations(params["trunk"], architecture)
+    return mlp_operations(
+        params["trunk"], _without_output(architecture), activate_output=True, input_shortcut=True
+    )
+
+
+def _without_output(architecture: Architecture) -> Architecture:
+    """Of a trunk as an MLP, whose activated output is the last hidden layer: `depth` counts it."""
+    return replace(architecture, depth=architecture.depth - 1)
 
 
 def head(features: int, architecture: Architecture, name: str) -> nn.Dense:

@@ -3,7 +3,8 @@
 import jax
 from flax import linen as nn
 
-from mst_jax.networks.architecture import Activated, Architecture
+from mst_jax.networks.architecture import Activated, Architecture, Params
+from mst_jax.networks.operations import Add, Keep, Operation, dense_of
 
 xavier_uniform_relu = nn.initializers.variance_scaling(2.0, "fan_avg", "uniform")
 
@@ -38,7 +39,8 @@ class MLP(nn.Module):
         for index, width in enumerate(widths):
             last = index == len(widths) - 1
             layer = dense(width, f"layer_{index + 1}")(x)
-            shortcut = carried if self._has_shortcut(index, carried, width) else 0.0
+            skips = _has_shortcut(arch, index, carried.shape[-1], width, self.input_shortcut)
+            shortcut = carried if skips else 0.0
             before = layer if arch.residual == "branch" else layer + shortcut
             if last and not self.activate_output:
                 return layer + shortcut
@@ -48,7 +50,42 @@ class MLP(nn.Module):
             carried = before if arch.residual == "pre" else x
         return x
 
-    def _has_shortcut(self, index: int, carried: jax.Array, width: int) -> bool:
-        if self.architecture.residual == "none" or carried.shape[-1] != width:
-            return False
-        return index > 0 or self.input_shortcut
+
+def mlp_operations(
+    params: Params,
+    architecture: Architecture,
+    *,
+    activate_output: bool = False,
+    input_shortcut: bool = False,
+) -> list[Operation]:
+    """An `MLP` with these parameters as operations; the other arguments are its attributes."""
+    layers = [dense_of(params[f"layer_{index + 1}"]) for index in range(architecture.depth + 1)]
+    skips = [
+        _has_shortcut(architecture, index, *layer.kernel.shape, input_shortcut)
+        for index, layer in enumerate(layers)
+    ] + [False]
+    found: list[Operation] = []
+    for index, layer in enumerate(layers):
+        active = activate_output or index < architecture.depth
+        around = active and architecture.residual == "branch"
+        if skips[index] and (index == 0 or architecture.residual != "pre"):
+            found.append(Keep())
+        found.append(layer)
+        if skips[index] and not around:
+            found.append(Add())
+        if architecture.residual == "pre" and skips[index + 1]:
+            found.append(Keep())
+        if active:
+            found += architecture.activate_operations()
+        if skips[index] and around:
+            found.append(Add())
+    return found
+
+
+def _has_shortcut(
+    architecture: Architecture, index: int, carried: int, width: int, input_shortcut: bool
+) -> bool:
+    """Whether a layer of this width takes a shortcut of what is `carried` wide."""
+    if architecture.residual == "none" or carried != width:
+        return False
+    return index > 0 or input_shortcut

@@ -9,8 +9,9 @@ from flax import linen as nn
 
 from mst_jax.networks.activity import Activity, activity_of
 from mst_jax.networks.architecture import Architecture, Params
-from mst_jax.networks.build import network
+from mst_jax.networks.build import network, network_operations
 from mst_jax.networks.mlp import dense
+from mst_jax.networks.operations import Operation
 
 
 class EncoderSizes(NamedTuple):
@@ -38,6 +39,7 @@ class Encoder(NamedTuple):
     zsa: Callable[[Params, jax.Array, jax.Array], jax.Array]  # zs, action (..., A) -> (..., zsa)
     predict: Callable[[Params, jax.Array], Prediction]  # zsa -> what follows
     activity: Callable[[Params, jax.Array, jax.Array], Activity]  # observation, action
+    zs_operations: Callable[[Params], list[Operation]]  # `zs` of concrete parameters
 
 
 class _Encoder(nn.Module):
@@ -83,4 +85,5 @@ def make_encoder(
         call(_Encoder.embed_action),
         call(_Encoder.predict),
         activity_of(module),
+        lambda params: network_operations(params["zs"], architecture, activate_output=True),
     )

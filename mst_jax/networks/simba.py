@@ -4,11 +4,22 @@ A linear embedding, pre-norm residual blocks with a linear skip path, and a fina
 """
 
 import jax
+import numpy as np
 from flax import linen as nn
 
-from mst_jax.networks.architecture import Architecture
+from mst_jax.networks.architecture import ACTIVATION_OPERATIONS, Architecture, Params
+from mst_jax.networks.operations import (
+    Add,
+    Keep,
+    LayerNorm,
+    Operation,
+    Scale,
+    Shift,
+    dense_of,
+)
 
 EXPANSION = 4  # width of a block's hidden layer, relative to the network's
+EPSILON = 1e-6  # of its norms
 
 orthogonal = nn.initializers.orthogonal(1.0)
 he_normal = nn.initializers.he_normal()
@@ -58,10 +69,34 @@ class _Nonlinearity(nn.Module):
 
 
 def norm(architecture: Architecture, name: str) -> nn.Module:
-    """Layer norm with learnable scale and offset (eps 1e-6), or nothing if `norm` is off."""
-    return nn.LayerNorm(epsilon=1e-6, name=name) if architecture.norm else _Identity()
+    """Layer norm with learnable scale and offset, or nothing if `norm` is off."""
+    return nn.LayerNorm(epsilon=EPSILON, name=name) if architecture.norm else _Identity()
 
 
 class _Identity(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         return x
+
+
+def simba_operations(params: Params, architecture: Architecture) -> list[Operation]:
+    """A `SimBa` with these parameters as operations."""
+    found: list[Operation] = [dense_of(params["embed"])]
+    for index in range(architecture.depth):
+        branch = params[f"block_{index + 1}"]
+        found += [
+            Keep(),
+            *_norm_operations(branch, architecture),
+            dense_of(branch["expand"]),
+            ACTIVATION_OPERATIONS[architecture.activation],
+            dense_of(branch["project"]),
+            Add(),
+        ]
+    return found + _norm_operations(params, architecture)
+
+
+def _norm_operations(params: Params, architecture: Architecture) -> list[Operation]:
+    """The norm of a block, or of the end."""
+    if not architecture.norm:
+        return []
+    scale, offset = (np.asarray(params["norm"][name]) for name in ("scale", "bias"))
+    return [LayerNorm(EPSILON), Scale(scale), Shift(offset)]

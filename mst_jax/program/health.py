@@ -6,11 +6,20 @@ import jax
 import jax.numpy as jnp
 
 from mst_jax.agents import Agent
+from mst_jax.agents.base import acting_parts
 
 
 def finite(agent: Agent, states: Any) -> jax.Array:
     """Whether the online parameters and all that acting reads are finite, of S seeds: (S,) bool."""
-    read = [agent.parameters(states), *(getattr(states, name) for name in agent.acting)]
+    return _finite([agent.parameters(states), acting_parts(agent, states)])
+
+
+def finite_policy(agent: Agent, states: Any) -> jax.Array:
+    """Whether all that acting reads is finite, of S seeds: (S,) bool; of a light checkpoint."""
+    return _finite(acting_parts(agent, states))
+
+
+def _finite(read: Any) -> jax.Array:
     leaves = {id(leaf): leaf for leaf in jax.tree.leaves(read)}.values()  # acting reads parameters
     # Zero times NaN or infinity is NaN. This compiles in half the time that `isfinite` takes.
     zeros = [

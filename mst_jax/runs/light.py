@@ -1,11 +1,12 @@
-"""What a light checkpoint holds: the fields of agent states that acting reads, and the masks."""
+"""What a light checkpoint holds: what acting reads of agent states, and all modules' masks."""
 
 from pathlib import Path
 from typing import Any
 
 from mst_jax.agents import Agent
+from mst_jax.agents.base import acting_parts, with_acting_parts
 from mst_jax.runs import checkpoints
-from mst_jax.runs.arrays import Arrays, flatten, unflatten
+from mst_jax.runs.arrays import Arrays, expected, flatten, unflatten
 from mst_jax.runs.changed import refuse_changed
 from mst_jax.runs.checkpoints import Checkpoint
 from mst_jax.runs.config_file import read_settings
@@ -17,20 +18,28 @@ MASKS = "masks/"  # prefix of array names
 
 def to_light(agent: Agent, states: Any) -> Arrays:
     """Named arrays, (S, ...) each, of the agent states of S seeds."""
-    acting = {name: getattr(states, name) for name in agent.acting}
+    acting = acting_parts(agent, states)
     masks = {f"{MASKS}{name}": mask for name, mask in flatten(agent.masks(states)).items()}
     return {**flatten(acting), **masks}
 
 
 def from_light(agent: Agent, arrays: Arrays, states: Any) -> Any:
-    """Agent states that act as those of a light checkpoint; other fields are those of `states`.
+    """Agent states that act as those of a light checkpoint; all else is that of `states`.
+
+    Checkpoints of before 2026-11-27 hold whole fields, critics too, which are left where they are.
 
     Raises:
         ValueError: when the arrays are of another configuration.
     """
-    acting = {name: getattr(states, name) for name in agent.acting}
-    found = {name: array for name, array in arrays.items() if not name.startswith(MASKS)}
-    return states.replace(**unflatten(found, acting))
+    acting = acting_parts(agent, states)
+    fields = {path.partition("/")[0] for path in acting}
+    unread = expected({name: getattr(states, name) for name in fields}).keys() - expected(acting)
+    found = {
+        name: array
+        for name, array in arrays.items()
+        if not name.startswith(MASKS) and name not in unread
+    }
+    return with_acting_parts(states, unflatten(found, acting))
 
 
 def masks_in(arrays: Arrays) -> Arrays:

@@ -13,7 +13,7 @@ from mst_jax.training.jobs import (
     resume_together,
     unfinished,
 )
-from mst_jax.training.memory import memory_bytes
+from mst_jax.training.memory import light_bytes, memory_bytes
 from mst_jax.training.policy import Policy, Snapshot, load_policy, load_snapshot
 from mst_jax.training.trainer import Outcome, checkpoint_fingerprint, train, train_together
 
@@ -25,6 +25,7 @@ __all__ = [
     "Snapshot",
     "checkpoint_fingerprint",
     "grouped",
+    "light_bytes",
     "load_policy",
     "load_snapshot",
     "make_program",

@@ -7,6 +7,7 @@ import jax
 
 from mst_jax import replay
 from mst_jax.agents import Agent
+from mst_jax.agents.base import acting_parts
 from mst_jax.envs import Spec
 from mst_jax.program.state import Purpose, keys_for, replay_layout, seed_keys, stored
 from mst_jax.runs import checkpoints, history
@@ -61,12 +62,21 @@ def checkpoint_bytes(agent: Agent, spec: Spec, settings: Settings) -> int:
     layout = _layout(agent, spec, settings)
     # Best policies are in full checkpoints too.
     policies = full + sum(kept[tier] + 1 for tier in (checkpoints.LIGHT, checkpoints.BEST))
+    whole = sum(memory_bytes(agent, spec, settings)) - _frame_bytes(layout)
+    return (
+        full * whole
+        + _segment_bytes(layout, settings, full)
+        + policies * light_bytes(agent, settings)
+    )
+
+
+def light_bytes(agent: Agent, settings: Settings) -> int:
+    """Bytes of a light checkpoint."""
     seen = jax.eval_shape(
-        lambda states: ([getattr(states, name) for name in agent.acting], agent.masks(states)),
+        lambda states: (acting_parts(agent, states), agent.masks(states)),
         _states(agent, settings),
     )
-    whole = sum(memory_bytes(agent, spec, settings)) - _frame_bytes(layout)
-    return full * whole + _segment_bytes(layout, settings, full) + policies * _nbytes(seen)
+    return _nbytes(seen)
 
 
 def human(count: float) -> str:

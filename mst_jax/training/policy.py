@@ -13,7 +13,7 @@ import numpy as np
 from mst_jax import envs
 from mst_jax.agents import Agent, player
 from mst_jax.program.cache import kept, kept_task
-from mst_jax.program.health import finite
+from mst_jax.program.health import finite_policy
 from mst_jax.program.state import Purpose, keys_for, seed_keys
 from mst_jax.runs import checkpoints
 from mst_jax.runs.folder import as_folder
@@ -24,7 +24,7 @@ from mst_jax.training.jobs import prepare
 
 @kept
 def _finite(agent: Agent) -> Callable[[Any], jax.Array]:
-    return jax.jit(partial(finite, agent))
+    return jax.jit(partial(finite_policy, agent))
 
 
 class Snapshot(NamedTuple):
@@ -33,7 +33,7 @@ class Snapshot(NamedTuple):
     Attributes:
         settings: of the run.
         agent: one-seed functions.
-        states: agent states of all seeds; fields that acting does not read are zeros.
+        states: agent states of all seeds; what acting does not read is zeros.
         masks: {path: bool (S, ...)} of every masked leaf; paths begin with the module's name.
         step: agent steps taken when it was written.
     """
@@ -62,9 +62,13 @@ class Snapshot(NamedTuple):
                 f"{self.step:,} is not finite; best=True loads its best and evaluate "
                 "--best plays or films it, if it has one"
             )
-        state = jax.tree.map(lambda leaf: leaf[index], self.states)
         task = kept_task(self.settings.task, self.settings.with_time)
-        return Policy(self.agent, state, task.spec)
+        return Policy(self.agent, self.state(seed), task.spec)
+
+    def state(self, seed: int | None = None) -> Any:
+        """The agent state of a seed, the first by default; ValueError for one it does not hold."""
+        index = self.settings.index_of(seed)
+        return jax.tree.map(lambda leaf: leaf[index], self.states)
 
 
 class Policy:

@@ -14,7 +14,7 @@ from mst_jax.agents import Agent, Metrics, Occasional
 from mst_jax.envs import EnvironmentFailedError
 from mst_jax.program.drivers import Driver
 from mst_jax.program.evaluation import Evaluator
-from mst_jax.program.health import finite
+from mst_jax.program.health import finite_policy
 from mst_jax.program.state import LoopState
 from mst_jax.runs import checkpoints
 from mst_jax.runs.arrays import Arrays, split
@@ -202,7 +202,8 @@ def evaluate_finally(session: Session, loop: LoopState, evaluator: Evaluator) ->
     """Writes a row of kind `final` per seed: the last and the best policy on fresh episodes."""
     best = from_light(session.agent, session.best.policies, loop.agent)
     healthy = np.asarray(loop.healthy)
-    finite_best = np.asarray(finite(session.agent, best))  # an older version may have chosen it
+    # All else in `best` is of the last step; an older version may have chosen what is not finite.
+    finite_best = np.asarray(finite_policy(session.agent, best))
     policies = {"last": healthy, "best": finite_best}
     rows = evaluate_final(evaluator, loop.agent, best, session.best, policies)
     if evaluator.failure:

@@ -101,6 +101,7 @@ def identity_encoder():
             reward_logits=jnp.zeros((*zsa.shape[:-1], 2)),
         ),
         activity=None,
+        zs_operations=None,
     )
 
 
@@ -141,7 +142,7 @@ def actor_loss(zs):
     critic = Critic(
         init=None, apply=lambda params, zsa: jnp.concatenate([zsa, 3 * zsa], -1), activity=None
     )
-    actor = Actor(init=None, apply=lambda params, zs: params * zs, activity=None)
+    actor = Actor(init=None, apply=lambda params, zs: params * zs, activity=None, operations=None)
     return losses.actor_loss(jnp.array(2.0), actor, critic, identity_encoder(), None, None, zs, 0.5)
 
 
@@ -152,7 +153,7 @@ def test_actor_loss_means_both_heads_and_penalises_the_pre_activation():
 
 
 def target_action(zs, noise):
-    actor = Actor(init=None, apply=lambda params, zs: zs, activity=None)
+    actor = Actor(init=None, apply=lambda params, zs: zs, activity=None, operations=None)
     return losses.target_action(None, actor, zs, noise, 0.3)
 
 

@@ -29,7 +29,9 @@ from mst_jax.runs.settings import LAST_SEED
 from mst_jax.training import Policy
 
 ROOT = Path(__file__).parents[2]
-SCRIPTS = ("train", "evaluate", "plot", "inspect", "video", "sweep", "report", "quickstart")
+SCRIPTS = (
+    *("train", "evaluate", "export", "plot", "inspect", "video", "sweep", "report", "quickstart"),
+)
 BENCHMARKS = (
     "same_speed",
     *("checkpoints", "diagnostics", "environments", "health"),

@@ -32,6 +32,7 @@ from mst_jax.agents.parts.running_statistics import (
     RunningStatistics,
     empty_statistics,
     normalised,
+    normalised_operations,
     observed,
 )
 from mst_jax.agents.parts.temperature import TemperatureConfig
@@ -124,6 +125,12 @@ class ActorCritic(Generic[Config]):
         if not self.config.normalize_observations:
             return observation
         return normalised(state.statistics, observation)
+
+    def normalise_operations(self, state: ActorCriticState) -> list[networks.Operation]:
+        """`normalise` as operations."""
+        if not self.config.normalize_observations:
+            return []
+        return normalised_operations(state.statistics, self.sizes.observation.size)
 
     def learn(
         self,
@@ -326,7 +333,7 @@ def agent_of(algorithm: Algorithm[State]) -> Agent:
         value=core.value,
         probe=probes,
         parameters=lambda state: {name: state.params[name] for name in modules},
-        acting=("params", "statistics"),
+        acting=("params/actor", "statistics"),
         masks=lambda state: core.trained.masks(state.opt_state),
         modules=modules,
         learning_starts=core.config.learning_starts,

@@ -24,6 +24,7 @@ from mst_jax.agents.actor_critic.core import (
 from mst_jax.agents.base import Agent, Clock, Metrics, Probe, Sizes
 from mst_jax.agents.parts import draws, losses
 from mst_jax.agents.parts.vectors import vector_sizes
+from mst_jax.networks.operations import Tanh
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,11 @@ class DDPG(Generic[State]):
         features = self.core.normalise(state, observation)
         action = jnp.tanh(self.actor.apply(state.params["actor"], features))
         return action if key is None else self.noisy(action, draws.normal(key, action.shape))
+
+    def operations(self, state: State) -> list[networks.Operation]:
+        """The policy as it is judged, of a raw observation."""
+        actor = self.actor.operations(state.params["actor"])
+        return [*self.core.normalise_operations(state), *actor, Tanh()]
 
     def noisy(self, action: jax.Array, noise: jax.Array) -> jax.Array:
         """Actions with scaled standard normal noise of the same shape, within [-1, 1]."""
@@ -107,7 +113,7 @@ class DDPG(Generic[State]):
 
     def agent(self) -> Agent:
         """As the trainer takes it."""
-        return agent_of(self)
+        return agent_of(self)._replace(operations=self.operations)
 
 
 def build_ddpg(

@@ -23,6 +23,7 @@ from mst_jax.agents.actor_critic.core import (
 from mst_jax.agents.base import Agent, Clock, Metrics, Probe, Sizes
 from mst_jax.agents.parts import draws, soft_policy, tanh_gaussian
 from mst_jax.agents.parts.vectors import vector_sizes
+from mst_jax.networks.operations import Tanh
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,11 @@ class SAC:
         """A sample of the policy (A,) for an observation (O,); without a key, its mean's tanh."""
         features = self.core.normalise(state, observation)
         return soft_policy.act(self.actor, state.params["actor"], features, key)
+
+    def operations(self, state: ActorCriticState) -> list[networks.Operation]:
+        """The policy as it is judged, of a raw observation."""
+        actor = self.actor.operations(state.params["actor"])
+        return [*self.core.normalise_operations(state), *actor, Tanh()]
 
     def update(
         self, state: ActorCriticState, batch: Batch, key: jax.Array, step: jax.Array
@@ -96,7 +102,7 @@ class SAC:
 
     def agent(self) -> Agent:
         """As the trainer takes it."""
-        return agent_of(self)
+        return agent_of(self)._replace(operations=self.operations)
 
 
 def build_sac(

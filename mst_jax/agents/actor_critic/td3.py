@@ -19,7 +19,6 @@ from mst_jax.agents.actor_critic.core import (
     ActorCritic,
     ActorCriticState,
     Batch,
-    agent_of,
     make_actor_critic,
 )
 from mst_jax.agents.actor_critic.ddpg import DDPG
@@ -125,7 +124,7 @@ class TD3(DDPG[TD3State]):
 
     def agent(self) -> Agent:
         """As the trainer takes it."""
-        return agent_of(self)._replace(init=self.init, reset=self.reset)
+        return super().agent()._replace(init=self.init, reset=self.reset)
 
 
 def build_td3(

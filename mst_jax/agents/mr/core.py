@@ -326,7 +326,7 @@ def agent_of(algorithm: Algorithm) -> Agent:
         value=core.value,
         probe=probes,
         parameters=lambda state: core.networks(state.params),
-        acting=("params",),
+        acting=("params/encoder/zs", "params/actor"),
         masks=lambda state: core.trained.masks(state.opt_state),
         modules=core.trained.modules,
         learning_starts=core.config.learning_starts,

@@ -16,6 +16,7 @@ from mst_jax.agents.mr.core import MRCore, MRState, agent_of, make_core
 from mst_jax.agents.parts import draws
 from mst_jax.agents.parts.trained import active_norm, replaced
 from mst_jax.agents.parts.vectors import vector_sizes
+from mst_jax.networks.operations import Tanh
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,11 @@ class MRQ:
             return action
         noise = self.core.config.exploration_noise * draws.normal(key, action.shape)
         return jnp.clip(action + noise, -1.0, 1.0)
+
+    def operations(self, state: MRState) -> list[networks.Operation]:
+        """The policy as it is judged, of an observation."""
+        encoder = self.core.encoder.zs_operations(state.params["encoder"])
+        return [*encoder, *self.actor.operations(state.params["actor"]), Tanh()]
 
     def update(
         self, state: MRState, batch: Any, key: jax.Array, step: jax.Array
@@ -107,7 +113,7 @@ class MRQ:
 
     def agent(self) -> Agent:
         """As the trainer takes it."""
-        return agent_of(self)
+        return agent_of(self)._replace(operations=self.operations)
 
 
 def build_mrq(

@@ -21,6 +21,7 @@ from mst_jax.agents.mr.config import MRSACConfig
 from mst_jax.agents.mr.core import MRCore, MRState, agent_of, make_core
 from mst_jax.agents.parts import draws, soft_policy, tanh_gaussian
 from mst_jax.agents.parts.vectors import vector_sizes
+from mst_jax.networks.operations import Tanh
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,11 @@ class MRSAC:
         """A sample of the policy (A,) for an observation (O,); without a key, its mean's tanh."""
         zs = self.core.encoder.zs(state.params["encoder"], observation)
         return soft_policy.act(self.actor, state.params["actor"], zs, key)
+
+    def operations(self, state: MRState) -> list[networks.Operation]:
+        """The policy as it is judged, of an observation."""
+        encoder = self.core.encoder.zs_operations(state.params["encoder"])
+        return [*encoder, *self.actor.operations(state.params["actor"]), Tanh()]
 
     def update(
         self, state: MRState, batch: Any, key: jax.Array, step: jax.Array
@@ -106,7 +112,7 @@ class MRSAC:
 
     def agent(self) -> Agent:
         """As the trainer takes it."""
-        return agent_of(self)
+        return agent_of(self)._replace(operations=self.operations)
 
 
 def build_mrsac(

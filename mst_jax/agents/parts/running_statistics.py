@@ -9,7 +9,10 @@ from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
+
+from mst_jax.networks.operations import Operation, Scale, Shift
 
 INITIAL_COUNT = 1e-4  # weight of the prior mean 0 and variance 1
 EPSILON = 1e-8  # added to the variance
@@ -72,6 +75,17 @@ def normalised(statistics: RunningStatistics, observation: jax.Array) -> jax.Arr
     scaled, rest = _split(statistics, observation)
     scaled = (scaled - statistics.mean) * jax.lax.rsqrt(statistics.variance + EPSILON)
     return scaled if rest is None else jnp.concatenate([scaled, rest], axis=-1)
+
+
+def normalised_operations(statistics: RunningStatistics, size: int) -> list[Operation]:
+    """`normalised` as operations, for observations of `size` numbers."""
+    unscaled = size - statistics.mean.shape[-1]
+    mean, variance = (np.asarray(x) for x in (statistics.mean, statistics.variance))
+    # A shift of its own: an offset far above the spread costs no digits.
+    return [
+        Shift(np.pad(-mean, (0, unscaled))),
+        Scale(np.pad(1 / np.sqrt(variance + EPSILON), (0, unscaled), constant_values=1)),
+    ]
 
 
 def of_sample(statistics: RunningStatistics) -> RunningStatistics:

@@ -15,6 +15,7 @@ from mst_jax.agents.parts.running_statistics import (
     of_sample,
 )
 from mst_jax.envs.spaces import Action, Discrete
+from mst_jax.networks.operations import Operation, Scale, Shift
 
 
 @struct.dataclass
@@ -63,6 +64,10 @@ class Units(NamedTuple):
     def stored(self, drawn: jax.Array) -> jax.Array:
         """The inverse."""
         return (drawn - self.middle) / self.half
+
+    def stored_operations(self) -> list[Operation]:
+        """`stored` as operations."""
+        return [Shift(-self.middle), Scale(1 / self.half)]
 
 
 def units_of(space: Action, action_scale: str) -> Units | None:

@@ -30,6 +30,7 @@ from mst_jax.agents.parts.running_statistics import (
     RunningStatistics,
     empty_statistics,
     normalised,
+    normalised_operations,
     observed,
     of_sample,
 )
@@ -122,6 +123,15 @@ class StreamAC:
         mean, std = self.policy(state.params["actor"], self.features(state, observation))
         action = mean if key is None else mean + std * draws.normal(key, mean.shape)
         return action if self.units is None else self.units.stored(action)
+
+    def operations(self, state: StreamState) -> list[networks.Operation]:
+        """The policy as it is judged, of a raw observation."""
+        found: list[networks.Operation] = []
+        if self.config.normalize_observations:
+            size = self.sizes.observation.size
+            found += normalised_operations(of_sample(state.statistics), size)
+        found += self.actor.operations(state.params["actor"])
+        return found if self.units is None else [*found, *self.units.stored_operations()]
 
     def learn(
         self, state: StreamState, experience: Experience, key: jax.Array, clock: Clock
@@ -254,13 +264,14 @@ class StreamAC:
             value=self.value,
             probe=self.probe,
             parameters=lambda state: state.params,
-            acting=("params", "statistics"),
+            acting=("params/actor", "statistics"),
             masks=lambda state: self.trained.masks(state.opt_state),
             modules=self.trained.modules,
             learning_starts=0,
             discount=self.config.discount,
             observes_start=True,
             most_environments=1,
+            operations=self.operations,
         )
 
     def _step(
