@@ -150,17 +150,17 @@ def _tile_rows(active: np.ndarray) -> int | None:
         return None
     costs: dict[int | None, float] = {
         None: active.size,
-        1: COSTS["rows"] * np.count_nonzero(active),
+        1: COSTS["rows"] * int(np.count_nonzero(active)),
     }
     for rows in TILE_ROWS:
         if active.shape[1] % rows == 0:
-            costs[rows] = COSTS["tiles"] * rows * np.count_nonzero(_used(active, rows))
+            costs[rows] = COSTS["tiles"] * rows * int(np.count_nonzero(_used(active, rows)))
     return min(costs, key=lambda rows: costs[rows])
 
 
 def _used(active: np.ndarray, rows: int) -> np.ndarray:
     """Which inputs any output of a tile reads, (inputs, tiles) bool."""
-    return active.reshape(len(active), -1, rows).any(axis=2)
+    return np.any(active.reshape(len(active), -1, rows), axis=2)
 
 
 def _with_array(name: str, field: str) -> Callable[[Any, Place], Call]:

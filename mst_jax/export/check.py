@@ -43,7 +43,7 @@ def _frames(operations: Sequence[Operation], seen: Mapping[str, Any]) -> np.ndar
     for operation in reversed(normaliser):
         if isinstance(operation, Scale):
             shown = shown / operation.factor[newest]
-        else:
+        elif isinstance(operation, Shift):
             shown = shown - operation.offset[newest]
     return shown.astype(np.float32)
 

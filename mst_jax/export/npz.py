@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,8 @@ PLAYER = Path(play_policy.__file__)  # the very file that this package plays wit
 def write_npz(file: PolicyFile, path: Path) -> None:
     """Writes dense arrays, zeros where masked: zipped they take little more than a packed form."""
     with path.open("wb") as target:
-        np.savez_compressed(target, description=json.dumps(file.description), **file.arrays)
+        arrays: dict[str, Any] = dict(file.arrays)
+        np.savez_compressed(target, description=json.dumps(file.description), **arrays)
 
 
 def write_player(folder: Path, overwrite: bool) -> Path:

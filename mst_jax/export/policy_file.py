@@ -123,7 +123,7 @@ def _stored(operation: Operation, dtype: str) -> Operation:
             f"the agent's operations hold {kind_of(operation)}, and only those of "
             "mst_jax.networks.operations can be exported"
         )
-    fields = {
+    fields: dict[str, Any] = {
         name: value if isinstance(value, float) else np.asarray(value, np.float32)
         for name, value in vars(operation).items()
     }

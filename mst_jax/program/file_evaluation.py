@@ -14,13 +14,11 @@ from mst_jax.program.state import seed_keys
 
 
 class FilePolicy(Protocol):
-    """What `mst_jax.load_exported` gives.
+    """What `mst_jax.load_exported` gives."""
 
-    Attributes:
-        description: what it takes and gives.
-    """
-
-    description: Mapping[str, Any]
+    @property
+    def description(self) -> Mapping[str, Any]:
+        """What it takes and gives."""
 
     def reset(self) -> None:
         """Episodes begin."""

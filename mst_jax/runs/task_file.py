@@ -5,18 +5,18 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mst_jax.envs import Continuous, Discrete, Observation, Spec
+from mst_jax.envs import Action, Continuous, Discrete, Observation, Spec
 from mst_jax.runs.files import replace_text
 from mst_jax.runs.folder import TASK
 from mst_jax.runs.json_file import read_json
 
-ACTIONS = {"continuous": Continuous, "discrete": Discrete}
+ACTIONS: dict[str, type[Action]] = {"continuous": Continuous, "discrete": Discrete}
 
 
 def write_spec(folder: Path, spec: Spec) -> None:
     """Writes the spec of a run's task."""
-    kinds = {kind: name for name, kind in ACTIONS.items()}
-    action = {"kind": kinds[type(spec.action)], **dataclasses.asdict(spec.action)}
+    (kind,) = (name for name, kind in ACTIONS.items() if isinstance(spec.action, kind))
+    action = {"kind": kind, **dataclasses.asdict(spec.action)}
     values = {**spec._asdict(), "observation": spec.observation._asdict(), "action": action}
     text = json.dumps(values, indent=2, default=lambda number: number.item())  # NumPy's numbers
     replace_text(folder / TASK, text + "\n")
@@ -36,7 +36,8 @@ def read_spec(folder: Path) -> Spec | None:
         observation = Observation(**_tuples(values["observation"]))
         action = _tuples(values["action"])
         space = ACTIONS[action.pop("kind")](**action)
-        return Spec(**{**values, "observation": observation, "action": space})
+        parts: dict[str, Any] = {"observation": observation, "action": space}
+        return Spec(**{**values, **parts})
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is damaged: {error!r}") from error
 

@@ -253,7 +253,9 @@ def _entries(
     grows = np.broadcast_to((counts.keep[1:] < after[1:]).any(axis=0), len(shapes))
     steps = wanted.timing.steps if wanted.timing else ()
     moving = any(drop_at(wanted, step) > 0 for step in steps)
-    stuck = moving & ~drops & (counts.target < [*map(math.prod, shapes.values())]).any(axis=0)
+    stuck = (
+        moving & ~drops & (counts.target < np.array([*map(math.prod, shapes.values())])).any(axis=0)
+    )
     return [
         LeafPlan(
             path,

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from policies import SPEC, compiled, needs_c, with_history
 
+from mst_jax.envs import Continuous
 from mst_jax.envs.timed import time_after
 from mst_jax.export import (
     c,
@@ -193,7 +194,7 @@ def test_what_is_not_finite_is_an_action_of_zero(tmp_path):
 
 @needs_c
 def test_the_range_of_a_task(tmp_path):
-    space = SPEC.action.__class__(3, (-2.0, 0.0, -0.4), (2.0, 1.0, 0.4))
+    space = Continuous(3, (-2.0, 0.0, -0.4), (2.0, 1.0, 0.4))
     spec, layers = SPEC._replace(action=space), network(5)
     own = policy_file(layers, spec)
     file = policy_file(layers, spec, units="task")
