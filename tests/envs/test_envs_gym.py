@@ -279,7 +279,10 @@ def test_tasks_that_users_register_are_trained_in_workers(own_module, name, size
         ("my_module:Absent-v0", "unknown task 'gym:my_module:Absent-v0': Environment `Absent` doe"),
         ("no_module:Mine-v0", "importing 'no_module', which is to register 'Mine-v0', failed: Mod"),
         ("Nope", "Walker2d-v5; gym:MODULE:ID imports the module that registers a task of yours"),
-        ("Absent-v0", "Ant-v5? gym:MODULE:ID imports the module that registers a task of yours"),
+        (
+            "Absent-v0",
+            "Ant-v5 or Ant-v4? gym:MODULE:ID imports the module that registers a task of yours",
+        ),
     ],
 )
 def test_what_cannot_be_trained_is_one_line(own_module, name, message):

@@ -45,6 +45,8 @@ REGIMES = {  # of encoder, critic and actor
     "ne_dormancy": ("neuroplastic_expansion_dormancy",) * 3,
     "network_sparsity_parity": (None, "network_sparsity", "network_sparsity"),
     "network_sparsity_streaming": (None, "static", "static"),
+    "rnm_2_4": (None, "rigl", "rigl"),
+    "rnm_1_4": (None, "rigl", "rigl"),
 }
 IN_PLACE_OF = {"stream_ac": {"rigl": "rigl_averaged"}}
 

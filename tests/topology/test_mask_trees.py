@@ -124,8 +124,9 @@ def test_the_summary_table():
 def test_structures_group_entries(structure, shape, groups, first):
     x = jnp.arange(math.prod(shape)).reshape(shape)
     split = structure.split(x)
-    assert structure.groups(shape) == split.shape[0] == groups
-    assert split[0].tolist() == first
+    members, places, _, columns = split.shape
+    assert structure.groups(shape) == members * places * columns == groups
+    assert split[0, 0, :, 0].tolist() == first
     np.testing.assert_array_equal(structure.join(split, shape), x)
     assert isinstance(structure, structures.Structure)
 

@@ -132,28 +132,30 @@ def test_a_diverged_run_has_no_return_from_the_evaluation_that_finds_it(together
     )
 
 
-LAUNCHERS = """
+QUICKSTART = """
 import sys
 from pathlib import Path
-from absl import flags
-from experiments import evaluate, quickstart
+from experiments import quickstart
 from mst_jax.analysis import read_curve
 
-flags.FLAGS(["launcher", "--episodes=1"])
 quickstart._print_curve(Path(sys.argv[1]), read_curve(Path(sys.argv[1])))
-evaluate.main(["launcher", sys.argv[1]])
 """
+
+
+def printed(*arguments):
+    command = [sys.executable, *map(str, arguments)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert result.returncode == 0, result.stderr
+    return [line.strip() for line in result.stdout.splitlines()]
 
 
 def test_launchers_name_diverged_seeds(together):
     """Fault A1: the quickstart's table, and an evaluation of the newest policies."""
     folder = together[-1].folder
-    command = [sys.executable, "-c", LAUNCHERS, str(folder)]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert result.returncode == 0, result.stderr
-    lines = [line.strip() for line in result.stdout.splitlines()]
+    lines = printed("-c", QUICKSTART, folder)
     assert lines[0].startswith("diverged mean    nan of 0 of 2 seeds")
     assert lines[2].endswith("-> DIVERGED by step 70, it has no return")
+    lines = printed("-m", "experiments.evaluate", folder, "--episodes=1")
     assert "seed 1: diverged: it has no return" in lines
     assert "mean  :      nan (0 of 2 seeds)" in lines
     written = json.loads((folder / "evaluation.json").read_text())
