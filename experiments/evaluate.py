@@ -9,7 +9,6 @@ of a .c file, and FILE.evaluation.json is written beside it.
 
 import json
 import sys
-from pathlib import Path
 
 import numpy as np
 from absl import flags
@@ -18,14 +17,13 @@ from experiments.cli import launch, one_line_errors, run_folders
 from experiments.inputs import define_path, require_output, require_writable
 from experiments.video import EPISODES_PLAYED, START_STATES, film, first_key, first_start, writer
 from mst_jax import envs, load_exported
-from mst_jax.analysis import read_diverged
 from mst_jax.program.evaluation import make_evaluator
 from mst_jax.program.file_evaluation import file_returns, require_fitting
 from mst_jax.runs import checkpoints
 from mst_jax.runs.files import replace_text
-from mst_jax.runs.health import healthy_at, mean_of_known
+from mst_jax.runs.health import mean_of_known
 from mst_jax.runs.settings import MOST_EPISODES
-from mst_jax.training import Snapshot, load_snapshot
+from mst_jax.training import load_snapshot
 
 EPISODES = flags.DEFINE_integer(
     "episodes", EPISODES_PLAYED, "Episodes per seed.", lower_bound=1, upper_bound=MOST_EPISODES
@@ -92,7 +90,7 @@ def evaluate_run(argv: list[str]) -> None:
         if VIDEO.value:
             writer(VIDEO.value)  # refuses a file that cannot be written
         snapshot = load_snapshot(folder, checkpoints.BEST if BEST.value else checkpoints.LIGHT)
-        settings, healthy = snapshot.settings, healthy_policies(folder, snapshot, BEST.value)
+        settings, healthy = snapshot.settings, snapshot.healthy
         task = envs.make(settings.task, with_time=settings.with_time)
         if VIDEO.value:
             if not healthy[0]:
@@ -138,13 +136,6 @@ def require_numbered() -> None:
     """Raises ValueError when start states would need numbers of more than 32 bits."""
     if (INDEX.value + 1) * EPISODES.value > 2**32:
         raise ValueError(f"--index={INDEX.value} is too large for so many episodes")
-
-
-def healthy_policies(folder: Path, snapshot: Snapshot, best: bool) -> np.ndarray:
-    """Which seeds' policies have a return, (S,) bool; a best one was chosen before it diverged."""
-    diverged = {} if best else read_diverged(folder)
-    seeds = snapshot.settings.seed_list
-    return snapshot.healthy & [healthy_at(snapshot.step, diverged.get(seed)) for seed in seeds]
 
 
 def known_or_none(value: float) -> float | None:

@@ -9,7 +9,7 @@ from absl import flags
 from experiments.cli import command, launch, one_line_errors
 from experiments.inputs import require_output, user_path
 from mst_jax import export_policy
-from mst_jax.export import DTYPES, FORMS, UNITS, form_of, require_place
+from mst_jax.export import DTYPES, FORMS, UNITS
 
 SEED = flags.DEFINE_integer(
     "seed", None, "One of the run's seeds; the first by default.", lower_bound=0
@@ -30,8 +30,6 @@ def main(argv: list[str]) -> None:
                 f"name a run folder and the file to write, which ends in .{' or .'.join(FORMS)}"
             )
         folder, path = user_path(argv[1]), user_path(argv[2])
-        form_of(path, dtype=DTYPE.value)
-        require_place(path, OVERWRITE.value)
         require_output(path)
         done = export_policy(
             folder,

@@ -10,9 +10,9 @@ from absl import flags
 from experiments.cli import launch, one_line_errors, run_folders
 from experiments.inputs import define_path, require_writable
 from mst_jax.agents import training_costs
-from mst_jax.analysis import read_diverged, read_layers
+from mst_jax.analysis import read_layers
 from mst_jax.figures import layer_table, write_report
-from mst_jax.runs.health import describe_diverged
+from mst_jax.runs.health import describe_diverged, read_diverged
 from mst_jax.training import checkpoint_fingerprint, load_snapshot
 
 SEED = flags.DEFINE_integer(

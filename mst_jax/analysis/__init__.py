@@ -5,7 +5,6 @@ from mst_jax.analysis.curves import (
     Curve,
     Published,
     read_curve,
-    read_diverged,
     read_published,
     read_rows,
 )

@@ -9,8 +9,8 @@ import numpy as np
 
 from mst_jax.analysis.statistics import estimate
 from mst_jax.analysis.statistics import mean as mean_over_runs
-from mst_jax.runs import Settings, read_metrics, read_settings
-from mst_jax.runs.folder import METRICS, seed_folders
+from mst_jax.runs import read_metrics, read_settings
+from mst_jax.runs.folder import seed_folders
 from mst_jax.runs.health import diverged_by, return_of
 
 
@@ -70,7 +70,9 @@ def read_curve(folder: Path) -> Curve:
         steps=np.array(steps),
         returns=returns,
         healthy=np.array([step is None for step in found]),
-        diverged=_of_seeds(settings, found),
+        diverged={
+            seed: at for seed, at in zip(settings.seed_list, found, strict=True) if at is not None
+        },
         seconds=max(rows[-1]["wall/seconds"] for rows in seeds if rows),
         frames=_frames(everything[0]),
     )
@@ -80,22 +82,6 @@ def _frames(rows: Sequence[dict[str, Any]]) -> int | None:
     """Frames of an agent step by a seed's rows."""
     known = [row["frames"] // row["step"] for row in rows if row.get("frames")]
     return known[-1] if known else None
-
-
-def read_diverged(folder: Path) -> dict[int, int]:
-    """Seed -> the step by which it had diverged, of the seeds of a run that did.
-
-    A seed without metric rows is not known to have. Raises ValueError when it is not a run folder.
-    """
-    settings = read_settings(folder)
-    folders = seed_folders(folder, settings.seed_list)
-    rows = [read_metrics(seed) if (seed / METRICS).is_file() else [] for seed in folders]
-    return _of_seeds(settings, [diverged_by(own) for own in rows])
-
-
-def _of_seeds(settings: Settings, found: list[int | None]) -> dict[int, int]:
-    pairs = zip(settings.seed_list, found, strict=True)
-    return {seed: step for seed, step in pairs if step is not None}
 
 
 class Published(NamedTuple):

@@ -8,6 +8,7 @@ import numpy as np
 from mst_jax.agents import ModuleConfig
 from mst_jax.runs import Settings
 from mst_jax.runs.folder import INITIAL_TOPOLOGY
+from mst_jax.runs.health import healthy_at, read_diverged
 from mst_jax.runs.history import read_leaf
 from mst_jax.runs.light import masks_in, read_light
 from mst_jax.topology.mask_tree import as_matrix
@@ -28,7 +29,8 @@ class Layers(NamedTuple):
         settings: of the run.
         seed: whose layers these are.
         step: agent steps taken when the checkpoint was written.
-        healthy: whether all that the checkpoint holds of the seed is finite.
+        healthy: whether all that the checkpoint holds of the seed is finite, and its rows do not
+            show that it had diverged.
         layers: every masked layer of the seed, in the order of its path.
         masks: {path: bool (S, ...)} of every masked leaf and seed, in the checkpoint.
     """
@@ -69,8 +71,9 @@ def read_layers(folder: Path, seed: int | None = None) -> Layers:
         )
         for path in sorted(masks)
     ]
-    healthy = all(np.isfinite(array[index]).all() for array in checkpoint.arrays.values())
     number = settings.seed_list[index]
+    finite = all(np.isfinite(array[index]).all() for array in checkpoint.arrays.values())
+    healthy = finite and healthy_at(checkpoint.step, read_diverged(folder).get(number))
     return Layers(settings, number, checkpoint.step, healthy, layers, masks)
 
 

@@ -105,13 +105,7 @@ def policy_file(
         "action": action,
         "dtype": dtype,
         "source": dict(source or {}),
-        "operations": [
-            (
-                type(operation).__name__,
-                {n: v for n, v in vars(operation).items() if isinstance(v, float)},
-            )
-            for operation in program
-        ],
+        "operations": [(type(operation).__name__, _numbers(operation)) for operation in program],
     }
     return PolicyFile(tuple(program), description)
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from mst_jax.analysis.curves import read_curve, read_diverged, read_rows
+from mst_jax.analysis.curves import read_curve, read_rows
 from mst_jax.analysis.layers import Layer, Layers, read_layers
 from mst_jax.analysis.lines import Panels
 from mst_jax.analysis.moving import movement
@@ -23,7 +23,7 @@ from mst_jax.figures.topology_figure import draw_topology, title_of
 from mst_jax.names import dotted
 from mst_jax.runs import Settings, read_settings
 from mst_jax.runs.covariances import read_covariances
-from mst_jax.runs.health import describe_diverged, diverged_by, healthy_at
+from mst_jax.runs.health import describe_diverged, diverged_by, healthy_at, read_diverged
 from mst_jax.runs.history import read_history
 from mst_jax.runs.json_file import read_json
 from mst_jax.topology import TextTable

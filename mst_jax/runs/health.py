@@ -7,9 +7,14 @@ reset does not bring back the seed that was asked for.
 
 import math
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from mst_jax.runs.config_file import read_settings
+from mst_jax.runs.folder import METRICS, seed_folder
+from mst_jax.runs.sinks import read_metrics
 
 
 def diverged_by(rows: Iterable[Mapping[str, Any]]) -> int | None:
@@ -31,6 +36,20 @@ def diverged_by(rows: Iterable[Mapping[str, Any]]) -> int | None:
         elif row["kind"] == "eval" and unchecked is None and row["step"] > checked:
             unchecked = row["step"]
     return None
+
+
+def read_diverged(folder: Path) -> dict[int, int]:
+    """Seed -> the step by which it had diverged, of the seeds of a run that did.
+
+    A seed without metric rows is not known to have. Raises ValueError when it is not a run folder.
+    """
+    found = {}
+    for seed in read_settings(folder).seed_list:
+        own = seed_folder(folder, seed)
+        step = diverged_by(read_metrics(own)) if (own / METRICS).is_file() else None
+        if step is not None:
+            found[seed] = step
+    return found
 
 
 def healthy_at(step: int, diverged: int | None) -> bool:

@@ -253,9 +253,8 @@ def _entries(
     grows = np.broadcast_to((counts.keep[1:] < after[1:]).any(axis=0), len(shapes))
     steps = wanted.timing.steps if wanted.timing else ()
     moving = any(drop_at(wanted, step) > 0 for step in steps)
-    stuck = (
-        moving & ~drops & (counts.target < np.array([*map(math.prod, shapes.values())])).any(axis=0)
-    )
+    sizes = np.array([math.prod(shape) for shape in shapes.values()])
+    stuck = moving & ~drops & (counts.target < sizes).any(axis=0)
     return [
         LeafPlan(
             path,

@@ -1,7 +1,7 @@
 """What a run has learned, read from its light checkpoints."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +17,7 @@ from mst_jax.program.health import finite_policy
 from mst_jax.program.state import Purpose, keys_for, seed_keys
 from mst_jax.runs import checkpoints
 from mst_jax.runs.folder import as_folder
+from mst_jax.runs.health import healthy_at, read_diverged
 from mst_jax.runs.light import from_light, masks_in, read_light
 from mst_jax.runs.settings import Settings
 from mst_jax.training.jobs import prepare
@@ -36,6 +37,8 @@ class Snapshot(NamedTuple):
         states: agent states of all seeds; what acting does not read is zeros.
         masks: {path: bool (S, ...)} of every masked leaf; paths begin with the module's name.
         step: agent steps taken when it was written.
+        diverged: seed -> the step by which the run's rows show that it had diverged; empty where
+            the policies are of before.
     """
 
     settings: Settings
@@ -43,11 +46,13 @@ class Snapshot(NamedTuple):
     states: Any
     masks: dict[str, np.ndarray]
     step: int
+    diverged: Mapping[int, int]
 
     @property
     def healthy(self) -> np.ndarray:
-        """Whether all that acting reads is finite, (S,) bool."""
-        return np.asarray(_finite(self.agent)(self.states))
+        """Which seeds have a policy, (S,) bool: all that it reads is finite, and so was its run."""
+        known = [healthy_at(self.step, self.diverged.get(s)) for s in self.settings.seed_list]
+        return np.asarray(_finite(self.agent)(self.states)) & known
 
     def policy(self, seed: int | None = None) -> "Policy":
         """The policy of a seed, the first by default.
@@ -58,8 +63,8 @@ class Snapshot(NamedTuple):
         index = self.settings.index_of(seed)
         if not self.healthy[index]:
             raise ValueError(
-                f"seed {self.settings.seed_list[index]} has diverged: its policy at step "
-                f"{self.step:,} is not finite; best=True loads its best and evaluate "
+                f"seed {self.settings.seed_list[index]} has diverged: it has no policy at step "
+                f"{self.step:,}; best=True loads its best and evaluate "
                 "--best plays or films it, if it has one"
             )
         task = kept_task(self.settings.task, self.settings.with_time)
@@ -131,7 +136,7 @@ def load_policy(folder: str | Path, seed: int | None = None, *, best: bool = Fal
     Raises:
         TypeError: the folder is neither text nor a path.
         ValueError: when the folder is not a run, has no checkpoint yet or does not hold the seed,
-            or the seed has diverged and its policy is not finite.
+            or the seed has diverged.
     """
     tier = checkpoints.BEST if best else checkpoints.LIGHT
     return load_snapshot(as_folder(folder), tier).policy(seed)
@@ -149,7 +154,8 @@ def load_snapshot(folder: Path, tier: str = checkpoints.LIGHT) -> Snapshot:
     keys = keys_for(seed_keys(settings.seed_list), Purpose.AGENT)
     blank = jax.tree.map(_zeros, jax.eval_shape(jax.vmap(agent.init), keys))
     states = from_light(agent, loaded.arrays, blank)
-    return Snapshot(settings, agent, states, masks_in(loaded.arrays), loaded.step)
+    diverged = {} if tier == checkpoints.BEST else read_diverged(folder)  # chosen before that
+    return Snapshot(settings, agent, states, masks_in(loaded.arrays), loaded.step, diverged)
 
 
 def _zeros(shape: jax.ShapeDtypeStruct) -> Any:

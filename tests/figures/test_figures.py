@@ -10,7 +10,6 @@ from mst_jax.analysis import (
     estimate,
     mean,
     read_curve,
-    read_diverged,
     read_layers,
     read_published,
 )
@@ -18,6 +17,7 @@ from mst_jax.analysis.curves import interval_over_seeds
 from mst_jax.figures import draw_curves, draw_topology, save_figure
 from mst_jax.figures.topology_figure import WIDEST, _shrink
 from mst_jax.runs.config_file import write_settings
+from mst_jax.runs.health import read_diverged
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 

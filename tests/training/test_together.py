@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,13 @@ from experiments.launch.study_folder import StudyFolder
 from experiments.launch.study_report import study_report
 from experiments.studies import STUDIES, Cell
 from experiments.studies.figures import bars
-from mst_jax.analysis import read_diverged, read_layers, read_results
+from mst_jax import export_policy
+from mst_jax.analysis import read_layers, read_results
 from mst_jax.figures import title_of
 from mst_jax.figures.run_report import Sources
 from mst_jax.runs import checkpoints, read_metrics, read_settings
 from mst_jax.runs.arrays import join, split
+from mst_jax.runs.health import read_diverged
 from mst_jax.training import (
     load_policy,
     load_snapshot,
@@ -130,6 +133,20 @@ def test_a_diverged_run_has_no_return_from_the_evaluation_that_finds_it(together
     assert Sources(lost, None).title.endswith(
         "; seed 0 diverged by step 70, seed 1 diverged by step 70"
     )
+
+
+def test_a_seed_that_diverged_has_no_policy_though_its_actor_is_finite(together, tmp_path):
+    """A light checkpoint holds the actor alone: the rows say that the critic was lost."""
+    run = shutil.copytree(together[0].folder, tmp_path / "run")
+    metrics = run / "seed_1" / "metrics.jsonl"
+    metrics.write_text(metrics.read_text().replace('"healthy": true', '"healthy": false'))
+    assert load_snapshot(run).healthy.tolist() == [True, False]
+    assert load_policy(run, 0).act(np.zeros(4)).shape == (2,)
+    for refused in (load_policy, partial(export_policy, path=tmp_path / "policy.npz")):
+        with pytest.raises(ValueError, match="seed 1 has diverged: it has no policy at step 240"):
+            refused(run, seed=1)
+    assert "DIVERGED" in title_of(read_layers(run, 1))
+    assert "DIVERGED" not in title_of(read_layers(run, 0))
 
 
 QUICKSTART = """
