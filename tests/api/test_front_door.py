@@ -142,11 +142,11 @@ def test_a_stop_saves_and_returns_what_there_is(finished_run, home, monkeypatch)
 
 
 def test_several_runs_stop_together_and_each_can_be_begun(home, monkeypatch):
+    mst_jax.train(*POINT, **SMALL, folder="before", progress=False)
     monkeypatch.setattr(
         "mst_jax.api.training.train_together",
         lambda program, **_: [trainer.Outcome(job.folder, 60, None) for job in program.jobs],
     )
-    mst_jax.train(*POINT, **SMALL, folder="before", progress=False)
     runs = mst_jax.train_many([{}, {"log_every": 50}], task="probe:point", **SMALL, progress=False)
     assert ["not begun" in repr(run) for run in runs] == [True, True]
     with compilations() as seconds:

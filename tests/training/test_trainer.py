@@ -96,7 +96,8 @@ def test_the_final_evaluation_judges_the_last_and_the_best_policy_anew(finished)
     from mst_jax.training.best import FINAL_INDEX
 
     rows = metrics_without_wall_clock(finished.folder)
-    settings, agent, last, _, _ = load_snapshot(finished.folder)
+    snapshot = load_snapshot(finished.folder)
+    settings, agent, last = snapshot.settings, snapshot.agent, snapshot.states
     best = load_snapshot(finished.folder, "best").states
     task, _ = prepare(settings)
     evaluate = make_evaluator(agent, task, settings.seed_list, 3)
@@ -175,7 +176,8 @@ def nothing_is_cut_before_a_step_is_taken(job, monkeypatch):
 def test_evaluation_has_no_noise_and_depends_on_its_index_only(finished):
     from mst_jax.program.evaluation import make_evaluator
 
-    settings, agent, states, _, _ = load_snapshot(finished.folder)
+    snapshot = load_snapshot(finished.folder)
+    settings, agent, states = snapshot.settings, snapshot.agent, snapshot.states
     task, _ = prepare(settings)
     evaluate = make_evaluator(agent, task, settings.seed_list, 3)
     first, again, other = (evaluate(states, index).returns for index in (1, 1, 2))
