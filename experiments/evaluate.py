@@ -91,7 +91,7 @@ def evaluate_run(argv: list[str]) -> None:
             writer(VIDEO.value)  # refuses a file that cannot be written
         snapshot = load_snapshot(folder, checkpoints.BEST if BEST.value else checkpoints.LIGHT)
         settings, healthy = snapshot.settings, snapshot.healthy
-        task = envs.make(settings.task, with_time=settings.with_time)
+        task = envs.make(settings.task, **settings.task_options)
         if VIDEO.value:
             if not healthy[0]:
                 raise ValueError(f"seed {settings.seed} has diverged: there is no policy to film")

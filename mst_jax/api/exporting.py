@@ -121,7 +121,7 @@ def _policy_file(
     }
     return policy_file(
         agent.operations(snapshot.state(seed)),
-        kept_task(settings.task, settings.with_time).spec,
+        kept_task(settings.task, **settings.task_options).spec,
         with_time=settings.with_time,
         dtype=dtype,
         units=units,

@@ -111,6 +111,9 @@ class HostEnv(Protocol):
     did before: exact resume replays the actions of the current episode. An exception, or an
     observation or reward that is not finite, costs the episode: the instance is thrown away and
     another one is made.
+
+    It may have `skip(action)` too: a step whose observation nobody looks at, so that any will do.
+    Replayed actions are skipped up to the last `Observation.history` of them.
     """
 
     def reset(self, seed: np.random.SeedSequence) -> np.ndarray:

@@ -304,7 +304,7 @@ def unfinished(folder: Path) -> list[Path]:
 
 def prepare(settings: Settings) -> tuple[envs.JaxEnv | envs.HostTask, Agent]:
     """Task and agent of a run; raises ValueError for unknown names and impossible settings."""
-    task = kept_task(settings.task, settings.with_time)
+    task = kept_task(settings.task, **settings.task_options)
     own = settings.task.partition(":")[0] not in envs.SUITES
     faults = faults_at_once(task) if own else []
     if faults:

@@ -111,7 +111,7 @@ def test_a_host_stage_plays_the_tasks_own_episodes(task, repeat):
 @pytest.mark.parametrize("time", ["exact", "published"])
 def test_a_film_shows_the_time_that_the_task_does(time):
     name, action = "dmc:cartpole-swingup", np.zeros(1, np.float32)
-    stage = open_stage(name, time)
+    stage = open_stage(name, with_time=time)
     shown = [stage.reset(episode_seed(4, 0, 0)), *(stage.step(action)[0] for _ in range(5))]
     with envs.make(name, with_time=time).vector([(4, 0)]) as task:
         wanted = [task.reset(), *(task.step(action[None]).observation for _ in range(5))]

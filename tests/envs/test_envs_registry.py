@@ -13,12 +13,12 @@ from mst_jax.envs import registry
     [
         (
             "cartpole-swingup",
-            "must read 'suite:name'; suites are brax, dmc, envpool, gym, playground, probe",
+            f"must read 'suite:name'; suites are {', '.join(registry.SUITES)}",
         ),
         ("dm:cartpole-swingup", "unknown suite 'dm': did you mean dmc?"),
         (
             "atari:pong",
-            "unknown suite 'atari': there are brax, dmc, envpool, gym, playground, probe",
+            f"unknown suite 'atari': there are {', '.join(registry.SUITES)}",
         ),
         ("dmc:cartpole-swingpu", "unknown task 'cartpole-swingpu' in suite 'dmc': did you mean "),
         ("dmc:cartpole_swingup", "did you mean cartpole-swingup"),
@@ -33,7 +33,7 @@ def test_unknown_names_say_what_exists(task, message):
 
 
 def test_tasks_of_every_suite_have_their_own_names():
-    expected = ["brax", "dmc", "envpool", "gym", "playground", "probe"]
+    expected = ["brax", "dmc", "dmc_pixels", "envpool", "gym", "playground", "probe"]
     assert sorted(envs.SUITES) == expected
     names = envs.tasks("dmc")
     assert {"dog-run", "ball_in_cup-catch", "humanoid_CMU-run", "cartpole-swingup"} <= set(names)

@@ -54,8 +54,9 @@ def test_a_sweep_is_kept_by_all_of_its_configurations():
 def test_tasks_of_the_device_are_kept_and_those_of_the_host_made_anew():
     assert kept_task("probe:point") is kept_task("probe:point")
     assert kept_task("dmc:cartpole-swingup") is not kept_task("dmc:cartpole-swingup")
-    assert kept_task("probe:point", "exact") is kept_task("probe:point", "exact")
-    assert kept_task("probe:point", "exact").spec != kept_task("probe:point").spec
+    timed = kept_task("probe:point", with_time="exact")
+    assert kept_task("probe:point", with_time="exact") is timed
+    assert kept_task("probe:point").spec != timed.spec
 
 
 def test_what_is_kept_is_bounded_typed_and_can_be_let_go():

@@ -4,6 +4,8 @@ The context is made here rather than by dm_control or `mujoco.Renderer`: both ch
 first imported, by MUJOCO_GL, which is `disabled` where only states are needed.
 """
 
+import contextlib
+from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
 
@@ -13,41 +15,68 @@ import numpy as np
 from mst_jax.envs.film import opengl
 
 MOST_SHAPES = 10_000  # a terrain has thousands
+FAST_SHADOWS = 512  # width of the shadow map; most models ask for 2048, which is most of the time
+NOT_PLAIN = tuple(
+    getattr(mujoco.mjtRndFlag, f"mjRND_{name}").value
+    for name in ("SHADOW", "REFLECTION", "SKYBOX", "HAZE")
+)
 
 
 class Camera:
-    """Draws a model as its first camera sees it, or the whole of it if there is none."""
+    """Draws a model as one of its cameras sees it, or the whole of it if it has none."""
 
-    def __init__(self, model: mujoco.MjModel, width: int = 320, height: int = 240) -> None:
-        """Uploads meshes, textures and terrain; what is changed in them later is not seen.
+    def __init__(
+        self,
+        model: mujoco.MjModel,
+        width: int = 320,
+        height: int = 240,
+        number: int = 0,
+        quality: str = "exact",
+    ) -> None:
+        """Uploads meshes, textures and terrain; of what is changed later only terrain can be seen.
 
         Args:
-            model: what to draw.
-            width: in pixels, at most the model's offscreen width (640 unless it says otherwise).
-            height: in pixels, likewise (480).
+            model: what to draw; its visual settings are changed for a moment.
+            width: in pixels.
+            height: in pixels.
+            number: which of the model's cameras.
+            quality: one of `pictures.QUALITIES`.
 
         Raises:
             ValueError: if there is no EGL and no OSMesa here, or the one chosen does not work.
         """
         self._model = model
         self._gl = _context(width, height)
-        self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100.value)
+        with _visuals(model, width, height, quality):
+            self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100.value)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._context)
         self._scene = mujoco.MjvScene(model, maxgeom=MOST_SHAPES)
+        if quality == "plain":
+            self._scene.flags[list(NOT_PLAIN)] = 0
         self._options = mujoco.MjvOption()
         self._view = mujoco.MjvCamera()
-        if model.ncam:
+        if number < model.ncam:
             self._view.type = mujoco.mjtCamera.mjCAMERA_FIXED
-            self._view.fixedcamid = 0
+            self._view.fixedcamid = number
         else:
             mujoco.mjv_defaultFreeCamera(model, self._view)
         self._frame = mujoco.MjrRect(0, 0, width, height)
 
-    def picture(self, data: mujoco.MjData) -> np.ndarray:
-        """Draws a state: uint8 [height, width, 3]."""
+    def picture(self, data: mujoco.MjData, model: mujoco.MjModel | None = None) -> np.ndarray:
+        """Draws a state: uint8 [height, width, 3].
+
+        Args:
+            data: the state.
+            model: whose state it is, if not the model's own: another one made of the same parts.
+                Its terrain is uploaded, since every model may have another.
+        """
+        self._gl.make_current()
+        if model is not None:
+            for terrain in range(model.nhfield):
+                mujoco.mjr_uploadHField(model, self._context, terrain)
         everything = mujoco.mjtCatBit.mjCAT_ALL.value
         mujoco.mjv_updateScene(
-            self._model, data, self._options, None, self._view, everything, self._scene
+            model or self._model, data, self._options, None, self._view, everything, self._scene
         )
         mujoco.mjr_render(self._frame, self._scene, self._context)
         pixels = np.empty((self._frame.height, self._frame.width, 3), np.uint8)
@@ -58,6 +87,22 @@ class Camera:
         """Releases the context; may be called again."""
         self._context.free()
         self._gl.free()
+
+
+@contextlib.contextmanager
+def _visuals(model: mujoco.MjModel, width: int, height: int, quality: str) -> Iterator[None]:
+    """The model as a context is to be made of it: it reads sizes and samples there and then."""
+    drawn, frame = model.vis.quality, model.vis.global_
+    before = drawn.shadowsize, drawn.offsamples, frame.offwidth, frame.offheight
+    frame.offwidth, frame.offheight = width, height  # bytes do not depend on it
+    if quality != "exact":
+        drawn.shadowsize = min(drawn.shadowsize, FAST_SHADOWS)
+    if quality == "plain":
+        drawn.shadowsize = drawn.offsamples = 0
+    try:
+        yield
+    finally:
+        drawn.shadowsize, drawn.offsamples, frame.offwidth, frame.offheight = before
 
 
 def _context(width: int, height: int) -> Any:

@@ -29,6 +29,9 @@ from mst_jax.envs.base import EnvironmentFailedError
 _GRACE_SECONDS = 5.0  # a worker leaves as soon as its pipe closes; after this it is killed
 _PATIENCE_SECONDS = 60.0  # after this the user hears of a worker that does not answer
 
+# Of OpenMP, and of Mesa's software renderer.
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "LP_NUM_THREADS": "0"}
+
 # The path is not given as PYTHONPATH, because a folder's name may hold the ':' that separates them.
 _BOOT = (
     "import json, runpy, sys; sys.path[:] = json.loads(sys.argv[2]); "
@@ -174,7 +177,7 @@ def _start() -> tuple[Connection, subprocess.Popen]:
     try:
         process = subprocess.Popen(
             command,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            env=os.environ | ONE_THREAD,
             pass_fds=[there.fileno()],
             stdin=subprocess.DEVNULL,
         )
