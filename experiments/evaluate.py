@@ -98,7 +98,7 @@ def evaluate_run(argv: list[str]) -> None:
             start = first_start(task, settings.seed_list, 0, EPISODES.value, INDEX.value)
             key = first_key(settings.seed_list, 0, EPISODES.value, INDEX.value)
             print(film(VIDEO.value, settings, snapshot.policy(), start, key))
-    evaluator = make_evaluator(snapshot.agent, task, settings.seed_list, EPISODES.value)
+        evaluator = make_evaluator(snapshot.agent, task, settings.seed_list, EPISODES.value)
     try:
         returns = evaluator(snapshot.states, INDEX.value).of_healthy(healthy).returns
     finally:

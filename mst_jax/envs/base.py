@@ -185,10 +185,13 @@ class HostTask(NamedTuple):
             Results do not depend on it. A process that does not answer for `timeout` seconds counts
             as dead;
             0: never. `label` is what messages call the environments, instead of the task's name.
+        preflight: raises ValueError, in one line, if the machine lacks what the environments need
+            to be stepped, although their spec is known; None if nothing can be missing.
     """
 
     spec: Spec
     vector: Callable[..., HostVectorEnv]
+    preflight: Callable[[], None] | None = None
 
 
 def episode_seed(seed: int, index: int, episode: int) -> np.random.SeedSequence:
@@ -220,6 +223,11 @@ def check_episode(episode: int) -> None:
         raise ValueError(f"episode must lie in [0, 2**32); got {episode}")
 
 
+def core_count() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
 def worker_count(workers: int | None, environments: int) -> int:
     """How many processes or threads to start: by default one per core, at most one each.
 
@@ -228,4 +236,4 @@ def worker_count(workers: int | None, environments: int) -> int:
     """
     if workers is not None and workers < 1:
         raise ValueError(f"workers must be at least 1; got {workers}")
-    return min(workers or len(os.sched_getaffinity(0)), environments)
+    return min(workers or core_count(), environments)

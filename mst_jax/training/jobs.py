@@ -81,6 +81,12 @@ class Job(NamedTuple):
             settings.validate()
         return self._replace(settings=settings)
 
+    def check_machine(self) -> None:
+        """Raises ValueError if the task's environments cannot be stepped on this machine."""
+        preflight = getattr(self.task, "preflight", None)  # which a JaxEnv does not need
+        if preflight is not None:
+            preflight()
+
     def check_metrics(self) -> None:
         """Raises ValueError for a user's own metric that fails."""
         slots = replay_slots(self.settings, self.agent, self.task.spec)
@@ -164,6 +170,7 @@ def plan_in(settings: Settings, folder: Path) -> Job:
     if not is_blank(folder):
         raise RunExistsError(folder)
     job = Job(settings, folder, *prepare(settings), checkpoint=None, seen=_contents(folder))
+    job.check_machine()
     job.check_metrics()
     return job
 
@@ -213,6 +220,7 @@ def _newest(jobs: Sequence[Job], begin_anew: bool) -> Iterator[Checkpoint | None
     """What each of several unfinished runs goes on from, read when all are known to have it."""
     for job in jobs:
         check_wandb(job.settings.wandb)
+        job.check_machine()
         job.check_metrics()
     folders = [job.folder for job in jobs]
     stores = [folder / CHECKPOINTS for folder in folders]

@@ -84,7 +84,7 @@ def test_an_opengl_that_is_named_and_not_there_is_one_line(ball, monkeypatch, na
 
 def test_a_broken_driver_is_one_line(ball, monkeypatch):
     monkeypatch.setenv("MUJOCO_GL", "egl")
-    monkeypatch.setattr("mst_jax.envs.film.camera.import_module", lambda name: None)
+    monkeypatch.setattr("mst_jax.envs.film.opengl.import_module", lambda name: None)
     with pytest.raises(ValueError, match=r"^MuJoCo cannot draw by egl here[^\n]*$"):
         Camera(ball[0])
 

@@ -4,10 +4,9 @@ The context is made here rather than by dm_control or `mujoco.Renderer`: both ch
 first imported, by MUJOCO_GL, which is `disabled` where only states are needed.
 """
 
+import atexit
 import contextlib
 from collections.abc import Iterator
-from importlib import import_module
-from typing import Any
 
 import mujoco
 import numpy as np
@@ -46,9 +45,10 @@ class Camera:
             ValueError: if there is no EGL and no OSMesa here, or the one chosen does not work.
         """
         self._model = model
-        self._gl = _context(width, height)
+        self._gl = opengl.context(width, height)
         with _visuals(model, width, height, quality):
             self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100.value)
+        self._terrain = model.hfield_data.copy()
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._context)
         self._scene = mujoco.MjvScene(model, maxgeom=MOST_SHAPES)
         if quality == "plain":
@@ -61,32 +61,45 @@ class Camera:
         else:
             mujoco.mjv_defaultFreeCamera(model, self._view)
         self._frame = mujoco.MjrRect(0, 0, width, height)
+        self._open = True
+        # Later than MuJoCo's own, and so called before it: that one ends EGL.
+        atexit.register(self.close)
 
     def picture(self, data: mujoco.MjData, model: mujoco.MjModel | None = None) -> np.ndarray:
         """Draws a state: uint8 [height, width, 3].
 
         Args:
             data: the state.
-            model: whose state it is, if not the model's own: another one made of the same parts.
-                Its terrain is uploaded, since every model may have another.
+            model: whose state it is, if not the camera's own: another one made of the same parts.
         """
         self._gl.make_current()
-        if model is not None:
-            for terrain in range(model.nhfield):
-                mujoco.mjr_uploadHField(model, self._context, terrain)
+        model = model or self._model
+        self._upload_terrain(model)
         everything = mujoco.mjtCatBit.mjCAT_ALL.value
         mujoco.mjv_updateScene(
-            model or self._model, data, self._options, None, self._view, everything, self._scene
+            model, data, self._options, None, self._view, everything, self._scene
         )
         mujoco.mjr_render(self._frame, self._scene, self._context)
         pixels = np.empty((self._frame.height, self._frame.width, 3), np.uint8)
         mujoco.mjr_readPixels(pixels, None, self._frame, self._context)
         return pixels[::-1]  # OpenGL counts rows from the bottom
 
+    def _upload_terrain(self, model: mujoco.MjModel) -> None:
+        """Uploads terrain that is not the last that was drawn; it takes as long as a picture."""
+        if np.array_equal(model.hfield_data, self._terrain):
+            return
+        self._terrain = model.hfield_data.copy()
+        for terrain in range(model.nhfield):
+            mujoco.mjr_uploadHField(model, self._context, terrain)
+
     def close(self) -> None:
         """Releases the context; may be called again."""
-        self._context.free()
-        self._gl.free()
+        if self._open:
+            self._open = False
+            atexit.unregister(self.close)
+            self._gl.make_current()  # what is freed is looked up in the current one
+            self._context.free()
+            self._gl.free()
 
 
 @contextlib.contextmanager
@@ -103,21 +116,3 @@ def _visuals(model: mujoco.MjModel, width: int, height: int, quality: str) -> It
         yield
     finally:
         drawn.shadowsize, drawn.offsamples, frame.offwidth, frame.offheight = before
-
-
-def _context(width: int, height: int) -> Any:
-    """An OpenGL context made current: MUJOCO_GL's if it names one, else what is installed."""
-    chosen = opengl.named() or opengl.installed()
-    if chosen is None:
-        raise ValueError(
-            "pictures need EGL or OSMesa, and neither is installed: apt-get install libosmesa6"
-        )
-    try:
-        context = import_module(f"mujoco.{chosen}").GLContext(width, height)
-        context.make_current()
-    except Exception as error:  # PyOpenGL has errors of many kinds, some from ctypes
-        raise ValueError(
-            f"MuJoCo cannot draw by {chosen} here ({type(error).__name__}); MUJOCO_GL=osmesa draws "
-            "without a graphics driver, after apt-get install libosmesa6"
-        ) from error
-    return context

@@ -5,18 +5,25 @@ first stands that one. One picture is drawn for each agent step, after the actio
 dm_control's first camera (the quadruped's third). Steps, rewards and ends are those of suite `dmc`.
 """
 
+from __future__ import annotations
+
 import functools
 from collections import deque
+from typing import TYPE_CHECKING
 
-import mujoco
 import numpy as np
 
 from mst_jax.envs.base import HostTask
-from mst_jax.envs.film.camera import Camera
+from mst_jax.envs.film import opengl
 from mst_jax.envs.host.task import host_task
 from mst_jax.envs.pictures import USUAL, Pictures
 from mst_jax.envs.spaces import Observation
 from mst_jax.envs.suites import dmc
+
+if TYPE_CHECKING:  # importing MuJoCo fails if MUJOCO_GL names what is not there; `dmc` says so
+    import mujoco
+
+    from mst_jax.envs.film.camera import Camera
 
 FRAMES = 3
 CAMERAS = {"quadruped": 2}  # which follows it; the first one of all others
@@ -41,10 +48,10 @@ def make(name: str, action_repeat: int | None = None, pictures: Pictures = USUAL
     """
     pictures.check()
     factory = functools.partial(load, name, action_repeat or ACTION_REPEAT, pictures)
-    return host_task(factory().spec, factory)
+    return host_task(factory().spec, factory, opengl.require_renderer)
 
 
-def load(name: str, action_repeat: int, pictures: Pictures) -> "DmcPixelsEnv":
+def load(name: str, action_repeat: int, pictures: Pictures) -> DmcPixelsEnv:
     """Loads one environment of the suite; see `make`."""
     return DmcPixelsEnv(dmc.load(name, action_repeat), name, pictures)
 
@@ -90,6 +97,8 @@ class DmcPixelsEnv:
 
     def _draw(self) -> np.ndarray:
         """The state's picture, uint8 (size, size, 3)."""
+        from mst_jax.envs.film.camera import Camera
+
         model, data, _ = self.scene()
         camera = _cameras.get((self._name, self._pictures))
         if camera is None:
