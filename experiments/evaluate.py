@@ -62,7 +62,8 @@ def evaluate_file(argv: list[str]) -> None:
         policy = load_exported(path)
         source = policy.description["source"]
         seed = source.get("seed", 0)
-        task = envs.make(TASK.value or policy.description["task"])
+        name = TASK.value or policy.description["task"]
+        task = envs.make(name, action_repeat=source.get("action_repeat") or None)
         require_fitting(policy, task)
         returns = file_returns(policy, task, seed, EPISODES.value, INDEX.value)
     print(f"{task.spec.task}, {path.name}, {EPISODES.value} episodes")

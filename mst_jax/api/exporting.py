@@ -114,6 +114,7 @@ def _policy_file(
         "run": settings.folder_name,
         "agent": settings.agent,
         "recipe": settings.recipe,
+        "action_repeat": settings.action_repeat,
         "seed": settings.seed_list[settings.index_of(seed)],
         "step": snapshot.step,
         "policy": "best" if best else "last",

@@ -28,6 +28,7 @@ class Spec(NamedTuple):
         action: the space of what it takes.
         episode_length: agent steps of the longest episode (the time limit); None if unlimited.
         action_repeat: environment steps per agent step; rewards are summed over them.
+        ends_early: whether an episode may be over before the time limit, failures aside.
     """
 
     task: str
@@ -35,6 +36,7 @@ class Spec(NamedTuple):
     action: Action
     episode_length: int | None
     action_repeat: int
+    ends_early: bool = True
 
 
 def vector_spec(

@@ -43,6 +43,7 @@ from mst_jax.runs.wandb_sink import check_wandb
 from mst_jax.training.grouping import shared_fields
 from mst_jax.training.memory import replay_slots
 from mst_jax.training.resuming import refuse_loss, refuse_misfit, shapes_of_run
+from mst_jax.training.room import require_room
 
 
 class Job(NamedTuple):
@@ -254,7 +255,7 @@ def make_program(jobs: Sequence[Job]) -> Program:
 
     Raises:
         ValueError: when the runs differ in more than seeds, sparsity, drop fraction and learning
-            rate, are at different steps, or have one folder.
+            rate, are at different steps, have one folder, or do not fit into this machine.
     """
     first = jobs[0]
     done = [job.folder for job in jobs if job.finished]
@@ -270,6 +271,10 @@ def make_program(jobs: Sequence[Job]) -> Program:
     folders = [job.folder for job in jobs]
     if len(set(folders)) < len(folders):
         raise ValueError(f"two runs would write to {max(folders, key=folders.count)}")
+    if not done:
+        seeds = sum(job.settings.seeds for job in jobs)
+        together = dataclasses.replace(first.settings, seeds=seeds)
+        require_room(first.agent, first.task.spec, together, folders)
     configs = [job.settings.config for job in jobs]
     if all(config == configs[0] for config in configs):
         return Program(tuple(jobs), first.agent, None)
