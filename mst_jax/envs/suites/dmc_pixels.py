@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # importing MuJoCo fails if MUJOCO_GL names what is not there
     from mst_jax.envs.film.camera import Camera
 
 FRAMES = 3
-CAMERAS = {"quadruped": 2}  # which follows it; the first one of all others
+CAMERAS = {"quadruped": 2}  # the nearest; of all others the first
 
 ACTION_REPEAT = dmc.ACTION_REPEAT
 tasks = dmc.tasks
