@@ -31,18 +31,20 @@ def require_room(agent: Agent, spec: Spec, settings: Settings, folders: Iterable
     cpu = device.platform == "cpu"
     free = free_memory() if cpu else _free_on(device)
     needed = (agents + replay) * (1 if cpu else share)
+    slots = replay_slots(settings, agent, spec)
     if free is not None and needed > free:
-        slots = replay_slots(settings, agent, spec)
         raise ValueError(
             f"{settings.seeds} seeds with {slots:,} slots of replay each take {human(needed)} of "
             f"memory, and {human(free)} are free: lower config.buffer_size, seeds or steps"
         )
     folders = list(folders)
-    written = checkpoint_bytes(agent, spec, settings)
+    # Slots that are never filled are not written, and those of short episodes may not be.
+    filled = min(1, settings.steps * settings.environments / slots) if slots else 1
+    written = filled * checkpoint_bytes(agent, spec, settings)
     place = shutil.disk_usage(_there(folders[0])).free + sum(map(_size, folders))
     if written > place:
         raise ValueError(
-            f"checkpoints take up to {human(written)}, and {human(place)} are free in "
+            f"checkpoints will take {human(written)}, and {human(place)} are free in "
             f"{_there(folders[0])}: lower config.buffer_size, seeds or steps"
         )
 

@@ -99,7 +99,7 @@ def test_a_run_beyond_memory_or_disk_is_refused_in_one_line(tmp_path, monkeypatc
         make_program([job])
     monkeypatch.setattr(room, "free_memory", lambda: None)  # a system that does not say
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1_000))
-    told = rf"^checkpoints take up to [\d.]+ .B, and 1 KB are free in {tmp_path}: lower[^\n]*$"
+    told = rf"^checkpoints will take [\d.]+ .B, and 1 KB are free in {tmp_path}: lower[^\n]*$"
     with pytest.raises(ValueError, match=told):
         make_program([job])
     assert not folder.parent.exists()
