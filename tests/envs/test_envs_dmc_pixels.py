@@ -114,6 +114,16 @@ def test_a_stack_begins_with_the_first_picture_and_moves_by_one(counting):
     assert numbers(env.reset(episode_seed(0, 0, 1))) == [6, 6, 6]
 
 
+def test_physics_that_diverged_costs_the_step_as_among_states(counting, monkeypatch):
+    env = dmc_pixels.load("cartpole-swingup", 2, SMALL_PLAIN)
+    env.reset(episode_seed(0, 0, 0))
+    ended = (np.array([0.0, np.nan]), 1.0, False, False)
+    monkeypatch.setattr(dmc.DmcEnv, "step", lambda self, action: ended)
+    for take in (env.step, env.skip):
+        with pytest.raises(FloatingPointError, match="the state is not finite"):
+            take(np.zeros(1, np.float32))
+
+
 @pytest.mark.parametrize(("name", "number"), [("quadruped-run", 2), ("cartpole-swingup", 0)])
 def test_which_camera_looks(counting, name, number):
     env = dmc_pixels.load(name, 2, SMALL_PLAIN)

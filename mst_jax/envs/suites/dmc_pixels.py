@@ -79,14 +79,20 @@ class DmcPixelsEnv:
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool]:
         """As `DmcEnv.step`, with pictures: uint8 (size, size, 9)."""
-        _, *rest = self._env.step(action)
+        rest = self._advance(action)
         self._frames.append(self._draw())
         return self._stack(), *rest
 
     def skip(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool]:
         """As `step`, but nothing is drawn: what it shows is out of date."""
-        _, *rest = self._env.step(action)
-        return self._stack(), *rest
+        return self._stack(), *self._advance(action)
+
+    def _advance(self, action: np.ndarray) -> tuple[float, bool, bool]:
+        """A step less its picture, which would not show that the physics diverged."""
+        state, *rest = self._env.step(action)
+        if not np.isfinite(state).all():
+            raise FloatingPointError("the state is not finite")
+        return tuple(rest)
 
     def scene(self) -> tuple[mujoco.MjModel, mujoco.MjData, float]:
         """As `DmcEnv.scene`."""
