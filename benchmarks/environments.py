@@ -9,18 +9,23 @@ Suites whose package is missing are left out.
 
 import os
 import statistics
-import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from absl import flags
 
-from benchmarks.harness import define_output, launch_benchmark, show, write_results
+from benchmarks.harness import (
+    Cost,
+    define_output,
+    launch_benchmark,
+    once,
+    play,
+    show,
+    write_results,
+)
 from experiments.inputs import define_list, one_of
 from mst_jax import envs
 from mst_jax.envs.device.episodic import episodic
@@ -69,13 +74,6 @@ def main(_: list[str]) -> None:
     write_results(OUTPUT.value, "benchmarks.environments", results)
 
 
-class Cost(NamedTuple):
-    """Seconds of one repeat: by the wall clock, and of processor time."""
-
-    wall: float
-    processor: float
-
-
 def task(name: str) -> dict[str, Any] | None:
     """Sizes and speeds of one task, or None if its package is missing."""
     try:
@@ -97,14 +95,6 @@ def task(name: str) -> dict[str, Any] | None:
     }
     show(name, speeds)
     return {"environments": count, **spec._asdict(), **speeds}
-
-
-def play(environments: envs.HostVectorEnv, steps: int) -> None:
-    """Steps host environments by random actions."""
-    shape = (len(environments.seeds), environments.spec.action.size)
-    draw = np.random.default_rng(0).uniform
-    for _ in range(steps):
-        environments.step(draw(-1, 1, shape).astype(np.float32))
 
 
 def device_program(env: envs.JaxEnv, count: int, steps: int) -> Callable[[], Any]:
@@ -160,23 +150,6 @@ def measure(program: Callable[[], Any]) -> Cost:
     """Medians of repeats; the first is not counted."""
     costs = [once(program) for _ in range(REPEATS.value + 1)][1:]
     return Cost(*(statistics.median(values) for values in zip(*costs, strict=True)))
-
-
-def once(program: Callable[[], Any]) -> Cost:
-    """Runs a program that ends when its work is done."""
-    wall, processor = time.perf_counter(), processor_seconds()
-    program()
-    return Cost(time.perf_counter() - wall, processor_seconds() - processor)
-
-
-def processor_seconds() -> float:
-    """Processor time so far of this process and of the children that are running."""
-    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="ascii").split()
-    ticks = 0
-    for child in children:
-        fields = Path(f"/proc/{child}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-        ticks += int(fields[11]) + int(fields[12])  # utime and stime, see proc(5)
-    return time.process_time() + ticks / os.sysconf("SC_CLK_TCK")
 
 
 if __name__ == "__main__":

@@ -1,20 +1,60 @@
 """What every benchmark shares: medians of interleaved repeats, and a record of where they ran."""
 
 import json
+import os
 import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from absl import flags
 
 from experiments.cli import launch, one_line_errors, said
 from experiments.inputs import define_path, require_writable
+from mst_jax.envs import HostVectorEnv
 from mst_jax.runs import describe_machine
+
+
+class Cost(NamedTuple):
+    """Seconds of one repeat: by the wall clock, and of processor time."""
+
+    wall: float
+    processor: float
+
+
+def once(program: Callable[[], Any]) -> Cost:
+    """Runs a program that ends when its work is done."""
+    wall, processor = time.perf_counter(), processor_seconds()
+    program()
+    return Cost(time.perf_counter() - wall, processor_seconds() - processor)
+
+
+def processor_seconds() -> float:
+    """Processor time so far of this process and of the children that are running."""
+    ticks = 0
+    for child in children():
+        fields = Path(f"/proc/{child}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])  # utime and stime, see proc(5)
+    return time.process_time() + ticks / os.sysconf("SC_CLK_TCK")
+
+
+def children() -> list[str]:
+    """The processes that this one started and that are running."""
+    path = Path(f"/proc/self/task/{os.getpid()}/children")
+    return path.read_text(encoding="ascii").split()
+
+
+def play(environments: HostVectorEnv, steps: int) -> None:
+    """Steps host environments by random actions."""
+    shape = (len(environments.errors), environments.spec.action.size)
+    draw = np.random.default_rng(0).uniform
+    for _ in range(steps):
+        environments.step(draw(-1, 1, shape).astype(np.float32))
 
 
 def interleave(programs: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
@@ -76,8 +116,6 @@ def write_results(path: Path | None, module: str, results: Any) -> None:
 
 
 def _processor() -> str:
-    import os
-
     cores = f"{os.cpu_count()} cores"
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()

@@ -62,7 +62,8 @@ def evaluate_file(argv: list[str]) -> None:
         policy = load_exported(path)
         source = policy.description["source"]
         seed = source.get("seed", 0)
-        task = envs.make(TASK.value or policy.description["task"])
+        name = TASK.value or policy.description["task"]
+        task = envs.make(name, action_repeat=source.get("action_repeat") or None)
         require_fitting(policy, task)
         returns = file_returns(policy, task, seed, EPISODES.value, INDEX.value)
     print(f"{task.spec.task}, {path.name}, {EPISODES.value} episodes")
@@ -91,14 +92,14 @@ def evaluate_run(argv: list[str]) -> None:
             writer(VIDEO.value)  # refuses a file that cannot be written
         snapshot = load_snapshot(folder, checkpoints.BEST if BEST.value else checkpoints.LIGHT)
         settings, healthy = snapshot.settings, snapshot.healthy
-        task = envs.make(settings.task, with_time=settings.with_time)
+        task = envs.make(settings.task, **settings.task_options)
         if VIDEO.value:
             if not healthy[0]:
                 raise ValueError(f"seed {settings.seed} has diverged: there is no policy to film")
             start = first_start(task, settings.seed_list, 0, EPISODES.value, INDEX.value)
             key = first_key(settings.seed_list, 0, EPISODES.value, INDEX.value)
             print(film(VIDEO.value, settings, snapshot.policy(), start, key))
-    evaluator = make_evaluator(snapshot.agent, task, settings.seed_list, EPISODES.value)
+        evaluator = make_evaluator(snapshot.agent, task, settings.seed_list, EPISODES.value)
     try:
         returns = evaluator(snapshot.states, INDEX.value).of_healthy(healthy).returns
     finally:

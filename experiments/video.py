@@ -45,7 +45,7 @@ def main(argv: list[str]) -> None:
         writer(path)  # and a file that cannot be written
         snapshot = load_snapshot(folder)
         settings = snapshot.settings
-        task = envs.make(settings.task, with_time=settings.with_time)
+        task = envs.make(settings.task, **settings.task_options)
         start = first_start(task, settings.seed_list, 0, EPISODES_PLAYED, START_STATES)
         key = first_key(settings.seed_list, 0, EPISODES_PLAYED, START_STATES)
         print(film(path, settings, snapshot.policy(), start, key))
@@ -113,7 +113,7 @@ def film(
         ValueError: when the file, the task or the machine does not allow it.
     """
     write = writer(path)
-    stage = open_stage(settings.task, settings.with_time)
+    stage = open_stage(settings.task, **settings.task_options)
     shown = Film(stage, policy, start, key)
     write(path, shown.pictures(), shown.seconds)
     return f"written to {path}: {shown.steps} steps, return {shown.total:.1f}"

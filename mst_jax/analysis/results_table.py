@@ -79,13 +79,13 @@ def cost_of_agent(agent: Agent, settings: Settings) -> Cost:
 
 
 @lru_cache
-def _spec(task: str, with_time: str) -> envs.Spec:
-    return envs.make(task, with_time=with_time).spec
+def _spec(task: str, options: tuple[tuple[str, Any], ...]) -> envs.Spec:
+    return envs.make(task, **dict(options)).spec
 
 
 def spec_of(settings: Settings) -> envs.Spec:
     """The sizes of a run's task; ValueError for one that cannot be made."""
-    return _spec(settings.task, settings.with_time)
+    return _spec(settings.task, tuple(settings.task_options.items()))
 
 
 def updates_at(cost: Cost, steps: int, step: int) -> int:

@@ -114,6 +114,7 @@ def _policy_file(
         "run": settings.folder_name,
         "agent": settings.agent,
         "recipe": settings.recipe,
+        "action_repeat": settings.action_repeat,
         "seed": settings.seed_list[settings.index_of(seed)],
         "step": snapshot.step,
         "policy": "best" if best else "last",
@@ -121,7 +122,7 @@ def _policy_file(
     }
     return policy_file(
         agent.operations(snapshot.state(seed)),
-        kept_task(settings.task, settings.with_time).spec,
+        kept_task(settings.task, **settings.task_options).spec,
         with_time=settings.with_time,
         dtype=dtype,
         units=units,

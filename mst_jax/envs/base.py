@@ -28,6 +28,7 @@ class Spec(NamedTuple):
         action: the space of what it takes.
         episode_length: agent steps of the longest episode (the time limit); None if unlimited.
         action_repeat: environment steps per agent step; rewards are summed over them.
+        ends_early: whether an episode may be over before the time limit, failures aside.
     """
 
     task: str
@@ -35,6 +36,7 @@ class Spec(NamedTuple):
     action: Action
     episode_length: int | None
     action_repeat: int
+    ends_early: bool = True
 
 
 def vector_spec(
@@ -111,6 +113,9 @@ class HostEnv(Protocol):
     did before: exact resume replays the actions of the current episode. An exception, or an
     observation or reward that is not finite, costs the episode: the instance is thrown away and
     another one is made.
+
+    It may have `skip(action)` too: a step whose observation nobody looks at, so that any will do.
+    Replayed actions are skipped up to the last `Observation.history` of them.
     """
 
     def reset(self, seed: np.random.SeedSequence) -> np.ndarray:
@@ -182,10 +187,13 @@ class HostTask(NamedTuple):
             Results do not depend on it. A process that does not answer for `timeout` seconds counts
             as dead;
             0: never. `label` is what messages call the environments, instead of the task's name.
+        preflight: raises ValueError, in one line, if the machine lacks what the environments need
+            to be stepped, although their spec is known; None if nothing can be missing.
     """
 
     spec: Spec
     vector: Callable[..., HostVectorEnv]
+    preflight: Callable[[], None] | None = None
 
 
 def episode_seed(seed: int, index: int, episode: int) -> np.random.SeedSequence:
@@ -217,6 +225,11 @@ def check_episode(episode: int) -> None:
         raise ValueError(f"episode must lie in [0, 2**32); got {episode}")
 
 
+def core_count() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
 def worker_count(workers: int | None, environments: int) -> int:
     """How many processes or threads to start: by default one per core, at most one each.
 
@@ -225,4 +238,4 @@ def worker_count(workers: int | None, environments: int) -> int:
     """
     if workers is not None and workers < 1:
         raise ValueError(f"workers must be at least 1; got {workers}")
-    return min(workers or len(os.sched_getaffinity(0)), environments)
+    return min(workers or core_count(), environments)

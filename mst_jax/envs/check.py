@@ -35,12 +35,15 @@ def check(task: str | JaxEnv | HostTask, steps: int = STEPS) -> list[str]:
         What is wrong, a line each; an empty list if nothing was found.
 
     Raises:
-        ValueError: if the name is unknown or its code cannot be loaded.
+        ValueError: if the name is unknown, its code cannot be loaded, or the machine lacks what
+            it needs.
     """
     made = make(task) if isinstance(task, str) else task
     problems = list(_spec(made.spec))
     if problems:
         return problems
+    if isinstance(made, HostTask) and made.preflight is not None:
+        made.preflight()
     with contextlib.redirect_stdout(io.StringIO()) as printed:  # a line of each of many lost steps
         played = _jax(made, steps) if isinstance(made, JaxEnv) else _host(made, steps, printed)
         return list(dict.fromkeys(played))  # in order, each once

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import NamedTuple
 
 from mst_jax.envs.base import HostTask, JaxEnv
+from mst_jax.envs.pictures import USUAL, Pictures
 from mst_jax.envs.timed import with_time as timed
 from mst_jax.names import kind_of, nearest
 from mst_jax.user_code import is_dotted, one_line, resolve
@@ -25,15 +26,20 @@ class Suite(NamedTuple):
     Attributes:
         module: imported when one of its tasks is first asked for.
         install: what to type when a package it needs is missing.
+        pictures: whether its tasks show pictures, whose size and quality `make` then takes too.
     """
 
     module: str
     install: str
+    pictures: bool = False
 
 
 SUITES = {
     "brax": Suite("mst_jax.envs.suites.brax", "pip install brax==0.14.2"),
     "dmc": Suite("mst_jax.envs.suites.dmc", "pip install dm_control 'mujoco>=3.17,<4'"),
+    "dmc_pixels": Suite(
+        "mst_jax.envs.suites.dmc_pixels", "pip install dm_control 'mujoco>=3.17,<4'", pictures=True
+    ),
     "envpool": Suite("mst_jax.envs.suites.envpool", "pip install 'mst_jax[envpool]'"),
     "gym": Suite("mst_jax.envs.suites.gym", "pip install 'mst_jax[gym]'"),
     "playground": Suite("mst_jax.envs.suites.playground", "pip install 'mst_jax[playground]'"),
@@ -42,7 +48,12 @@ SUITES = {
 
 
 def make(
-    task: str, *, action_repeat: int | None = None, with_time: str = "off"
+    task: str,
+    *,
+    action_repeat: int | None = None,
+    with_time: str = "off",
+    picture_size: int = USUAL.size,
+    quality: str = USUAL.quality,
 ) -> JaxEnv | HostTask:
     """Makes a task by name.
 
@@ -53,21 +64,26 @@ def make(
             function of your own gets it as `action_repeat=`, if it is given.
         with_time: `exact` or `published` put the episode's time behind the observations; see
             `mst_jax.envs.timed.with_time`.
+        picture_size: height and width of a task's pictures, in pixels.
+        quality: how they are drawn: `exact`, `fast` or `plain`; see `mst_jax.envs.pictures`.
 
     Returns:
         A `JaxEnv` or a `HostTask`; its `spec.task` is `task`.
 
     Raises:
         ValueError: if the suite or the name is unknown, a package is missing, the repeat is
-            impossible, the task can have no time, or a function of your own fails or returns
-            something else; the message says what exists or what to install.
+            impossible, the task can have no time, it has no pictures whose size or quality could be
+            chosen, or a function of your own fails or returns something else; the message says what
+            exists or what to install.
     """
-    return timed(_plain(task, action_repeat), with_time)
+    return timed(_plain(task, action_repeat, Pictures(picture_size, quality)), with_time)
 
 
-def _plain(task: str, action_repeat: int | None) -> JaxEnv | HostTask:
+def _plain(task: str, action_repeat: int | None, pictures: Pictures) -> JaxEnv | HostTask:
     """The task as its suite or its user makes it."""
     suite, separator, name = task.partition(":")
+    if pictures != USUAL and not (suite in SUITES and SUITES[suite].pictures):
+        raise ValueError(f"{task} has no pictures to choose: leave out picture_size and quality")
     if separator and suite not in SUITES and is_dotted(task):
         return _own(task, action_repeat)
     if not separator:
@@ -77,6 +93,8 @@ def _plain(task: str, action_repeat: int | None) -> JaxEnv | HostTask:
         _check_known("task", name, module.tasks(), suite, getattr(module, "OWN_TASKS", ""))
     if action_repeat is not None and action_repeat < 1:
         raise ValueError(f"action_repeat must be at least 1; got {action_repeat}")
+    if SUITES[suite].pictures:
+        return module.make(name, action_repeat, pictures)
     return module.make(name, action_repeat)
 
 

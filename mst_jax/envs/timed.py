@@ -39,7 +39,8 @@ def with_time(task: JaxEnv | HostTask, time: str = "exact") -> JaxEnv | HostTask
     if isinstance(task, JaxEnv):
         return _jax(task, spec, time)
     vector = task.vector
-    return HostTask(spec, lambda *args, **kwargs: _TimedVector(vector(*args, **kwargs), spec, time))
+    timed = lambda *args, **kwargs: _TimedVector(vector(*args, **kwargs), spec, time)  # noqa: E731
+    return task._replace(spec=spec, vector=timed)
 
 
 def time_after(steps: Any, limit: int | None, time: str) -> Any:

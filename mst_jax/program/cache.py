@@ -73,15 +73,15 @@ def forget() -> None:
         clear()
 
 
-def kept_task(name: str, with_time: str = "off") -> envs.JaxEnv | envs.HostTask:
+def kept_task(name: str, **options: Any) -> envs.JaxEnv | envs.HostTask:
     """`envs.make`; of the suites that run on the device, the same object for the same arguments.
 
     Other tasks are made anew, since a user's code may have changed. No program depends on a host's
     task beyond its sizes.
     """
     if name.partition(":")[0] in ON_DEVICE:
-        return _task(name, with_time)
-    return envs.make(name, with_time=with_time)
+        return _task(name, tuple(sorted(options.items())))
+    return envs.make(name, **options)
 
 
 def kept_agent(name: str, config: Any, sizes: Sizes | envs.Spec, total_steps: int) -> Agent:
@@ -120,8 +120,8 @@ class _Config:
 
 
 @kept
-def _task(name: str, with_time: str) -> envs.JaxEnv | envs.HostTask:
-    return envs.make(name, with_time=with_time)
+def _task(name: str, options: tuple[tuple[str, Any], ...]) -> envs.JaxEnv | envs.HostTask:
+    return envs.make(name, **dict(options))
 
 
 @kept

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from mst_jax.agents import AGENTS
 from mst_jax.diagnostics import find_metrics
 from mst_jax.envs import WORKER_TIMEOUT
+from mst_jax.envs.pictures import LARGEST, QUALITIES, SMALLEST, USUAL
 from mst_jax.envs.timed import TIMES
 from mst_jax.recipes import RECIPES
 
@@ -76,6 +77,21 @@ class Settings:
         "The episode's time behind the observations, -0.5 at its start and 0.5 at its limit; "
         "`published` lags by one step, as in Stream AC's program.",
         choices=TIMES,
+    )
+    action_repeat: int = _setting(
+        0,
+        "Environment steps of an agent step, over which rewards are summed; 0: as many as the "
+        "suite does.",
+        least=0,
+    )
+    picture_size: int = _setting(
+        USUAL.size, "Height and width of a task's pictures.", least=SMALLEST, most=LARGEST
+    )
+    quality: str = _setting(
+        USUAL.quality,
+        "How pictures are drawn: `fast` with coarser shadows, `plain` without shadows, sky and "
+        "reflections.",
+        choices=QUALITIES,
     )
     recipe: str = _setting(
         "mst",
@@ -202,6 +218,12 @@ class Settings:
     def learning_starts(self) -> int:
         """Steps before the first update; 0 for an agent whose settings do not speak of any."""
         return getattr(self.config, "learning_starts", 0)
+
+    @property
+    def task_options(self) -> dict[str, Any]:
+        """How `envs.make` makes the task besides its name: what differs from its defaults."""
+        names = ("action_repeat", "with_time", "picture_size", "quality")
+        return {n: getattr(self, n) for n in names if getattr(self, n) != FIELDS[n].default}
 
     @property
     def seed_list(self) -> list[int]:

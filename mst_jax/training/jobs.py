@@ -43,6 +43,7 @@ from mst_jax.runs.wandb_sink import check_wandb
 from mst_jax.training.grouping import shared_fields
 from mst_jax.training.memory import replay_slots
 from mst_jax.training.resuming import refuse_loss, refuse_misfit, shapes_of_run
+from mst_jax.training.room import require_room
 
 
 class Job(NamedTuple):
@@ -80,6 +81,12 @@ class Job(NamedTuple):
         if not self.finished:
             settings.validate()
         return self._replace(settings=settings)
+
+    def check_machine(self) -> None:
+        """Raises ValueError if the task's environments cannot be stepped on this machine."""
+        preflight = getattr(self.task, "preflight", None)  # which a JaxEnv does not need
+        if preflight is not None:
+            preflight()
 
     def check_metrics(self) -> None:
         """Raises ValueError for a user's own metric that fails."""
@@ -164,6 +171,7 @@ def plan_in(settings: Settings, folder: Path) -> Job:
     if not is_blank(folder):
         raise RunExistsError(folder)
     job = Job(settings, folder, *prepare(settings), checkpoint=None, seen=_contents(folder))
+    job.check_machine()
     job.check_metrics()
     return job
 
@@ -213,6 +221,7 @@ def _newest(jobs: Sequence[Job], begin_anew: bool) -> Iterator[Checkpoint | None
     """What each of several unfinished runs goes on from, read when all are known to have it."""
     for job in jobs:
         check_wandb(job.settings.wandb)
+        job.check_machine()
         job.check_metrics()
     folders = [job.folder for job in jobs]
     stores = [folder / CHECKPOINTS for folder in folders]
@@ -246,7 +255,7 @@ def make_program(jobs: Sequence[Job]) -> Program:
 
     Raises:
         ValueError: when the runs differ in more than seeds, sparsity, drop fraction and learning
-            rate, are at different steps, or have one folder.
+            rate, are at different steps, have one folder, or do not fit into this machine.
     """
     first = jobs[0]
     done = [job.folder for job in jobs if job.finished]
@@ -262,6 +271,10 @@ def make_program(jobs: Sequence[Job]) -> Program:
     folders = [job.folder for job in jobs]
     if len(set(folders)) < len(folders):
         raise ValueError(f"two runs would write to {max(folders, key=folders.count)}")
+    if not done:
+        seeds = sum(job.settings.seeds for job in jobs)
+        together = dataclasses.replace(first.settings, seeds=seeds)
+        require_room(first.agent, first.task.spec, together, folders)
     configs = [job.settings.config for job in jobs]
     if all(config == configs[0] for config in configs):
         return Program(tuple(jobs), first.agent, None)
@@ -304,7 +317,7 @@ def unfinished(folder: Path) -> list[Path]:
 
 def prepare(settings: Settings) -> tuple[envs.JaxEnv | envs.HostTask, Agent]:
     """Task and agent of a run; raises ValueError for unknown names and impossible settings."""
-    task = kept_task(settings.task, settings.with_time)
+    task = kept_task(settings.task, **settings.task_options)
     own = settings.task.partition(":")[0] not in envs.SUITES
     faults = faults_at_once(task) if own else []
     if faults:

@@ -9,6 +9,7 @@ from mst_jax import replay
 from mst_jax.agents import Agent
 from mst_jax.agents.base import acting_parts
 from mst_jax.envs import Spec
+from mst_jax.program.cache import kept
 from mst_jax.program.state import Purpose, keys_for, replay_layout, seed_keys, stored
 from mst_jax.runs import checkpoints, history
 from mst_jax.runs.settings import Settings
@@ -17,8 +18,7 @@ from mst_jax.runs.settings import Settings
 def replay_slots(settings: Settings, agent: Agent, spec: Spec) -> int:
     """Slots per seed: the agent's capacity, or what the run can fill if that is less; 0 for none.
 
-    An episode of one step takes two slots, and the last observation one more. Every environment has
-    as many slots as the others, so up to E - 1 of the capacity are left out.
+    Every environment has as many slots as the others, so up to E - 1 of the capacity are left out.
 
     Raises:
         ValueError: when an environment's share is too short to sample from.
@@ -27,7 +27,7 @@ def replay_slots(settings: Settings, agent: Agent, spec: Spec) -> int:
     if memory is None:
         return 0
     fewest = replay.fewest_slots(memory.span, spec.observation.history)
-    slots = min(memory.capacity // count, max(2 * settings.steps + 2, fewest))
+    slots = min(memory.capacity // count, max(_most_slots(settings.steps, spec), fewest))
     if slots < fewest:
         raise ValueError(
             f"config.buffer_size={memory.capacity} is too small for environments={count}, "
@@ -36,10 +36,23 @@ def replay_slots(settings: Settings, agent: Agent, spec: Spec) -> int:
     return count * slots
 
 
+def _most_slots(steps: int, spec: Spec) -> int:
+    """Slots that one environment can fill: a step takes one, and an episode's last observation too.
+
+    An episode of one step takes two. Where all have the same length, only frames make use of it: it
+    would move the slots that runs of vectors sample. Failures end episodes early, so that a run
+    with many may lose as many of its oldest steps.
+    """
+    length, history = spec.episode_length, spec.observation.history
+    if history == 1 or length is None or spec.ends_early:
+        return 2 * steps + 2
+    return steps + math.ceil(steps / length) + history  # a write ends those before it in the ring
+
+
 def memory_bytes(agent: Agent, spec: Spec, settings: Settings) -> tuple[int, int]:
     """Bytes of the agent states and of the replay buffer, for all seeds of a run."""
     layout = _layout(agent, spec, settings)
-    return _nbytes(_states(agent, settings)), 0 if layout is None else replay.nbytes(layout)
+    return _nbytes(_states(agent, settings.seeds)), 0 if layout is None else replay.nbytes(layout)
 
 
 def describe_memory(agent: Agent, spec: Spec, settings: Settings) -> str:
@@ -74,7 +87,7 @@ def light_bytes(agent: Agent, settings: Settings) -> int:
     """Bytes of a light checkpoint."""
     seen = jax.eval_shape(
         lambda states: (acting_parts(agent, states), agent.masks(states)),
-        _states(agent, settings),
+        _states(agent, settings.seeds),
     )
     return _nbytes(seen)
 
@@ -114,9 +127,10 @@ def _segment_bytes(layout: replay.Layout | None, settings: Settings, full: int) 
     return _frame_bytes(layout) * (layout.ring + full * each) // layout.ring
 
 
-def _states(agent: Agent, settings: Settings) -> Any:
+@kept
+def _states(agent: Agent, seeds: int) -> Any:
     """The shapes of the agent states of all seeds."""
-    keys = keys_for(seed_keys(settings.seed_list), Purpose.AGENT)
+    keys = keys_for(seed_keys(list(range(seeds))), Purpose.AGENT)
     return jax.eval_shape(jax.vmap(agent.init), keys)
 
 

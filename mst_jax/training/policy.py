@@ -67,7 +67,7 @@ class Snapshot(NamedTuple):
                 f"{self.step:,}; best=True loads its best and evaluate "
                 "--best plays or films it, if it has one"
             )
-        task = kept_task(self.settings.task, self.settings.with_time)
+        task = kept_task(self.settings.task, **self.settings.task_options)
         return Policy(self.agent, self.state(seed), task.spec)
 
     def state(self, seed: int | None = None) -> Any:

@@ -134,7 +134,7 @@ def test_trailing_entries_are_left_alone_and_the_others_as_without_them():
 
 @pytest.mark.parametrize("name", ["ddpg", "sac", "td3"])
 def test_agents_that_normalise_leave_the_time_alone(name):
-    task = kept_task("probe:point", "exact").spec
+    task = kept_task("probe:point", with_time="exact").spec
     agent = make_agent(name, small_config(agent=name), task, 500)
     shapes = jax.eval_shape(agent.init, jax.random.key(0))
     assert shapes.statistics.mean.shape == (4,)

@@ -84,7 +84,7 @@ def test_an_opengl_that_is_named_and_not_there_is_one_line(ball, monkeypatch, na
 
 def test_a_broken_driver_is_one_line(ball, monkeypatch):
     monkeypatch.setenv("MUJOCO_GL", "egl")
-    monkeypatch.setattr("mst_jax.envs.film.camera.import_module", lambda name: None)
+    monkeypatch.setattr("mst_jax.envs.film.opengl.import_module", lambda name: None)
     with pytest.raises(ValueError, match=r"^MuJoCo cannot draw by egl here[^\n]*$"):
         Camera(ball[0])
 
@@ -111,7 +111,7 @@ def test_a_host_stage_plays_the_tasks_own_episodes(task, repeat):
 @pytest.mark.parametrize("time", ["exact", "published"])
 def test_a_film_shows_the_time_that_the_task_does(time):
     name, action = "dmc:cartpole-swingup", np.zeros(1, np.float32)
-    stage = open_stage(name, time)
+    stage = open_stage(name, with_time=time)
     shown = [stage.reset(episode_seed(4, 0, 0)), *(stage.step(action)[0] for _ in range(5))]
     with envs.make(name, with_time=time).vector([(4, 0)]) as task:
         wanted = [task.reset(), *(task.step(action[None]).observation for _ in range(5))]

@@ -287,7 +287,7 @@ def test_a_spec_that_makes_no_sense(changes, line):
 
 def test_a_run_on_a_misshapen_environment_is_refused_before_it_begins(monkeypatch):
     wrong = drifting(spec=vector_spec("own:drift", 2, 1, 10))
-    monkeypatch.setattr(jobs, "kept_task", lambda name, with_time: wrong)
+    monkeypatch.setattr(jobs, "kept_task", lambda name: wrong)
     with pytest.raises(ValueError, match=r"own:drift': the first observation is float32\[1\]"):
         jobs.prepare(Settings(config=default_config("sac"), task="own:drift"))
 

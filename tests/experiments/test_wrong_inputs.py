@@ -165,6 +165,12 @@ TABLE = [
     ("train --task=", "--task= is empty"),
     ("plot ''", "the path is empty"),
     ("train --task=dmc:lqr-lqr_2_1 --with_time=exact", "dmc:lqr-lqr_2_1 has none: leave it off"),
+    ("train --task=dmc_pixels:walker-walk --with_time=exact", "shows others: leave it off"),
+    ("train --task=dmc_pixels:walker-walk --agent=sac", "takes flat observations of float32"),
+    ("train --task=dmc_pixels:walker-walk --quality=nice", "one of <exact|fast|plain>"),
+    ("train --task=dmc_pixels:walker-walk --picture_size=8", "in the range [16, 512]"),
+    ("train --task=dmc:walker-walk --quality=fast", "has no pictures to choose"),
+    ("train --task=probe:point --action_repeat=2", "probe environments have action repeat 1"),
     # Fault D5: words that are no flags.
     ("train dmc:dog-run", "'dmc:dog-run' is not a flag"),
     ("quickstart dmc:dog-run", "'dmc:dog-run' is not a flag"),

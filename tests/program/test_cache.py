@@ -54,8 +54,9 @@ def test_a_sweep_is_kept_by_all_of_its_configurations():
 def test_tasks_of_the_device_are_kept_and_those_of_the_host_made_anew():
     assert kept_task("probe:point") is kept_task("probe:point")
     assert kept_task("dmc:cartpole-swingup") is not kept_task("dmc:cartpole-swingup")
-    assert kept_task("probe:point", "exact") is kept_task("probe:point", "exact")
-    assert kept_task("probe:point", "exact").spec != kept_task("probe:point").spec
+    timed = kept_task("probe:point", with_time="exact")
+    assert kept_task("probe:point", with_time="exact") is timed
+    assert kept_task("probe:point").spec != timed.spec
 
 
 def test_what_is_kept_is_bounded_typed_and_can_be_let_go():
@@ -73,3 +74,13 @@ def test_what_is_kept_is_bounded_typed_and_can_be_let_go():
     assert make(one, 1) == 104, "the oldest went"
     forget()
     assert make(one, 109) == 105
+
+
+def test_a_runs_task_is_the_plain_one_unless_its_settings_say_otherwise():
+    assert prepare(small_settings())[0] is kept_task("probe:point")
+    changed = {"action_repeat": 4, "picture_size": 32, "quality": "plain"}
+    settings = small_settings("dmc_pixels:cartpole-swingup", **changed)
+    assert settings.task_options == changed
+    spec = kept_task(settings.task, **settings.task_options).spec
+    assert (spec.observation.shape, spec.episode_length) == ((32, 32, 9), 250)
+    assert prepare(small_settings("dmc:cartpole-swingup", action_repeat=5))[0].spec[3:5] == (200, 5)

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 
@@ -13,7 +15,7 @@ UNITS = Continuous(2, (-0.4, -1.0), (0.4, 2.0))
     [
         vector_spec("dmc:dog-run", 223, 38, None, 2),
         Spec("gym:Humanoid-v4", Observation((3,), unscaled=1), UNITS, 1000, 1),
-        Spec("atari:Pong", PIXELS, Discrete(6), 27_000, 4),
+        Spec("atari:Pong", PIXELS, Discrete(6), 27_000, 4, ends_early=False),
     ],
 )
 def test_what_is_written_is_read(spec, tmp_path):
@@ -25,6 +27,15 @@ def test_what_is_written_is_read(spec, tmp_path):
 def test_a_users_numpy_numbers_are_written_as_numbers(tmp_path):
     write_spec(tmp_path, vector_spec("mine:task", np.int64(3), np.int32(2), np.int64(7)))
     assert read_spec(tmp_path) == vector_spec("mine:task", 3, 2, 7)
+
+
+def test_a_file_of_before_episodes_were_said_to_end_early(tmp_path):
+    write_spec(tmp_path, vector_spec("probe:point", 3, 2, 7))
+    path = tmp_path / "task.json"
+    values = json.loads(path.read_text())
+    del values["ends_early"]
+    path.write_text(json.dumps(values))
+    assert read_spec(tmp_path) == vector_spec("probe:point", 3, 2, 7)
 
 
 def test_older_runs_have_no_file_and_damage_is_one_line(tmp_path):

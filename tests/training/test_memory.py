@@ -1,11 +1,19 @@
-"""The bytes of pictures are known before anything is allocated, by hand."""
+"""What a run takes is known before anything is allocated, by hand; too much is refused."""
 
+import dataclasses
+import shutil
+from types import SimpleNamespace
+
+import jax.numpy as jnp
+import numpy as np
 import pytest
 from small_runs import small_settings
 
-from mst_jax import replay
+from mst_jax import envs, replay
 from mst_jax.envs import Observation
 from mst_jax.program.state import replay_layout
+from mst_jax.replay import Layout
+from mst_jax.training import make_program, plan_in, room
 from mst_jax.training.jobs import prepare
 from mst_jax.training.memory import checkpoint_bytes, describe_memory, memory_bytes, replay_slots
 
@@ -42,3 +50,65 @@ def test_the_smallest_ring_has_room_for_the_history():
     replay_layout(agent, spec, fewest, 2)
     with pytest.raises(ValueError, match=f"which need {fewest} slots each"):
         replay_slots(SETTINGS, with_capacity(fewest - 1), spec)
+
+
+def test_frames_of_episodes_of_one_length_need_no_second_slot_for_each_step():
+    task, agent = prepare(SETTINGS)
+    pictures = Observation((4, 4, 9), "uint8", history=3)
+    same = task.spec._replace(observation=pictures, ends_early=False, episode_length=100)
+    assert replay_slots(SETTINGS, agent, same) == 1_000 + 10 + 3
+    for other in (
+        same._replace(ends_early=True),
+        same._replace(episode_length=None),
+        same._replace(observation=Observation((4,))),  # vectors keep what their runs had
+    ):
+        assert replay_slots(SETTINGS, agent, other) == 2_002
+
+
+@pytest.mark.parametrize(("steps", "length"), [(30, 7), (28, 7), (12, 100)])
+def test_those_slots_hold_a_whole_run(steps, length):
+    """Nothing that a larger buffer would sample is missing at the end."""
+    spec = envs.Spec(
+        "own:bars", Observation((2, 2, 6), "uint8", history=3), envs.Continuous(1), length, 1, False
+    )
+    settings = dataclasses.replace(SETTINGS, steps=steps, seeds=1)
+    _, agent = prepare(SETTINGS)
+    slots = replay_slots(settings, agent, spec)
+    starts = []
+    for capacity in (slots, 4 * slots):
+        layout = Layout(
+            seeds=1, capacity=capacity, observation=spec.observation, action=spec.action, span=3
+        )
+        buffer = replay.create(layout)
+        shown = jnp.zeros((1, 2, 2, 6), jnp.uint8)
+        for step in range(1, steps + 1):
+            over = jnp.array([step % length == 0])
+            no, zero = jnp.zeros(1, bool), jnp.zeros(1)
+            buffer = replay.insert(buffer, shown, zero[:, None], zero, no, over, shown)
+        starts.append(np.flatnonzero(buffer.tree[0][0]))
+    np.testing.assert_array_equal(*starts)
+    assert len(starts[0]) > steps // 2
+
+
+def test_a_run_beyond_memory_or_disk_is_refused_in_one_line(tmp_path, monkeypatch):
+    folder = tmp_path / "runs" / "run"
+    job = plan_in(SETTINGS, folder)
+    monkeypatch.setattr(room, "free_memory", lambda: 100_000)
+    told = r"^2 seeds with 2,002 slots of replay each take [\d.]+ .B of memory, and 100 KB are free"
+    with pytest.raises(ValueError, match=told):
+        make_program([job])
+    monkeypatch.setattr(room, "free_memory", lambda: None)  # a system that does not say
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1_000))
+    told = rf"^checkpoints will take [\d.]+ .B, and 1 KB are free in {tmp_path}: lower[^\n]*$"
+    with pytest.raises(ValueError, match=told):
+        make_program([job])
+    assert not folder.parent.exists()
+    held = folder / "checkpoints" / "full"  # a run that goes on has its checkpoints already
+    held.mkdir(parents=True)
+    (held / "data").write_bytes(bytes(10_000_000))
+    make_program([job])
+
+
+def test_free_memory_is_what_linux_says():
+    found = room.free_memory()
+    assert found is None or 10**6 < found < 10**15

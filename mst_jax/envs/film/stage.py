@@ -9,10 +9,12 @@ import mujoco
 import numpy as np
 
 from mst_jax.envs.base import JaxEnv, Spec
+from mst_jax.envs.pictures import USUAL, Pictures
 from mst_jax.envs.timed import time_after
 
 if TYPE_CHECKING:  # optional packages
     from mst_jax.envs.suites.dmc import DmcEnv
+    from mst_jax.envs.suites.dmc_pixels import DmcPixelsEnv
     from mst_jax.envs.suites.gym import GymEnv
 
 
@@ -39,14 +41,24 @@ class Stage(Protocol):
         """The current state, to be drawn; after an episode's end it may be the next one's."""
 
 
-def open_stage(task: str, with_time: str = "off") -> Stage:
-    """The stage of a task with its suite's own action repeat.
+def open_stage(
+    task: str,
+    *,
+    action_repeat: int | None = None,
+    with_time: str = "off",
+    picture_size: int = USUAL.size,
+    quality: str = USUAL.quality,
+) -> Stage:
+    """The stage of a task.
 
     EnvPool hides its physics: its tasks are shown by dm_control and Gymnasium, whose they are.
 
     Args:
         task: a name that `make` knows.
-        with_time: as `make` takes it.
+        action_repeat: as `make` takes it, like the others.
+        with_time: likewise.
+        picture_size: of the pictures that the agent sees.
+        quality: likewise.
 
     Raises:
         ValueError: if the task has no picture.
@@ -54,7 +66,8 @@ def open_stage(task: str, with_time: str = "off") -> Stage:
     suite, _, name = task.partition(":")
     if suite not in _STAGES:
         raise ValueError(f"{task} has no picture; these suites have: {', '.join(_STAGES)}")
-    stage = _STAGES[suite](name)
+    seen = {"pictures": Pictures(picture_size, quality)} if suite == "dmc_pixels" else {}
+    stage = _STAGES[suite](name, action_repeat, **seen)
     return stage if with_time == "off" else TimedStage(stage, with_time)
 
 
@@ -63,7 +76,7 @@ class HostStage:
 
     def __init__(
         self,
-        env: "DmcEnv | GymEnv",
+        env: "DmcEnv | DmcPixelsEnv | GymEnv",
         model: mujoco.MjModel,
         data: mujoco.MjData,
         seconds: float,
@@ -158,34 +171,47 @@ class TimedStage:
         return np.append(observation, np.float32(now))
 
 
-def _dmc(name: str) -> Stage:
+def _dmc(name: str, repeat: int | None) -> Stage:
     dmc = import_module("mst_jax.envs.suites.dmc")
-    env = dmc.load(name, dmc.ACTION_REPEAT)
+    env = dmc.load(name, repeat or dmc.ACTION_REPEAT)
     return HostStage(env, *env.scene())
 
 
-def _gym(name: str) -> Stage:
-    env = import_module("mst_jax.envs.suites.gym").GymEnv(name, 1)
+def _dmc_pixels(name: str, repeat: int | None, pictures: Pictures = USUAL) -> Stage:
+    suite = import_module("mst_jax.envs.suites.dmc_pixels")
+    env = suite.load(name, repeat or suite.ACTION_REPEAT, pictures)
     return HostStage(env, *env.scene())
 
 
-def _envpool(name: str) -> Stage:
+def _gym(name: str, repeat: int | None) -> Stage:
+    env = import_module("mst_jax.envs.suites.gym").GymEnv(name, repeat or 1)
+    return HostStage(env, *env.scene())
+
+
+def _envpool(name: str, repeat: int | None) -> Stage:
     gym_tasks = import_module("mst_jax.envs.suites.envpool").gym_tasks()
-    return _gym(name) if name in gym_tasks else _dmc(name)
+    return _gym(name, repeat) if name in gym_tasks else _dmc(name, repeat)
 
 
-def _brax(name: str) -> Stage:
+def _brax(name: str, repeat: int | None) -> Stage:
     brax = import_module("mst_jax.envs.suites.brax")
     own = brax.load(name)
     pose = lambda world: {"qpos": world.pipeline_state.q}  # noqa: E731
-    return JaxStage(brax.make(name), own.sys.mj_model, float(own.dt), pose)
+    return JaxStage(brax.make(name, repeat), own.sys.mj_model, float(own.dt), pose)
 
 
-def _playground(name: str) -> Stage:
+def _playground(name: str, repeat: int | None) -> Stage:
     playground = import_module("mst_jax.envs.suites.playground")
     own = playground.load(name)
     pose = lambda world: {"qpos": world.data.qpos, "mocap_pos": world.data.mocap_pos}  # noqa: E731
-    return JaxStage(playground.make(name), own.mj_model, float(own.dt), pose)
+    return JaxStage(playground.make(name, repeat), own.mj_model, float(own.dt), pose)
 
 
-_STAGES = {"brax": _brax, "dmc": _dmc, "envpool": _envpool, "gym": _gym, "playground": _playground}
+_STAGES: dict[str, Callable[..., Stage]] = {
+    "brax": _brax,
+    "dmc": _dmc,
+    "dmc_pixels": _dmc_pixels,
+    "envpool": _envpool,
+    "gym": _gym,
+    "playground": _playground,
+}

@@ -31,8 +31,8 @@ _PATIENCE_SECONDS = 60.0  # after this the user hears of a worker that does not 
 
 # The path is not given as PYTHONPATH, because a folder's name may hold the ':' that separates them.
 _BOOT = (
-    "import json, runpy, sys; sys.path[:] = json.loads(sys.argv[2]); "
-    "runpy.run_module('mst_jax.envs.host.worker', run_name='__main__', alter_sys=True)"
+    "import json, runpy, sys; sys.path[:] = json.loads(sys.argv.pop()); "
+    "runpy.run_module(sys.argv.pop(), run_name='__main__', alter_sys=True)"
 )
 
 
@@ -48,19 +48,20 @@ class WorkerProcess:
         process: the process.
     """
 
-    def __init__(self, name: str, timeout: float) -> None:
+    def __init__(self, name: str, timeout: float, cores: int = 1) -> None:
         """Starts it.
 
         Args:
             name: what to call it in messages.
             timeout: seconds without an answer after which it counts as dead; 0: never.
+            cores: how many it may draw pictures with, if that is done in software.
 
         Raises:
             OSError: if no process can be started.
         """
         self.name = name
         self._timeout = timeout
-        self._connection, self.process = _start()
+        self._connection, self.process = _start(cores)
         _limit_transfers(self._connection, timeout)
         self._arrivals = select.poll()
         self._arrivals.register(self._connection, select.POLLIN)
@@ -164,17 +165,28 @@ class _Checker(pickle.Pickler):
             )
 
 
-def _start() -> tuple[Connection, subprocess.Popen]:
+def command(module: str, *arguments: str) -> list[str]:
+    """What to run for a module to be the program of another process that finds what this one does.
+
+    Args:
+        module: its full name.
+        arguments: what it finds behind the first entry of `sys.argv`.
+    """
+    path = json.dumps([str(Path(entry).absolute()) for entry in sys.path])
+    return [sys.executable, "-P", "-c", _BOOT, *arguments, module, path]
+
+
+def _start(cores: int) -> tuple[Connection, subprocess.Popen]:
     """Starts one worker, deaf to SIGINT and SIGTERM from its first instruction."""
     here, there = multiprocessing.Pipe()
-    path = json.dumps([str(Path(entry).absolute()) for entry in sys.path])
-    command = [sys.executable, "-P", "-c", _BOOT, str(there.fileno()), path]
+    # Of Mesa's software renderer, for which 0 is to draw in the thread that asks.
+    threads = {"OMP_NUM_THREADS": "1", "LP_NUM_THREADS": str(cores if cores > 1 else 0)}
     # The new process inherits the mask of blocked signals; a handler of its own would be too late.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         process = subprocess.Popen(
-            command,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            command("mst_jax.envs.host.worker", str(there.fileno())),
+            env=os.environ | threads,
             pass_fds=[there.fileno()],
             stdin=subprocess.DEVNULL,
         )

@@ -19,6 +19,7 @@ from mst_jax.envs.base import (
     Timestep,
     check_episode,
     check_seeds,
+    core_count,
     worker_count,
 )
 from mst_jax.envs.host.episode_log import EpisodeLog
@@ -253,7 +254,7 @@ class WorkerVectorEnv:
     def _start_worker(self, worker: int) -> WorkerProcess:
         block = self._blocks[worker]
         name = f"worker {worker} of {self._label} (environments {block.start}-{block.stop - 1})"
-        process = WorkerProcess(name, self._timeout)
+        process = WorkerProcess(name, self._timeout, cores=core_count() // len(self._blocks))
         process.introduce(self._factory, self.seeds[block], self.spec)
         return process
 

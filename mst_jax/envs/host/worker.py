@@ -124,8 +124,9 @@ class Block:
             raise
         except Exception as error:
             return self._fail(i, error)
-        for action in actions:
-            taken = self._take(i, action)
+        unseen = len(actions) - self._observation.history  # what is shown last holds no more
+        for number, action in enumerate(actions):
+            taken = self._take(i, action, unseen=number < unseen)
             if taken is None:
                 return None
             observation, *_, over = taken
@@ -136,12 +137,13 @@ class Block:
         return observation
 
     def _take(
-        self, i: int, action: np.ndarray
+        self, i: int, action: np.ndarray, *, unseen: bool = False
     ) -> tuple[np.ndarray, float, bool, bool, bool] | None:
         """One step of one environment, with whether its episode is over; None if it fails."""
         try:
             environment = cast("HostEnv", self._environments[i])  # its episode has begun
-            observation, reward, *ends = environment.step(action)
+            take = getattr(environment, "skip", environment.step) if unseen else environment.step
+            observation, reward, *ends = take(action)
             if any(isinstance(end, dict) for end in ends):
                 raise WrongShapeError(
                     "step returns a dict among its flags; it is (observation, reward, terminated, "

@@ -21,7 +21,7 @@ os.environ.setdefault("MUJOCO_GL", opengl.named() or "disabled")
 
 import mujoco
 from dm_control import _render, suite
-from dm_control.rl.control import Environment
+from dm_control.rl.control import Environment, Task
 
 from mst_jax.envs.base import HostTask, vector_spec
 from mst_jax.envs.host.actions import affine, continuous
@@ -90,7 +90,8 @@ class DmcEnv:
         length = steps and math.ceil(steps / action_repeat)
         actions = continuous(self._offset, self._scale)
         spec = vector_spec(task, size, actions.size, length, action_repeat)
-        self.spec = spec._replace(action=actions)
+        terminates = type(self._task).get_termination is not Task.get_termination
+        self.spec = spec._replace(action=actions, ends_early=terminates)
 
     def reset(self, seed: np.random.SeedSequence) -> np.ndarray:
         """Starts the episode of `seed`; returns the first observation, [O] float32."""
