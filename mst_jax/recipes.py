@@ -147,9 +147,9 @@ def make_config(
     )
 
 
-def label(recipe: str, size: str = "", architecture: str = "") -> str:
+def label(recipe: str, size: str = "", architecture: str = "", preset: str = "") -> str:
     """What a run is called after: the recipe, and what else was chosen by name."""
-    return "-".join(part for part in (recipe, architecture, size) if part)
+    return "-".join(part for part in (recipe, preset, architecture, size) if part)
 
 
 def _architecture_overrides(config: Any, architecture: str) -> Overrides:
