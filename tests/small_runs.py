@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
 
-from mst_jax.agents import AGENTS, default_config, make_agent
-from mst_jax.envs import Continuous, Timestep
+from mst_jax.agents import AGENTS, Sizes, default_config, make_agent
+from mst_jax.envs import Continuous, Observation, Timestep
 from mst_jax.names import dotted
 from mst_jax.program import cache
 from mst_jax.program.drivers import make_driver
@@ -66,9 +66,17 @@ PIXEL_SMALL = {
 }
 
 
+PICTURE_SIZES = Sizes(Observation((84, 84, 9), "uint8", history=3), Continuous(6), 500)
+
+
 def task_of(name):
     """A small task that shows what an agent takes."""
     return PICTURES if SMALL[name] is PIXEL_SMALL else POINT
+
+
+def sizes_of(name, vectors):
+    """Sizes of a task for an agent: these, or those of published pictures."""
+    return PICTURE_SIZES if SMALL[name] is PIXEL_SMALL else vectors
 
 
 def _small(name):
