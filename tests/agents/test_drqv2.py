@@ -311,6 +311,7 @@ def test_it_sees_which_way_a_bar_moves():
         learn_every=1,
         n_step=1,
         discount=0.9,
+        tau=0.05,
         noise_steps=1_000,
         buffer_size=2_000,
     )
