@@ -43,17 +43,20 @@ def interleave(
 def on_cores(count: int, measure: Callable[..., Any], *args: Any) -> Any:
     """What `measure` returns in a process of its own, which has the first `count` cores.
 
-    XLA and PyTorch take as many threads as they find cores when they start.
+    XLA and PyTorch take as many threads as there are cores when they start.
 
     Raises:
         ValueError: there are fewer.
     """
-    cores = sorted(os.sched_getaffinity(0))
+    cores = os.sched_getaffinity(0)
     if count > len(cores):
-        raise ValueError(f"{count} cores were asked for, and this process has {len(cores)}")
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, context, os.sched_setaffinity, (0, cores[:count])) as pool:
-        return pool.submit(measure, *args).result()
+        raise ValueError(f"{count} cores were asked for, and there are {len(cores)}")
+    os.sched_setaffinity(0, sorted(cores)[:count])  # inherited by what is started next
+    try:
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            return pool.submit(measure, *args).result()
+    finally:
+        os.sched_setaffinity(0, cores)
 
 
 def show(part: str, result: dict[str, float]) -> dict[str, float]:
