@@ -9,7 +9,8 @@ from flax import linen as nn
 from mst_jax.networks.architecture import Activated, Architecture, Params
 from mst_jax.networks.mlp import MLP, mlp_operations, xavier_uniform_relu
 from mst_jax.networks.operations import Operation, dense_of
-from mst_jax.networks.simba import SimBa, orthogonal, simba_operations
+from mst_jax.networks.orthogonal import orthogonal
+from mst_jax.networks.simba import SimBa, simba_operations
 
 
 def network(

@@ -7,6 +7,7 @@ the module's settings describe.
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -17,10 +18,11 @@ from mst_jax.networks.activity import Activity, activity_of
 from mst_jax.networks.architecture import EPSILON, Activated, Architecture, Params
 from mst_jax.networks.build import network
 from mst_jax.networks.convolution import Convolution
-from mst_jax.networks.simba import orthogonal
+from mst_jax.networks.orthogonal import orthogonal
 
 KERNEL = 3  # pixels of a kernel's side
 STRIDE = 2  # of those convolutions that make the picture smaller
+orthogonal_relu = partial(orthogonal, scale=2**0.5)
 
 
 class PixelEncoder(NamedTuple):
@@ -78,7 +80,7 @@ class _Encoder(nn.Module):
         x = picture.astype(jnp.float32) / 255.0 - 0.5
         for index, stride in enumerate(_strides(self.architecture.depth, self.strided)):
             channels, name = self.architecture.hidden, f"layer_{index + 1}"
-            x = Convolution(channels, stride, KERNEL, name=name)(x)
+            x = Convolution(channels, stride, KERNEL, orthogonal_relu, name=name)(x)
             x = Activated(self.architecture, name=f"active_{index + 1}")(x)
         return x.reshape(*x.shape[:-3], -1)
 
@@ -190,9 +192,9 @@ def picture_sizes(shape: tuple[int, ...], depth: int, strided: int) -> list[tupl
         height, width = ((side - KERNEL) // stride + 1 for side in (height, width))
         if min(height, width) < 1:
             raise ValueError(
-                f"pictures of {shape[0]}x{shape[1]} are too small for {depth} convolutions, of "
-                f"which {strided} halve them: nothing is left after the {number}. of them; take "
-                "fewer (encoder.depth, encoder.strided) or larger pictures"
+                f"pictures of {shape[0]}x{shape[1]} are too small for encoder.depth={depth} with "
+                f"encoder.strided={strided}: convolution {number} leaves nothing; lower one of the "
+                "two, or take larger pictures"
             )
         sizes.append((height, width))
     return sizes
