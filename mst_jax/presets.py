@@ -43,7 +43,7 @@ DRQV2: dict[str, Overrides] = {
     for difficulty, tasks in DRQV2_TASKS.items()
     for task in tasks
 }
-# The Network Sparsity paper's two, with one replay for both (docs/specs/network-sparsity.md §5.1).
+# The Network Sparsity paper's two, with one replay for both (docs/specs/drqv2.md §2).
 NETSPARSITY: dict[str, Overrides] = {
     task: {**DIFFICULTIES["medium"], "buffer_size": 1_000_000}
     for task in ("quadruped-run", "hopper-hop")

@@ -68,7 +68,7 @@ N_OF_M: dict[str, ByRole] = {
     }
     for n, m in ((2, 4), (1, 4))
 }
-# Static sparsity of the critic alone, as on pixels (docs/specs/network-sparsity.md §5.1).
+# Static sparsity of the critic alone, as on pixels (docs/specs/drqv2.md §2).
 STATIC_CRITIC: dict[str, ByRole] = {"static_critic": _sparse("static", "value", sparsity=0.8)}
 # Recipes of a single agent.
 _OF_ONE: dict[str, dict[str, ByRole]] = {"drqv2": STATIC_CRITIC, "td3": N_OF_M}
