@@ -17,6 +17,12 @@ from jax import lax
 from jax.custom_batching import custom_vmap
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")  # of pictures, kernel and what comes out
+# XLA gives convolutions of more channels than that to YNNPACK, which is 3 to 6 times slower without
+# padding than with some (jaxlib 0.10.2): they get a row of zeros more.
+CHANNELS_WITHOUT_PADDING = 16
+# Pictures of as many bytes are convolved at a time: more of them, and what is made of them on the
+# way, do not fit into a core's cache, which costs up to 3 times.
+BLOCK = 2**22
 # So many kernels are written out one after the other, which is a quarter faster than a loop (it
 # spares copies into the fast layout); more of them are a loop over as many, compiled once.
 UNROLLED = 8
@@ -77,9 +83,8 @@ def form_for(backend: str) -> Form:
 
 def plain(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     """`convolve` as JAX differentiates and batches it."""
-    pictures = x.reshape(-1, *x.shape[-3:])
     out = lax.conv_general_dilated(
-        pictures, kernel, (stride, stride), "VALID", dimension_numbers=LAYOUT
+        _batch(x), kernel, (stride, stride), "VALID", dimension_numbers=LAYOUT
     )
     return out.reshape(*x.shape[:-3], *out.shape[1:])
 
@@ -91,7 +96,7 @@ def in_turn(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     It is as fast in loops and conditionals as outside. It has no forward-mode derivative and no
     second one.
     """
-    return _of_each_kernel(partial(plain, stride=stride))(x, kernel)
+    return _of_each_kernel(partial(_output, stride=stride))(x, kernel)
 
 
 def _forward(
@@ -112,24 +117,26 @@ def _backward(
 in_turn.defvjp(_forward, _backward)
 
 
+def _output(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    """What `convolve` returns."""
+    of_block = partial(_convolution, kernel=kernel, padding=((0, 0), (0, 0)), stride=stride)
+    out = _in_blocks(of_block, _batch(x))
+    return out.reshape(*x.shape[:-3], *out.shape[2:])
+
+
 def _input_gradient(
     grads: jax.Array, kernel: jax.Array, stride: int, height: int, width: int
 ) -> jax.Array:
     """Gradient (..., H, W, C) from that of the output (..., H', W', F): a convolution of it."""
     size = kernel.shape[0]
-    padding = [
+    rows, columns = (
         (size - 1, size - 1 + _unread(inputs, outputs, stride, size))
         for inputs, outputs in zip((height, width), grads.shape[-3:-1], strict=True)
-    ]
-    out = lax.conv_general_dilated(
-        grads.reshape(-1, *grads.shape[-3:]),
-        jnp.flip(kernel, (0, 1)).swapaxes(2, 3),
-        (1, 1),
-        padding,
-        lhs_dilation=(stride, stride),
-        dimension_numbers=LAYOUT,
     )
-    return out.reshape(*grads.shape[:-3], *out.shape[1:])
+    turned = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
+    of_block = partial(_convolution, kernel=turned, padding=(rows, columns), spread_picture=stride)
+    out = _in_blocks(of_block, _batch(grads))
+    return out.reshape(*grads.shape[:-3], *out.shape[2:])
 
 
 def _kernel_gradient(x: jax.Array, grads: jax.Array, stride: int, size: int) -> jax.Array:
@@ -137,20 +144,74 @@ def _kernel_gradient(x: jax.Array, grads: jax.Array, stride: int, size: int) -> 
 
     A convolution once more: the channels are its batch, and the batch its channels.
     """
-    pictures, grads = (array.reshape(-1, *array.shape[-3:]) for array in (x, grads))
-    padding = [
+    rows, columns = (
         (0, -_unread(inputs, outputs, stride, size))
-        for inputs, outputs in zip(pictures.shape[1:3], grads.shape[1:3], strict=True)
-    ]
-    out = lax.conv_general_dilated(
-        pictures.transpose(3, 1, 2, 0),
-        grads.transpose(1, 2, 0, 3),
-        (1, 1),
-        padding,
-        rhs_dilation=(stride, stride),
-        dimension_numbers=LAYOUT,
+        for inputs, outputs in zip(x.shape[-3:-1], grads.shape[-3:-1], strict=True)
     )
-    return out.transpose(1, 2, 0, 3)
+
+    def of_block(x: jax.Array, grads: jax.Array) -> jax.Array:
+        pictures, kernel = x.transpose(3, 1, 2, 0), grads.transpose(1, 2, 0, 3)
+        out = _convolution(pictures, kernel, (rows, columns), spread_kernel=stride)
+        return out.transpose(1, 2, 0, 3)
+
+    return _in_blocks(of_block, _batch(x), _batch(grads)).sum(axis=0)
+
+
+def _convolution(
+    pictures: jax.Array,
+    kernel: jax.Array,
+    padding: tuple[tuple[int, int], tuple[int, int]],
+    stride: int = 1,
+    spread_picture: int = 1,
+    spread_kernel: int = 1,
+) -> jax.Array:
+    """Convolves (B, H, W, C) with [K, L, C, F] in the fast layout.
+
+    Args:
+        pictures: (B, H, W, C).
+        kernel: [K, L, C, F].
+        padding: pixels of zeros before and after the rows and the columns, or less than none.
+        stride: pixels from one place to the next.
+        spread_picture: distance of the picture's pixels, with zeros between them.
+        spread_kernel: likewise of the kernel's.
+
+    Returns:
+        (B, H', W', F).
+    """
+
+    def convolved(padding: tuple[tuple[int, int], tuple[int, int]]) -> jax.Array:
+        return lax.conv_general_dilated(
+            pictures,
+            kernel,
+            (stride, stride),
+            padding,
+            lhs_dilation=(spread_picture, spread_picture),
+            rhs_dilation=(spread_kernel, spread_kernel),
+            dimension_numbers=LAYOUT,
+        )
+
+    (before, after), columns = padding
+    unpadded = before == after == columns[0] == columns[1] == 0
+    if not unpadded or max(kernel.shape[2:]) <= CHANNELS_WITHOUT_PADDING:
+        return convolved(padding)
+    rows = (pictures.shape[1] - (kernel.shape[0] - 1) * spread_kernel - 1) // stride + 1
+    return convolved(((0, 1), (0, 0)))[:, :rows]
+
+
+def _in_blocks(fn: Callable[..., jax.Array], *arrays: jax.Array) -> jax.Array:
+    """`fn` of blocks of arrays that lead with the same batch; a leading axis of blocks."""
+    count = len(arrays[0])
+    most = max(1, BLOCK * count // max(array.nbytes for array in arrays))
+    size = max(n for n in range(1, min(count, most) + 1) if count % n == 0)
+    if size == count or 4 * size < most:  # a batch that cannot be shared out evenly stays whole
+        return fn(*arrays)[None]
+    blocks = [array.reshape(-1, size, *array.shape[1:]) for array in arrays]
+    return lax.map(lambda own: fn(*own), blocks)
+
+
+def _batch(pictures: jax.Array) -> jax.Array:
+    """(..., H, W, C) as (B, H, W, C)."""
+    return pictures.reshape(-1, *pictures.shape[-3:])
 
 
 def _unread(inputs: int, outputs: int, stride: int, size: int) -> int:

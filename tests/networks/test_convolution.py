@@ -40,6 +40,17 @@ def test_gradients_where_kernels_do_not_reach_the_last_pixels(height, stride):
     assert_close(gradients(in_turn, stride)(x, kernel), gradients(plain, stride)(x, kernel))
 
 
+@pytest.mark.parametrize("height", [5, 6])
+@pytest.mark.parametrize(("stride", "channels"), [(1, 17), (2, 17), (1, 16)])
+def test_many_channels_have_a_row_more_inside_only(height, stride, channels):
+    x, kernel = normal(20, height, 5, 3), normal(3, 3, 3, channels)
+    out = in_turn(x, kernel, stride)
+    assert_close(out, plain(x, kernel, stride))
+    assert_close(gradients(in_turn, stride)(x, kernel), gradients(plain, stride)(x, kernel))
+    padded = "padding=((0, 1), (0, 0))" in str(jax.make_jaxpr(in_turn, 2)(x, kernel, stride))
+    assert padded == (channels > 16)
+
+
 @pytest.mark.parametrize("size", [1, 2, 5])
 def test_other_kernels_and_one_picture_alone(size):
     x, kernel = normal(8, 8, 3), normal(size, size, 3, 4)
@@ -89,6 +100,19 @@ def test_any_number_of_seeds(seeds):
     x, kernel = normal(seeds, 2, 5, 5, 3), normal(seeds, 3, 3, 3, 4)
     of = lambda form: jax.jit(jax.vmap(gradients(form, 1)))(x, kernel)  # noqa: E731
     assert_close(of(in_turn), of(plain))
+
+
+@pytest.mark.parametrize(("count", "blocks"), [(12, 3), (5, 5), (1, None), (17, None)])
+def test_large_batches_are_convolved_in_blocks(count, blocks, monkeypatch):
+    """Of at most 5 pictures here, or 1; 17 could only be shared out one by one."""
+    most = 5 if count > 5 else 1
+    monkeypatch.setattr(convolution, "BLOCK", most * 5 * 6 * 3 * 4)
+    x, kernel = normal(count, 5, 6, 3), normal(3, 3, 3, 2)
+    both = gradients(in_turn, 1)
+    assert_close(both(x, kernel), gradients(plain, 1)(x, kernel))
+    assert_close(in_turn(x, kernel, 1), plain(x, kernel, 1))
+    scans = list(equations(jax.make_jaxpr(both)(x, kernel).jaxpr, "scan"))
+    assert {e.params["length"] for e in scans} == ({blocks} if blocks else set())
 
 
 def test_a_constant_gradient_is_not_summed_over_seeds():
