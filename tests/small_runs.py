@@ -145,16 +145,16 @@ def metrics_without_wall_clock(folder: Path):
     }
 
 
-def conditionals(jaxpr):
-    """The equations of all conditionals in a jaxpr and everything inside it."""
+def equations(jaxpr, primitive):
+    """The equations of one primitive in a jaxpr and everything inside it."""
     for equation in jaxpr.eqns:
-        if equation.primitive.name == "cond":
+        if equation.primitive.name == primitive:
             yield equation
         for value in equation.params.values():
             for inner in value if isinstance(value, (tuple, list)) else (value,):
                 inner = getattr(inner, "jaxpr", inner)
                 if hasattr(inner, "eqns"):
-                    yield from conditionals(inner)
+                    yield from equations(inner, primitive)
 
 
 def conditionals_of_a_step(agent, run):
@@ -162,7 +162,7 @@ def conditionals_of_a_step(agent, run):
     ended = jnp.zeros(num_seeds, bool)
     timestep = Timestep(observation, jnp.zeros(num_seeds), ended, ended, observation, ended, ended)
     step = make_step(agent, Continuous(run.action.shape[-1]), num_seeds, Phase.LEARN)
-    return list(conditionals(jax.make_jaxpr(step)(run, timestep).jaxpr))
+    return list(equations(jax.make_jaxpr(step)(run, timestep).jaxpr, "cond"))
 
 
 def content(folder: Path):

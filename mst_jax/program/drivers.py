@@ -35,7 +35,6 @@ from mst_jax.program.step import (
     Phase,
     Step,
     make_advance,
-    make_single,
     make_step,
     phase_of,
     phases_of,
@@ -212,18 +211,10 @@ def _step_programs(agent: Agent, space: Action, num_seeds: int) -> dict[Phase, A
 def _chunk_programs(
     agent: Agent, env: JaxEnv, num_seeds: int, environments: int
 ) -> dict[Phase, Any]:
-    """Jitted chunks of steps, those of the environments included; single steps of pictures."""
+    """Jitted chunks of steps, those of the environments included."""
     mesh = seed_mesh(num_seeds)
     own = seeds_per_device(num_seeds, mesh)
     steps = _steps(agent, env.spec.action, own)
-    if step_by_step(env):
-        singles = {
-            phase: make_single(step, env, own * environments) for phase, step in steps.items()
-        }
-        return {
-            phase: jax.jit(over_devices(single, mesh, (LOOP,), LOOP), donate_argnums=0)
-            for phase, single in singles.items()
-        }
     between = {Phase.LEARN: steps.get(Phase.ACT)}  # the learning program acts in between
     chunks = {
         phase: make_advance(step, env, own * environments, between.get(phase), agent.learn_every)
@@ -233,15 +224,6 @@ def _chunk_programs(
         phase: jax.jit(over_devices(chunk, mesh, (LOOP, SHARED), LOOP), donate_argnums=0)
         for phase, chunk in chunks.items()
     }
-
-
-def step_by_step(env: JaxEnv) -> bool:
-    """Whether the host calls a program for each step, rather than one for many.
-
-    XLA's convolutions in a loop are six times slower on a CPU, and who is shown pictures has some.
-    """
-    pictures = len(env.spec.observation.shape) > 1
-    return pictures and jax.default_backend() == "cpu"
 
 
 class HostDriver(Driver):
@@ -311,11 +293,10 @@ class HostDriver(Driver):
 
 
 class JaxDriver(Driver):
-    """Chunks of steps in one jitted loop, or single ones; environment states are in its state."""
+    """Chunks of steps in one jitted loop; environment states are part of its state."""
 
     def __init__(self, agent: Agent, env: JaxEnv, num_seeds: int, environments: int = 1) -> None:
         super().__init__(agent, env.spec.action, num_seeds)
-        self._single = step_by_step(env)
         self._errors = np.zeros(num_seeds, np.int64)
         programs = _chunk_programs(agent, env, num_seeds, environments)
         self._programs = Programs(programs, self.clocks)
@@ -332,10 +313,10 @@ class JaxDriver(Driver):
         last = step + count
         while step < last:
             phase = phase_of(self._agent, step)
-            chunk = 1 if self._single else min(last - step, STEPS_BETWEEN_STOP_CHECKS)
+            chunk = min(last - step, STEPS_BETWEEN_STOP_CHECKS)
             if phase is not Phase.LEARN:
                 chunk = min(chunk, steps_to_learn(self._agent, step))
-            loop = self._programs(phase, loop, *(() if self._single else (np.int32(chunk),)))
+            loop = self._programs(phase, loop, np.int32(chunk))
             self._count_errors(loop)
             self.clocks.steps += chunk
             report(chunk)

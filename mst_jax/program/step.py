@@ -94,17 +94,6 @@ def make_step(agent: Agent, space: Action, num_seeds: int, phase: Phase) -> Step
     return step
 
 
-def make_single(step: Step, env: JaxEnv, count: int) -> Callable[[LoopState], LoopState]:
-    """One step of pure-JAX environments and what follows it; arguments as of `make_advance`."""
-    env_step, space = over_seeds(env.step, count), env.spec.action
-
-    def single(loop: LoopState) -> LoopState:
-        environment, timestep = env_step(loop.environment, space.bounded(loop.action))
-        return replace(step(loop, timestep), environment=environment)
-
-    return single
-
-
 def make_advance(
     step: Step, env: JaxEnv, count: int, between: Step | None = None, learn_every: int = 1
 ) -> Advance:
@@ -121,10 +110,14 @@ def make_advance(
         (loop, int32 number of steps of each environment) -> loop; the first step is followed by
         `step`.
     """
+    env_step, space = over_seeds(env.step, count), env.spec.action
 
     def body(step: Step) -> Callable[[jax.Array, LoopState], LoopState]:
-        single = make_single(step, env, count)
-        return lambda _, loop: single(loop)
+        def of_all(_: jax.Array, loop: LoopState) -> LoopState:
+            environment, timestep = env_step(loop.environment, space.bounded(loop.action))
+            return replace(step(loop, timestep), environment=environment)
+
+        return of_all
 
     def advance(loop: LoopState, steps: jax.Array) -> LoopState:
         if between is None:

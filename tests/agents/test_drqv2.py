@@ -279,7 +279,7 @@ def test_a_run_resumes_exactly_and_is_not_exported(tmp_path, monkeypatch):
     whole = train(plan_run(settings, tmp_path / "whole"))
     job = plan_run(settings, tmp_path / "stopped")
     with monkeypatch.context() as patch:
-        patch.setattr(trainer, "_stop_on_signal", stop_after(2_000))
+        patch.setattr(trainer, "_stop_on_signal", stop_after(80))
         job = plan_resume(train(job).folder)
     assert 0 < job.checkpoint.step < 120
     resumed = train(job)
