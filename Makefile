@@ -1,8 +1,8 @@
 PYTHON ?= python3
 # One environment per interpreter, so `make test PYTHON=python3.12` never reuses another's.
 VENV ?= $(if $(filter python3,$(PYTHON)),.venv,.venv-$(notdir $(PYTHON)))
-AGENT ?= mrq
-TASK ?= $(if $(filter stream_ac,$(AGENT)),gym:InvertedPendulum-v4,dmc:cartpole-swingup)
+AGENT ?=
+TASK ?=
 LOGDIR ?= runs/quickstart
 # One worker per core: the suite's time is compilation, which keeps one core busy.
 TEST_WORKERS ?= -n auto --dist worksteal
@@ -20,12 +20,12 @@ $(VENV)/.installed: setup.py
 	touch $@
 
 # A task of an optional suite brings its extra along: make quickstart TASK=gym:InvertedPendulum-v5
-SUITE := $(firstword $(subst :, ,$(TASK)))
+SUITE := $(firstword $(subst :, ,$(TASK)) $(if $(filter stream_ac,$(AGENT)),gym))
 EXTRA := $(filter gym envpool playground,$(SUITE))
 
 quickstart: $(VENV)/.installed
 	$(if $(EXTRA),$(INSTALL) -e '.[$(EXTRA)]')
-	$(BIN)/python -m experiments.quickstart --agent=$(AGENT) --task=$(TASK) --logdir=$(LOGDIR)
+	$(BIN)/python -m experiments.quickstart $(if $(AGENT),--agent=$(AGENT)) $(if $(TASK),--task=$(TASK)) --logdir=$(LOGDIR)
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest $(TEST_WORKERS) $(PYTEST_ARGS)

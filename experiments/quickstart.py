@@ -1,12 +1,13 @@
-"""The front door: sparse beside dense, four seeds each, in a few minutes on two cores.
+"""The front door: what a sparse recipe learns, in minutes on two cores, with dense beside it.
 
 make quickstart, or: python -m experiments.quickstart --agent=mrq --task=dmc:cartpole-swingup
 """
 
 import sys
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from absl import flags
@@ -14,6 +15,7 @@ from absl import flags
 from experiments.cli import command, launch, one_line_errors
 from experiments.inputs import define_path, require_writable
 from experiments.setting_flags import define_setting
+from mst_jax import envs
 from mst_jax.analysis import Curve, read_curve, read_layers
 from mst_jax.figures import (
     draw_curves,
@@ -34,16 +36,20 @@ class Show(NamedTuple):
     Attributes:
         task: unless another is given.
         steps: agent steps, unless others are given.
-        recipes: a sparse one, and a dense one beside it.
-        small: settings that differ from the published ones.
+        recipes: a sparse one and, where there is time for it, a dense one beside it.
+        small: settings of the agent that differ from the published ones.
         evaluations: after the first one, at step 0.
+        seeds: of each recipe, unless another number is given.
+        of_run: settings of the run that are not the default ones.
     """
 
     task: str
     steps: int
-    recipes: tuple[str, str]
+    recipes: tuple[str, ...]
     small: Overrides
     evaluations: int
+    seeds: int = 4
+    of_run: Mapping[str, Any] = {"eval_episodes": 3}
 
 
 # Small enough for two cores. Narrow networks need larger steps to move as fast, and with few
@@ -61,24 +67,45 @@ SMALL: Overrides = {
     "actor.learning_rate": 1e-3,
 }
 WIDE: Overrides = {f"{module}.hidden": 256 for module in ("critic", "actor")}
+# Pictures that cost little to draw and to convolve. Noise must last for longer than luck takes.
+PIXELS: Overrides = {
+    "encoder.hidden": 16,
+    "encoder.depth": 3,
+    "encoder.strided": 2,
+    **{f"{module}.hidden": 256 for module in ("critic", "actor")},
+    **{f"{module}.learning_rate": 5e-4 for module in ("encoder", "critic")},
+    "actor.learning_rate": 1e-4,  # with more, tanh saturates in some seeds, for good
+    "pad": 1,
+    "batch_size": 64,
+    "buffer_size": 50_000,
+    "learning_starts": 1_000,
+    "learn_every": 1,
+    "noise_steps": 15_000,
+}
+SMALL_PICTURES = {"picture_size": 32, "quality": "plain", "action_repeat": 8, "eval_episodes": 10}
 SHOWS = {
+    "drqv2": Show(
+        "dmc_pixels:cartpole-swingup", 40_000, ("mst",), PIXELS, 8, seeds=3, of_run=SMALL_PICTURES
+    ),
     "mrq": Show("dmc:cartpole-swingup", 14_000, ("mst", "dense"), SMALL, 7),
     "stream_ac": Show(
         "gym:InvertedPendulum-v4", 6_000, ("network_sparsity_streaming", "dense"), WIDE, 3
     ),
 }
-AGENT = flags.DEFINE_enum("agent", "mrq", sorted(SHOWS), "Which agent to show.")
+AGENT = flags.DEFINE_enum(
+    "agent", None, sorted(SHOWS), "Which agent to show; by default one for what the task shows."
+)
 TASK = define_setting("task", None, "Task, as suite:name; by default one that the agent solves.")
-SEEDS = define_setting("seeds", 4, "Seeds of each recipe, in one program.")
+SEEDS = define_setting("seeds", None, "Seeds of each recipe, in one program.")
 STEPS = define_setting("steps", None, "Agent steps of each seed; by default enough to see it.")
 LOGDIR = define_path("logdir", "runs/quickstart", "Each quickstart gets a folder in it.")
 
 
 def main(_: list[str]) -> None:
-    """Trains both recipes and shows what came of them."""
+    """Trains the recipes and shows what came of them."""
     logdir = LOGDIR.value / datetime.now().strftime("%Y%m%d-%H%M%S")
     with one_line_errors():
-        jobs = [plan_run(job, logdir) for job in settings_of(AGENT.value)]
+        jobs = [plan_run(job, logdir) for job in settings_of(_agent())]
         require_writable(logdir)
     for job in jobs:
         with one_line_errors():
@@ -86,6 +113,13 @@ def main(_: list[str]) -> None:
         if not outcome.finished:
             sys.exit(f"stopped; continue: {command('train', f'--resume={job.folder}')}")
     _report(jobs[0].settings, [job.folder for job in jobs], logdir)
+
+
+def _agent() -> str:
+    """The agent to show; raises ValueError for a task that there is not."""
+    if AGENT.value is not None or TASK.value is None:
+        return AGENT.value or "mrq"
+    return "drqv2" if envs.make(TASK.value).spec.observation.dtype == "uint8" else "mrq"
 
 
 def settings_of(agent: str) -> list[Settings]:
@@ -99,13 +133,13 @@ def settings_of(agent: str) -> list[Settings]:
             recipe=recipe,
             config=override(make_config(agent, recipe), show.small),
             steps=steps,
-            seeds=SEEDS.value,
+            seeds=show.seeds if SEEDS.value is None else SEEDS.value,
             eval_every=max(steps // show.evaluations, 1),
-            eval_episodes=3,
             log_every=500,
             history_every=500,
             checkpoint_every=max(steps // 2, 1),
             diagnose_every=max(steps // 14, 1),
+            **show.of_run,
         )
         for recipe in show.recipes
     ]

@@ -2,6 +2,7 @@
 
 from experiments.studies.base import Cell, Labels, Scale, Study, Variant, check_distinct
 from experiments.studies.modules import MODULES, MST_VS_UNIFORM, RIGL_SETTINGS
+from experiments.studies.pixels import VISUAL_WIDTH
 from experiments.studies.sizes import RESET, SCALING_DEPTH, SCALING_WIDTH, SPARSITY_SWEEP
 from experiments.studies.streaming import STREAMING_WIDTH
 
@@ -16,6 +17,7 @@ STUDIES: dict[str, Study] = {
         RIGL_SETTINGS,
         RESET,
         STREAMING_WIDTH,
+        VISUAL_WIDTH,
     )
 }
 

@@ -24,8 +24,9 @@ VARIANTS = {  # at the paper's size
     "rigl_settings": 5 + 2 + 2,
     "reset": 2 * 2,
     "streaming_width": 2 * 2,
+    "visual_width": 4 * 3,
 }
-STEPS = {"streaming_width": 2_000_000}  # of the others 500,000
+STEPS = {"streaming_width": 2_000_000, "visual_width": 1_000_000}  # of the others 500,000
 
 
 def test_there_is_every_study_of_the_plan():
