@@ -1,11 +1,13 @@
 """What every benchmark shares: medians of interleaved repeats, and a record of where they ran."""
 
 import json
+import multiprocessing
 import os
 import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -57,19 +59,43 @@ def play(environments: HostVectorEnv, steps: int) -> None:
         environments.step(draw(-1, 1, shape).astype(np.float32))
 
 
-def interleave(programs: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
+def interleave(
+    programs: Mapping[str, Callable[[], Any]],
+    repeats: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, float]:
     """Median seconds of each program, run in turn so that a slow spell hits all alike.
 
-    Each program must end only when its work is done; the first round is not counted.
+    Each program must end only when its work is done; the first round is not counted. Beside other
+    work, `clock=time.process_time` counts this process's own seconds, of all its threads together.
     """
     seconds: dict[str, list[float]] = {name: [] for name in programs}
     for round_number in range(repeats + 1):
         for name, program in programs.items():
-            before = time.perf_counter()
+            before = clock()
             program()
             if round_number:
-                seconds[name].append(time.perf_counter() - before)
+                seconds[name].append(clock() - before)
     return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def on_cores(count: int, measure: Callable[..., Any], *args: Any) -> Any:
+    """What `measure` returns in a process of its own, which has the first `count` cores.
+
+    XLA and PyTorch take as many threads as there are cores when they start.
+
+    Raises:
+        ValueError: there are fewer.
+    """
+    cores = os.sched_getaffinity(0)
+    if count > len(cores):
+        raise ValueError(f"{count} cores were asked for, and there are {len(cores)}")
+    os.sched_setaffinity(0, sorted(cores)[:count])  # inherited by what is started next
+    try:
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            return pool.submit(measure, *args).result()
+    finally:
+        os.sched_setaffinity(0, cores)
 
 
 def show(part: str, result: dict[str, float]) -> dict[str, float]:

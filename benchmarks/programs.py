@@ -11,12 +11,14 @@ import numpy as np
 
 from benchmarks.harness import interleave
 from mst_jax.agents import Agent, Sizes, make_agent, roles_of
-from mst_jax.envs import Continuous, Timestep
+from mst_jax.envs import Timestep
 from mst_jax.program.state import LoopState, init_loop
 from mst_jax.program.step import Phase, make_step
 from mst_jax.recipes import make_config, override
 
 OBSERVATION, ACTION = 17, 6
+VECTORS = Sizes.vector(OBSERVATION, ACTION, 500)
+FILLED = 5_000  # steps in the buffer
 UPDATES = 250  # one target period of MR.Q, so exactly one encoder burst
 
 
@@ -53,12 +55,27 @@ class Fused(NamedTuple):
         self.run[0].action.block_until_ready()
 
 
-def fused(config: Any, count: int, updates: int = UPDATES, name: str = "mrq") -> Fused:
-    """`updates` fused steps of `count` seeds on a constant environment, past the warm-up."""
-    sizes = Sizes.vector(OBSERVATION, ACTION, 500)
+def fused(
+    config: Any,
+    count: int,
+    updates: int = UPDATES,
+    name: str = "mrq",
+    sizes: Sizes = VECTORS,
+    filled: int = FILLED,
+) -> Fused:
+    """`updates` fused steps of `count` seeds on a constant environment, past the warm-up.
+
+    Args:
+        config: of the agent.
+        count: seeds.
+        updates: steps of one execution.
+        name: of the agent.
+        sizes: of the environment.
+        filled: steps taken before; there are four times as many slots.
+    """
     agent = make_agent(name, config, sizes, 1_000_000)
-    observation = np.random.default_rng(0).normal(size=(count, OBSERVATION)).astype(np.float32)
-    start = partial(init_loop, agent, list(range(count)), 20_000, sizes=sizes, environment=None)
+    observation = random_observations(sizes, count)
+    start = partial(init_loop, agent, list(range(count)), 4 * filled, sizes=sizes)
     run = jax.jit(start)(observation=observation)
     ended = jnp.zeros(count, bool)
     timestep = Timestep(
@@ -66,13 +83,21 @@ def fused(config: Any, count: int, updates: int = UPDATES, name: str = "mrq") ->
     )
 
     def steps(phase: Phase, number: int) -> Callable[[LoopState], LoopState]:
-        step = make_step(agent, Continuous(ACTION), count, phase)
+        step = make_step(agent, sizes.action, count, phase)
         return lambda run: jax.lax.fori_loop(0, number, lambda _, r: step(r, timestep), run)
 
-    run = jax.jit(steps(Phase.EXPLORE, 5_000), donate_argnums=0)(run)
+    run = jax.jit(steps(Phase.EXPLORE, filled), donate_argnums=0)(run)
     before = time.perf_counter()
     program = jax.jit(steps(Phase.LEARN, updates), donate_argnums=0).lower(run).compile()
     return Fused(agent, program, [run], time.perf_counter() - before)
+
+
+def random_observations(sizes: Sizes, *lead: int) -> np.ndarray:
+    """Observations (*lead, *O): pictures uint8, or normal numbers."""
+    rng, shape = np.random.default_rng(0), (*lead, *sizes.observation.shape)
+    if sizes.observation.dtype == "uint8":
+        return rng.integers(0, 256, shape, np.uint8)
+    return rng.normal(size=shape).astype(np.float32)
 
 
 def fused_program(

@@ -21,6 +21,7 @@ from experiments.setting_flags import define_settings
 from mst_jax import envs
 from mst_jax.agents import SIMBA_SIZES, SWEPT
 from mst_jax.names import dotted, nearest
+from mst_jax.presets import PRESETS, describe_preset, preset_overrides
 from mst_jax.recipes import ARCHITECTURES, label, make_config, override
 from mst_jax.runs import DamagedCheckpointError, Settings, is_finished
 from mst_jax.runs.lock import HeldError
@@ -37,6 +38,11 @@ from mst_jax.training import (
 )
 
 SETTINGS = define_settings()
+PRESET = flags.DEFINE_string(
+    "preset",
+    "",
+    f"Settings published for the task: {', '.join(sorted(set().union(*PRESETS.values())))}.",
+)
 SIZE = flags.DEFINE_string(
     "size",
     "",
@@ -65,6 +71,9 @@ def main(_: list[str]) -> None:
     """Starts or continues runs of one program and says where they are."""
     with one_line_errors():
         programs = [make_program(jobs) for jobs in _jobs()]
+    if PRESET.value:
+        agent, task = SETTINGS["agent"].value, SETTINGS["task"].value
+        print(describe_preset(PRESET.value, task, preset_overrides(agent, PRESET.value, task)))
     for number, program in enumerate(programs, start=1):
         if not _trained(program):
             left = [str(job.folder) for later in programs[number:] for job in later.jobs]
@@ -97,7 +106,8 @@ def parse(argv: list[str]) -> list[str]:
     first = [arg for arg in argv if not arg.lstrip("-").startswith(("help", "config"))]
     flags.FLAGS(first, known_only=True)
     agent, recipe = SETTINGS["agent"].value, SETTINGS["recipe"].value
-    config = make_config(agent, recipe, SIZE.value, ARCHITECTURE.value)
+    base = preset_overrides(agent, PRESET.value, SETTINGS["task"].value)
+    config = make_config(agent, recipe, SIZE.value, ARCHITECTURE.value, base)
     known = dotted(config)
     _check_names(argv, list(known))
     lines = [f"    --config.{name}={value}" for name, value in known.items()]
@@ -125,7 +135,9 @@ def _jobs() -> list[list[Job]]:
         together = grouped(runs, sum(settings.seeds for settings in runs))
         return [[jobs[index] for index in own] for own in together]
     decided = [flag for name, flag in SETTINGS.items() if name not in CHANGEABLE]
-    given = [f"--{f.name}" for f in (*decided, SIZE, ARCHITECTURE, LOGDIR, VARY) if f.present]
+    given = [
+        f"--{f.name}" for f in (*decided, PRESET, SIZE, ARCHITECTURE, LOGDIR, VARY) if f.present
+    ]
     given += [arg for arg in sys.argv if arg.lstrip("-").startswith("config.")]
     if given:
         raise ValueError(f"--resume continues a run as it was set up; leave out {', '.join(given)}")
@@ -179,7 +191,7 @@ def _values(text: str) -> list[tuple[str, float | str]]:
 
 def _settings() -> Settings:
     given = {name: flag.value for name, flag in SETTINGS.items()}
-    given["recipe"] = label(given["recipe"], SIZE.value, ARCHITECTURE.value)
+    given["recipe"] = label(given["recipe"], SIZE.value, ARCHITECTURE.value, PRESET.value)
     return Settings(**given, config=override(flags.FLAGS.config, _given()))
 
 

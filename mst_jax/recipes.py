@@ -68,7 +68,10 @@ N_OF_M: dict[str, ByRole] = {
     }
     for n, m in ((2, 4), (1, 4))
 }
-_OF_ONE: dict[str, dict[str, ByRole]] = {"td3": N_OF_M}  # recipes of a single agent
+# Static sparsity of the critic alone, as on pixels (docs/specs/drqv2.md §2).
+STATIC_CRITIC: dict[str, ByRole] = {"static_critic": _sparse("static", "value", sparsity=0.8)}
+# Recipes of a single agent.
+_OF_ONE: dict[str, dict[str, ByRole]] = {"drqv2": STATIC_CRITIC, "td3": N_OF_M}
 _IN_PLACE_OF = {"stream_ac": {"rigl": "rigl_averaged"}}
 AS_PUBLISHED = {"mrq": "mrq_stock"}  # without what the recipes above are laid on
 
@@ -144,9 +147,9 @@ def make_config(
     )
 
 
-def label(recipe: str, size: str = "", architecture: str = "") -> str:
+def label(recipe: str, size: str = "", architecture: str = "", preset: str = "") -> str:
     """What a run is called after: the recipe, and what else was chosen by name."""
-    return "-".join(part for part in (recipe, architecture, size) if part)
+    return "-".join(part for part in (recipe, preset, architecture, size) if part)
 
 
 def _architecture_overrides(config: Any, architecture: str) -> Overrides:

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
 
-from mst_jax.agents import AGENTS, default_config, make_agent
-from mst_jax.envs import Continuous, Timestep
+from mst_jax.agents import AGENTS, Sizes, default_config, make_agent
+from mst_jax.envs import Continuous, Observation, Timestep
 from mst_jax.names import dotted
 from mst_jax.program import cache
 from mst_jax.program.drivers import make_driver
@@ -24,7 +24,9 @@ from mst_jax.program.step import Phase, make_step
 from mst_jax.recipes import make_config, override
 from mst_jax.runs import Settings
 
-POINT = cache.kept_task("probe:point")  # one object, so that tests share its programs
+# One object each, so that tests share its programs.
+POINT = cache.kept_task("probe:point")
+PICTURES = cache.kept_task("probe:picture_motion")
 
 MR_SMALL = {
     **{f"{module}.hidden": 16 for module in ("encoder", "critic", "actor")},
@@ -51,10 +53,36 @@ STREAM_SMALL = {
     **{f"{module}.init_sparsity": 0.5 for module in ("critic", "actor")},  # 0.9 of 4 inputs are 4
     "critic.depth": 1,
 }
+PIXEL_SMALL = {
+    "encoder.hidden": 8,
+    "encoder.depth": 2,
+    "critic.hidden": 16,
+    "actor.hidden": 8,
+    "feature_dim": 8,
+    "pad": 1,
+    "batch_size": 16,
+    "learning_starts": 64,
+    "critic.interval": 10,
+}
+
+
+PICTURE_SIZES = Sizes(Observation((84, 84, 9), "uint8", history=3), Continuous(6), 500)
+
+
+def task_of(name):
+    """A small task that shows what an agent takes."""
+    return PICTURES if SMALL[name] is PIXEL_SMALL else POINT
+
+
+def sizes_of(name, vectors):
+    """Sizes of a task for an agent: these, or those of published pictures."""
+    return PICTURE_SIZES if SMALL[name] is PIXEL_SMALL else vectors
 
 
 def _small(name):
     known = dotted(default_config(name))
+    if "encoder.strided" in known:
+        return PIXEL_SMALL
     if "critic.kappa" in known:
         return STREAM_SMALL
     return MR_SMALL if "zs_size" in known else SIMBA_SMALL
@@ -117,24 +145,24 @@ def metrics_without_wall_clock(folder: Path):
     }
 
 
-def conditionals(jaxpr):
-    """The equations of all conditionals in a jaxpr and everything inside it."""
+def equations(jaxpr, primitive):
+    """The equations of one primitive in a jaxpr and everything inside it."""
     for equation in jaxpr.eqns:
-        if equation.primitive.name == "cond":
+        if equation.primitive.name == primitive:
             yield equation
         for value in equation.params.values():
             for inner in value if isinstance(value, (tuple, list)) else (value,):
                 inner = getattr(inner, "jaxpr", inner)
                 if hasattr(inner, "eqns"):
-                    yield from conditionals(inner)
+                    yield from equations(inner, primitive)
 
 
 def conditionals_of_a_step(agent, run):
-    num_seeds, size = run.observation.shape
-    ended, observation = jnp.zeros(num_seeds, bool), jnp.zeros((num_seeds, size))
+    num_seeds, observation = len(run.observation), jnp.zeros_like(run.observation)
+    ended = jnp.zeros(num_seeds, bool)
     timestep = Timestep(observation, jnp.zeros(num_seeds), ended, ended, observation, ended, ended)
-    step = make_step(agent, Continuous(2), num_seeds, Phase.LEARN)
-    return list(conditionals(jax.make_jaxpr(step)(run, timestep).jaxpr))
+    step = make_step(agent, Continuous(run.action.shape[-1]), num_seeds, Phase.LEARN)
+    return list(equations(jax.make_jaxpr(step)(run, timestep).jaxpr, "cond"))
 
 
 def content(folder: Path):

@@ -10,7 +10,8 @@ ROOT = Path(__file__).parents[1] / "mst_jax"
 # A room may import those before it.
 FLOORS = (
     *("names", "user_code", "topology", "networks", "envs", "replay", "agents", "recipes"),
-    *("diagnostics", "export", "runs", "analysis", "figures", "program", "training", "api"),
+    *("presets", "diagnostics", "export", "runs", "analysis", "figures", "program"),
+    *("training", "api"),
 )
 ALONE = {"topology": set(), "networks": set(), "replay": {"envs"}, "envs": {"names", "user_code"}}
 ALONE["export"] = {"names", "networks", "envs"}

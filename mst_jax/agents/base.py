@@ -158,12 +158,15 @@ class Module(NamedTuple):
         passes: what one of its updates costs the agent in training passes of the module, a sample
             each: 1 for its own (forward, and both gradients), a third for each forward pass or
             gradient besides, as in targets and in other modules' losses.
+        positions: path of a kernel -> how often it is applied to a sample, if that is more than
+            once: places of a convolution.
     """
 
     role: Role
     updates: int
     plan: topology.Plan
     passes: float = 1.0
+    positions: Mapping[str, int] | None = None
 
 
 class Init(Protocol):

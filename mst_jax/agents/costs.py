@@ -33,8 +33,8 @@ class TrainingCosts(NamedTuple):
 def training_costs(agent: Agent) -> TrainingCosts:
     """Theoretical savings of an agent's plans over its run; see `topology.costs`.
 
-    Every module counts by its updates and by what each costs (`Module.passes`). Convolutions count
-    as one position.
+    Every module counts by its updates and by what each costs (`Module.passes`), a convolution by
+    the places that it is applied to (`Module.positions`).
 
     Args:
         agent: from `make_agent`.
@@ -42,7 +42,10 @@ def training_costs(agent: Agent) -> TrainingCosts:
     Returns:
         Shares and ratios.
     """
-    own = {name: topology.costs(one.plan, one.updates) for name, one in agent.modules.items()}
+    own = {
+        name: topology.costs(one.plan, one.updates, one.positions)
+        for name, one in agent.modules.items()
+    }
     times = {name: one.updates * one.passes for name, one in agent.modules.items()}
     dense = {name: times[name] * cost.dense_training for name, cost in own.items()}
     total = sum(dense.values())

@@ -4,18 +4,19 @@ import dataclasses
 import math
 from typing import Any
 
-from mst_jax.agents.parts.modules import modules_of, require
+from mst_jax.agents.parts.modules import modules_of, require, scaled_modules
 
 # Nominal parameters of SimBa's actor and one critic on dog (docs/specs/network-sparsity.md §1.3).
 SIMBA_SIZES = {"4.5M": (1.0, 1), "17M": (2.0, 1), "109M": (5.0, 1), "208M": (4.0, 3)}
 
 
 def scaled(config: Any, width: float, depth: int = 1) -> Any:
-    """An agent's configuration with every module `width` times as wide and `depth` times as deep.
+    """An agent's configuration with its modules `width` times as wide and `depth` times as deep.
 
     Depth counts hidden layers, or blocks. From SimBa's defaults this is the rule of
     docs/specs/network-sparsity.md §1.3: actor hidden 128 w with d blocks, critic hidden 512 w with
-    2 d blocks. MR.Q's latents keep their sizes (docs/specs/mst-and-mrq.md §2.5).
+    2 d blocks. MR.Q's latents keep their sizes (docs/specs/mst-and-mrq.md §2.5), and of DrQ-v2 the
+    critic alone grows, as published.
 
     Raises:
         ValueError: a factor that leaves a module without units or layers.
@@ -26,6 +27,7 @@ def scaled(config: Any, width: float, depth: int = 1) -> Any:
             module, hidden=round(module.hidden * width), depth=module.depth * depth
         )
         for name, module in modules_of(config).items()
+        if name in scaled_modules(config)
     }
     for name, module in resized.items():
         require(module.hidden >= 1, f"width factor {width} leaves {name} without hidden units")

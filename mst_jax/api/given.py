@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from mst_jax.names import dotted, kind_of, nearest
+from mst_jax.presets import preset_overrides
 from mst_jax.recipes import label, make_config, override
 from mst_jax.runs import Settings, rebuild_settings, settings_values
 from mst_jax.runs.settings import ABOUT
@@ -17,15 +18,21 @@ ELSEWHERE = {  # flags of the launcher that are no argument here
     "logdir": "folder= is the run's own folder",
     "resume": "mst_jax.load(FOLDER).resume() goes on",
 }
-CONFIG = ("config", "size", "architecture")  # what makes a configuration, with agent and recipe
+CONFIG = (
+    "config",
+    "preset",
+    "size",
+    "architecture",
+)  # what makes a configuration, with agent and recipe
 
 
 def settings_from(given: Mapping[str, Any]) -> Settings:
     """Settings with defaults for all that is not given.
 
     Args:
-        given: fields of `Settings`; `size` and `architecture` of the networks, or a whole `config`
-            instead of the recipe's; and settings of the agent's configuration, modules' with a dot.
+        given: fields of `Settings`; the `preset` of the task, `size` and `architecture` of the
+            networks, or a whole `config` instead of the recipe's; and settings of the agent's
+            configuration, modules' with a dot.
 
     Returns:
         Settings that are possible. A run too short for the published warm-up gets a shorter one,
@@ -36,15 +43,16 @@ def settings_from(given: Mapping[str, Any]) -> Settings:
         TypeError: a value of another type.
     """
     given = {name: _plain(value) for name, value in given.items()}
-    for name in ("agent", "recipe", "size", "architecture"):
+    for name in ("agent", "recipe", "preset", "size", "architecture"):
         if not isinstance(given.get(name, ""), str):
             raise TypeError(f"{name} is {given[name]!r}, not a str")
     fields = {name: value for name, value in given.items() if name in ABOUT}
     agent, recipe = (fields.get(name, getattr(Settings, name)) for name in ("agent", "recipe"))
-    size, architecture = given.get("size", ""), given.get("architecture", "")
+    preset, size, architecture = (given.get(name, "") for name in CONFIG[1:])
     config = given.get("config")
     if config is None:
-        config = make_config(agent, recipe, size, architecture)
+        base = preset_overrides(agent, preset, fields.get("task", Settings.task))
+        config = make_config(agent, recipe, size, architecture, base)
     elif not dataclasses.is_dataclass(config):
         raise TypeError(f"config is {kind_of(config)}, not an agent's configuration")
     own = {name: value for name, value in given.items() if name not in (*ABOUT, *CONFIG)}
@@ -57,7 +65,7 @@ def settings_from(given: Mapping[str, Any]) -> Settings:
     steps = fields.get("steps", Settings.steps)
     if "learning_starts" not in own and given.get("config") is None:
         config = _begun_in_time(config, steps)
-    fields |= {"recipe": label(recipe, size, architecture), "config": config}
+    fields |= {"recipe": label(recipe, size, architecture, preset), "config": config}
     settings = Settings(**fields)
     settings = rebuild_settings(settings_values(settings))  # refuses other types
     settings.validate()

@@ -44,9 +44,10 @@ def train(
             `runs/SUITE-TASK/AGENT-RECIPE-seedsA-B`, with -2, -3, ... after it if that is taken.
         verbose: print topology plans, memory and the final evaluation too.
         progress: show a progress bar.
-        **settings: anything else: fields of `Settings`, `size` and `architecture` of the networks,
-            settings of the agent's configuration (`batch_size=64`) and of its modules
-            (`**{"critic.sparsity": 0.8}`), which win over the recipe.
+        **settings: anything else: fields of `Settings`, the `preset` of settings published for the
+            task, `size` and `architecture` of the networks, settings of the agent's configuration
+            (`batch_size=64`) and of its modules (`**{"critic.sparsity": 0.8}`), which win over the
+            recipe.
 
     Returns:
         The run.

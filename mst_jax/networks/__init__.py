@@ -20,6 +20,14 @@ from mst_jax.networks.architecture import (
 from mst_jax.networks.build import network
 from mst_jax.networks.mrq import Encoder, EncoderSizes, Prediction, make_encoder
 from mst_jax.networks.operations import Operation
+from mst_jax.networks.pixel import (
+    PixelActor,
+    PixelCritic,
+    PixelEncoder,
+    make_pixel_actor,
+    make_pixel_critic,
+    make_pixel_encoder,
+)
 from mst_jax.networks.sparse_init import sparse_init
 
 __all__ = [
@@ -34,6 +42,9 @@ __all__ = [
     "GaussianActor",
     "Operation",
     "Params",
+    "PixelActor",
+    "PixelCritic",
+    "PixelEncoder",
     "Prediction",
     "Residual",
     "layer_norm",
@@ -41,6 +52,9 @@ __all__ = [
     "make_critic",
     "make_encoder",
     "make_gaussian_actor",
+    "make_pixel_actor",
+    "make_pixel_critic",
+    "make_pixel_encoder",
     "network",
     "sparse_init",
     "strengths",

@@ -15,6 +15,8 @@ HIDDEN = ("embed", "expand", "project", "za")
 class Activity(NamedTuple):
     """Units of the hidden layers on a batch.
 
+    A unit of a convolution is a channel, and its places count like further samples of a batch.
+
     Attributes:
         pre: layer -> outputs of the linear layer (B, units), before shortcut, norm and activation.
         post: layer -> activated outputs (B, units).
@@ -26,8 +28,14 @@ class Activity(NamedTuple):
     features: jax.Array
 
 
-def activity_of(module: nn.Module) -> Callable[..., Activity]:
-    """(params, *inputs) -> the activity of a module whose `__call__` takes those inputs."""
+def activity_of(module: nn.Module, features: str | None = None) -> Callable[..., Activity]:
+    """(params, *inputs) -> the activity of a module whose `__call__` takes those inputs.
+
+    Args:
+        module: a network.
+        features: path of the submodule whose output is what the output layer reads, empty for the
+            network itself; the first trunk, or an MLP's last activation, by default.
+    """
 
     def activity(params: Any, *inputs: jax.Array) -> Activity:
         _, captured = module.apply(
@@ -36,7 +44,8 @@ def activity_of(module: nn.Module) -> Callable[..., Activity]:
         outputs = dict(_flat(captured["intermediates"]))
         post = {path: x for path, x in outputs.items() if _last(path).startswith("active")}
         pre = {path: x for path, x in outputs.items() if _is_hidden(path, outputs)}
-        return Activity(pre, post, _features(outputs, post))
+        read = _features(outputs, post) if features is None else outputs[features]
+        return Activity(_by_unit(pre), _by_unit(post), read)
 
     return activity
 
@@ -54,6 +63,11 @@ def strengths(activity: Activity) -> dict[str, jax.Array]:
         outputs = activity.post.get(f"{parent}/{active}".removeprefix("/"), linear)
         found[f"{path}/kernel"] = jnp.mean(jnp.abs(outputs), axis=0)
     return found
+
+
+def _by_unit(layers: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    """Outputs (B, places, ..., units) as (B * places, units)."""
+    return {path: x.reshape(-1, x.shape[-1]) if x.ndim > 2 else x for path, x in layers.items()}
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, jax.Array]]:

@@ -1,5 +1,6 @@
 """The network that an architecture asks for: a multi-layer perceptron, or SimBa's blocks."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import jax
@@ -8,19 +9,30 @@ from flax import linen as nn
 from mst_jax.networks.architecture import Activated, Architecture, Params
 from mst_jax.networks.mlp import MLP, mlp_operations, xavier_uniform_relu
 from mst_jax.networks.operations import Operation, dense_of
-from mst_jax.networks.simba import SimBa, orthogonal, simba_operations
+from mst_jax.networks.orthogonal import orthogonal
+from mst_jax.networks.simba import SimBa, simba_operations
 
 
-def network(output: int, architecture: Architecture, *, activate_output: bool = False) -> nn.Module:
+def network(
+    output: int,
+    architecture: Architecture,
+    *,
+    activate_output: bool = False,
+    kernel_init: Callable[..., jax.Array] = xavier_uniform_relu,
+    name: str | None = None,
+) -> nn.Module:
     """Maps (..., inputs) to (..., output): `depth` hidden layers or blocks and a linear layer.
 
     Args:
         output: width of the output layer.
         architecture: of the layers before it.
         activate_output: normalise and activate the output as well.
+        kernel_init: of the layers; SimBa's blocks have their own.
+        name: of the module within another.
     """
-    kind = _SimBaWithOutput if architecture.residual == "simba" else MLP
-    return kind(output, architecture, activate_output)
+    if architecture.residual == "simba":
+        return _SimBaWithOutput(output, architecture, activate_output, name=name)
+    return MLP(output, architecture, activate_output, kernel_init=kernel_init, name=name)
 
 
 def network_operations(

@@ -1,5 +1,7 @@
 """The multi-layer perceptron of every module that is not a SimBa network."""
 
+from collections.abc import Callable
+
 import jax
 from flax import linen as nn
 
@@ -9,9 +11,11 @@ from mst_jax.networks.operations import Add, Keep, Operation, dense_of
 xavier_uniform_relu = nn.initializers.variance_scaling(2.0, "fan_avg", "uniform")
 
 
-def dense(features: int, name: str | None) -> nn.Dense:
+def dense(
+    features: int, name: str | None, kernel_init: Callable[..., jax.Array] = xavier_uniform_relu
+) -> nn.Dense:
     """A linear layer as MR.Q initialises it: Xavier-uniform with gain sqrt(2), zero bias."""
-    return nn.Dense(features, kernel_init=xavier_uniform_relu, name=name)
+    return nn.Dense(features, kernel_init=kernel_init, name=name)
 
 
 class MLP(nn.Module):
@@ -22,12 +26,14 @@ class MLP(nn.Module):
         architecture: hidden width, depth, activation, norm and residual form, any but `simba`.
         activate_output: normalise and activate the output as well.
         input_shortcut: let the first layer take a shortcut too when the input has the hidden width.
+        kernel_init: of every layer.
     """
 
     output: int
     architecture: Architecture
     activate_output: bool = False
     input_shortcut: bool = False
+    kernel_init: Callable[..., jax.Array] = xavier_uniform_relu
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -38,7 +44,7 @@ class MLP(nn.Module):
         carried = x
         for index, width in enumerate(widths):
             last = index == len(widths) - 1
-            layer = dense(width, f"layer_{index + 1}")(x)
+            layer = dense(width, f"layer_{index + 1}", self.kernel_init)(x)
             skips = _has_shortcut(arch, index, carried.shape[-1], width, self.input_shortcut)
             shortcut = carried if skips else 0.0
             before = layer if arch.residual == "branch" else layer + shortcut

@@ -17,11 +17,11 @@ from mst_jax.networks.operations import (
     Shift,
     dense_of,
 )
+from mst_jax.networks.orthogonal import orthogonal
 
 EXPANSION = 4  # width of a block's hidden layer, relative to the network's
 EPSILON = 1e-6  # of its norms
 
-orthogonal = nn.initializers.orthogonal(1.0)
 he_normal = nn.initializers.he_normal()
 
 

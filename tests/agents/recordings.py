@@ -13,9 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mst_jax.agents import Clock, Experience, ModuleConfig, MRQConfig, Sizes
+from mst_jax.agents import Clock, DrQv2Config, Experience, ModuleConfig, MRQConfig, Sizes
 from mst_jax.agents.mr.mrq import build_mrq
 from mst_jax.agents.parts import draws
+from mst_jax.agents.pixels.drqv2 import build_drqv2
+from mst_jax.envs import Continuous, Observation
+from mst_jax.recipes import override
 
 # Paths of our parameters -> names of MR.Q's layers.
 MRQ_LAYERS = {
@@ -110,7 +113,8 @@ def mrq_subtrajectory(batch):
 
 def part(recorded, prefix):
     """The arrays under a prefix, without it."""
-    return {k.removeprefix(f"{prefix}/"): v for k, v in recorded.items() if k.startswith(prefix)}
+    start = f"{prefix}/"
+    return {k.removeprefix(start): v for k, v in recorded.items() if k.startswith(start)}
 
 
 class RecordedView:
@@ -182,3 +186,60 @@ def trees_close(actual, expected, atol=None):
             close(a, e)
         else:
             np.testing.assert_allclose(a, e, rtol=0, atol=atol)
+
+
+def drqv2_params(recorded, prefix):
+    """The recorded parameters `prefix/...` of one module of DrQ-v2 in our layout.
+
+    PyTorch's pictures have their channels first, and so the rows of a trunk's kernel.
+    """
+    convolutions = {"convnet.0": 1, "convnet.2": 2, "convnet.4": 3, "convnet.6": 4}
+    heads = {"policy": "policy", "Q1": "q1", "Q2": "q2"}
+    leaves = {}
+    for name, array in part(recorded, prefix).items():
+        layer, kind = name.rsplit(".", 1)
+        head, number = layer.rsplit(".", 1)
+        leaf = {"weight": "kernel"}.get(kind, kind)
+        if head == "convnet":
+            own = array.transpose(2, 3, 1, 0) if leaf == "kernel" else array
+            leaves[f"layer_{convolutions[layer]}", leaf] = own
+        elif layer == "trunk.0":
+            own = drqv2_features(array, recorded).T if leaf == "kernel" else array
+            leaves["trunk", "layer_1", leaf] = own
+        elif layer == "trunk.1":
+            leaves["trunk", "active_1", "norm", {"kernel": "scale"}.get(leaf, leaf)] = array
+        else:
+            leaves[heads[head], f"layer_{int(number) // 2 + 1}", leaf] = array.T
+    return nested(leaves)
+
+
+def drqv2_features(array, recorded):
+    """Rows of features (..., channels * places) with their channels last, as ours have them."""
+    channels = len(recorded["params/encoder/convnet.6.bias"])
+    side = round((array.shape[-1] // channels) ** 0.5)
+    by_place = np.asarray(array).reshape(-1, channels, side, side).transpose(0, 2, 3, 1)
+    return by_place.reshape(array.shape)
+
+
+def drqv2_agent(recorded):
+    """DrQ-v2's functions and its recorded state; every size is read from the arrays."""
+    pictures, actions = recorded["batch/obs"].shape, recorded["batch/action"].shape
+    hidden = len(recorded["params/critic/Q1.0.bias"])
+    config = override(
+        DrQv2Config(),
+        {
+            "encoder.hidden": len(recorded["params/encoder/convnet.6.bias"]),
+            "critic.hidden": hidden,
+            "actor.hidden": hidden,
+            "feature_dim": len(recorded["params/critic/trunk.0.bias"]),
+            "batch_size": actions[0],
+        },
+    )
+    shown = Observation((*pictures[2:], pictures[1]), "uint8", history=3)
+    built = build_drqv2(config, Sizes(shown, Continuous(actions[1])), 100_000)
+    state = jax.jit(built.init)(jax.random.key(0))
+    params = {name: drqv2_params(recorded, f"params/{name}") for name in state.params}
+    same = jax.tree.map(lambda a, b: a.shape == b.shape, params, state.params)
+    assert all(jax.tree.leaves(same))
+    target = drqv2_params(recorded, "params/critic_target")
+    return built, state.replace(params=params, target_critic=target)

@@ -25,9 +25,10 @@ DELAYED = {"tau": 0.04}
 COLD = {"temperature__initial": 1e-3, "temperature__learning_rate": 1e-9}
 SLOW = {"ddpg", "mrsac", "td3"}  # relatives of SAC, and of MR.Q
 STREAMING = {"stream_ac"}  # to which a truncation is an end
+PICTURES = {"drqv2"}  # test_drqv2.py has a probe for it
 NAMES = [
     pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n
-    for n in sorted(AGENTS.keys() - STREAMING)
+    for n in sorted(AGENTS.keys() - STREAMING - PICTURES)
 ]
 EVERY_AGENT = pytest.mark.parametrize("name", NAMES)
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from mst_jax.agents.mr import losses
-from mst_jax.agents.parts import losses as actor_critic_losses
+from mst_jax.agents.parts import losses as shared
 from mst_jax.networks import Actor, Critic, Encoder, Prediction
 
 
 def test_n_step_return_without_termination():
-    returns, bootstrap = losses.n_step_return(
+    returns, bootstrap = shared.n_step_return(
         jnp.array([[1.0, 2.0, 3.0]]), jnp.zeros((1, 3), bool), 0.5
     )
     assert float(returns[0]) == 1.0 + 1.0 + 0.75
@@ -23,7 +23,7 @@ def test_n_step_return_without_termination():
 )
 def test_n_step_return_keeps_the_terminal_reward_and_drops_what_follows(terminated_at, expected):
     terminated = jnp.arange(3)[None] == terminated_at
-    returns, bootstrap = losses.n_step_return(jnp.array([[1.0, 2.0, 3.0]]), terminated, 0.5)
+    returns, bootstrap = shared.n_step_return(jnp.array([[1.0, 2.0, 3.0]]), terminated, 0.5)
     assert float(returns[0]) == expected
     assert float(bootstrap[0]) == 0.0
 
@@ -48,7 +48,7 @@ def test_critic_loss_is_huber_averaged_over_batch_and_heads():
 
 
 def test_critic_loss_ignores_what_follows_a_termination():
-    bootstrap = losses.n_step_return(jnp.ones((1, 3)), jnp.array([[False, True, False]]), 0.9)
+    bootstrap = shared.n_step_return(jnp.ones((1, 3)), jnp.array([[False, True, False]]), 0.9)
     for next_value in (0.0, 1e6):
         target = losses.critic_target(*bootstrap, jnp.full((1, 2), next_value), 1.0, 1.0)
         assert float(losses.critic_loss(jnp.zeros((1, 2)), target)) == pytest.approx(1.9 - 0.5)
@@ -169,18 +169,18 @@ COLUMN, ROW, TWO = jnp.ones((4, 1)), jnp.ones(4), jnp.ones((4, 2))
 @pytest.mark.parametrize(
     "wrong",
     [
-        lambda: actor_critic_losses.critic_loss(COLUMN, COLUMN),
-        lambda: actor_critic_losses.critic_loss(TWO, jnp.ones(3)),
-        lambda: actor_critic_losses.td_target(COLUMN, ROW, TWO, 0.0, 0.9),
-        lambda: actor_critic_losses.td_target(ROW, COLUMN, TWO, 0.0, 0.9),
-        lambda: actor_critic_losses.td_target(ROW, ROW, TWO, COLUMN, 0.9),
-        lambda: actor_critic_losses.actor_loss(ROW),
-        lambda: actor_critic_losses.actor_loss(TWO, COLUMN),
-        lambda: actor_critic_losses.temperature_loss(jnp.zeros(()), ROW, -1.0),
+        lambda: shared.critic_loss(COLUMN, COLUMN),
+        lambda: shared.critic_loss(TWO, jnp.ones(3)),
+        lambda: shared.td_target(COLUMN, ROW, TWO, 0.0, 0.9),
+        lambda: shared.td_target(ROW, COLUMN, TWO, 0.0, 0.9),
+        lambda: shared.td_target(ROW, ROW, TWO, COLUMN, 0.9),
+        lambda: shared.actor_loss(ROW),
+        lambda: shared.actor_loss(TWO, COLUMN),
+        lambda: shared.temperature_loss(jnp.zeros(()), ROW, -1.0),
         lambda: losses.critic_loss(TWO, COLUMN),
         lambda: losses.critic_target(COLUMN, ROW, TWO, jnp.ones(()), jnp.ones(())),
         lambda: losses.critic_target(ROW, ROW, TWO, ROW, jnp.ones(())),
-        lambda: losses.n_step_return(TWO, jnp.zeros(4, bool), 0.9),
+        lambda: shared.n_step_return(TWO, jnp.zeros(4, bool), 0.9),
         lambda: losses.lap_priority(TWO, COLUMN, 1.0, 0.4),
         lambda: encoder_terms([False, False], observation=jnp.ones((1, 1, 1))),
         lambda: encoder_terms([False, False], observation=jnp.ones(1)),

@@ -11,7 +11,7 @@ import pytest
 import recordings
 from recordings import close, mrq_params, mrq_subtrajectory, mrq_transition, part, trees_close
 
-from mst_jax.agents.mr import losses
+from mst_jax.agents.parts.losses import n_step_return
 
 RECORDED = recordings.load("mrq_steps")
 PERIOD = int(RECORDED["sizes"][-1])
@@ -120,6 +120,6 @@ def test_rewards_count_until_the_episode_ends_and_no_further(monkeypatch):
 
 def test_returns():
     reward, not_done = (RECORDED[f"returns/{name}"][..., 0] for name in ("reward", "not_done"))
-    returns, bootstrap = losses.n_step_return(jnp.asarray(reward), jnp.asarray(not_done == 0), 0.99)
+    returns, bootstrap = n_step_return(jnp.asarray(reward), jnp.asarray(not_done == 0), 0.99)
     close(returns, RECORDED["returns/return_until_termination"][:, 0])
     close(bootstrap, RECORDED["returns/mask"][:, 0] * 0.99 ** reward.shape[1])

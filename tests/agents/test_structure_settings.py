@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from small_runs import advance, small_config, small_settings, start_run
+from small_runs import advance, sizes_of, small_config, small_settings, start_run
 
 from mst_jax import envs, topology
 from mst_jax.agents import AGENTS, Sizes, make_agent, roles_of, training_costs
@@ -26,7 +26,8 @@ def test_every_agent_has_plans_under_every_structure(agent, name):
     named = topology.structure_named(name)
     if named.sparsity is not None:
         assert {getattr(config, m).sparsity for m in roles_of(config)} == {named.sparsity}
-    for module, plan in make_agent(agent, config, SIZES, 20_000).plans.items():
+    sizes = sizes_of(agent, SIZES)
+    for module, plan in make_agent(agent, config, sizes, 20_000).plans.items():
         entries = [entry for _, _, entry in plan.entries().values()]
         assert any(entry.regime.structure == named.structure for entry in entries), module
         for path, (g, column, entry) in plan.entries().items():

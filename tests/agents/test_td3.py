@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from small_runs import advance, conditionals, small_config, start_run
+from small_runs import advance, equations, small_config, start_run
 
 from mst_jax import envs, topology
 from mst_jax.agents import ModuleConfig, Sizes, make_agent, sweep
@@ -82,15 +82,8 @@ def test_actor_and_targets_follow_every_second_update(td3, state, batch, monkeyp
 
 
 def dots(jaxpr):
-    """Matrix products in a jaxpr and everything inside it."""
-    count = 0
-    for equation in jaxpr.eqns:
-        count += equation.primitive.name == "dot_general"
-        for value in equation.params.values():
-            for inner in value if isinstance(value, (tuple, list)) else (value,):
-                inner = getattr(inner, "jaxpr", inner)
-                count += dots(inner) if hasattr(inner, "eqns") else 0
-    return count
+    """How many matrix products are in a jaxpr and everything inside it."""
+    return len(list(equations(jaxpr, "dot_general")))
 
 
 def test_a_skipped_update_of_the_actor_costs_nothing(td3, state, batch):
@@ -99,7 +92,7 @@ def test_a_skipped_update_of_the_actor_costs_nothing(td3, state, batch):
     update = jax.vmap(td3.update, (0, 0, 0, None))
     keys = jax.random.split(jax.random.key(0), 3)
     jaxpr = jax.make_jaxpr(update)(states, batches, keys, jnp.int32(0)).jaxpr
-    (delayed,) = conditionals(jaxpr)
+    (delayed,) = equations(jaxpr, "cond")
     assert delayed.invars[0].aval.shape == ()
     skipped, made = (dots(branch.jaxpr) for branch in delayed.params["branches"])
     assert skipped == 0

@@ -64,6 +64,27 @@ def test_streaming(tmp_path):
     assert row["device_call_over_scan_time"] == pytest.approx(call / row["arithmetic_ms"])
 
 
+def test_convolutions(tmp_path):
+    flags = ("--cases=quickstart", "--seeds=2", "--loop_seeds=1", "--cores=1", "--repeats=1")
+    results = run("convolutions", tmp_path / "convolutions.json", *flags)
+    (seeds,), (loops,) = results["seeds"], results["loops"]
+    assert (seeds["cores"], seeds["seeds"], loops["seeds"]) == (1, 2, 1)
+    forms = ("plain", "in_turn", "slices")
+    assert all(0 < seeds[f"{form}_forward_ms"] < seeds[f"{form}_gradient_ms"] for form in forms)
+    assert loops["in_turn_scan_ms"] < loops["plain_scan_ms"]  # twenty times, not a close call
+
+
+def test_drqv2(tmp_path):
+    pytest.importorskip("torch")
+    flags = ("--sizes=quickstart", "--cores=1", "--seeds=1,2", "--repeats=1")
+    results = run("drqv2", tmp_path / "drqv2.json", *flags)
+    (row,) = results["comparisons"]
+    assert row["torch_threads"] == row["cores"] == 1
+    for count in (1, 2):
+        ratio = count * row["torch_ms"] / row[f"{count}_seeds_ms"]
+        assert row[f"{count}_seeds_over_torch"] == pytest.approx(ratio)
+
+
 def test_sweep(tmp_path):
     flags = ("--runs=1,2", "--devices=1,2", "--seeds=2", "--steps=600", "--width=8")
     results = run("sweep", tmp_path / "sweep.json", *flags)

@@ -8,12 +8,20 @@ import numpy as np
 import pytest
 
 from benchmarks.peers.replay import PrioritizedReplay, UniformReplay
-from mst_jax.agents import ModuleConfig, MRQConfig, SACConfig, Sizes, default_config
+from mst_jax.agents import (
+    ModuleConfig,
+    MRQConfig,
+    SACConfig,
+    Sizes,
+    default_config,
+    make_agent,
+)
 from mst_jax.agents.actor_critic.config import simba_module
 from mst_jax.agents.actor_critic.core import Batch
 from mst_jax.agents.actor_critic.sac import build_sac
 from mst_jax.agents.mr import losses
 from mst_jax.agents.mr.mrq import build_mrq
+from mst_jax.envs import Continuous, Observation
 from mst_jax.recipes import override
 from mst_jax.replay import Subtrajectory, Transition
 
@@ -254,3 +262,59 @@ def test_uniform_replay_by_hand():
     assert replay.next_observation[:, 0].tolist() == [4, 2, 3]
     assert replay.terminated.tolist() == [0, 0, 1]
     assert set(replay.sample(np.random.default_rng(0), 100)) == {0, 1, 2}
+
+
+def test_drqv2_update_is_the_recorded_one():
+    from benchmarks.peers.torch_drqv2 import TorchDrQv2, Transition, shifted
+
+    data = dict(np.load(Path(__file__).parents[1] / "data/drqv2_step.npz"))
+    tensors = {name: torch.from_numpy(array) for name, array in data.items() if array.ndim}
+    small = {"encoder.hidden": 4, "critic.hidden": 24, "actor.hidden": 24, "feature_dim": 6}
+    peer = TorchDrQv2(override(default_config("drqv2"), small), (84, 84, 9), 2)
+    modules = {"encoder": peer.encoder, "actor": peer.actor, "critic": peer.critic}
+
+    def of(prefix, module):
+        """Recorded tensors of a module, in the order in which both programs define them."""
+        return [tensors[name] for name in tensors if name.startswith(f"{prefix}/{module}/")]
+
+    for name, module in {**modules, "critic_target": peer.target}.items():
+        with torch.no_grad():
+            for own, value in zip(module.parameters(), of("params", name), strict=True):
+                assert own.shape == value.shape
+                own.copy_(value)
+    batch = {name.removeprefix("batch/"): array for name, array in tensors.items()}
+    shown = [
+        shifted(batch[name], batch[shift], 4)
+        for name, shift in (("obs", "shift_obs"), ("next_obs", "shift_next"))
+    ]
+    for name, pictures in zip(("obs", "next_obs"), shown, strict=True):
+        np.testing.assert_allclose(pictures, data[f"augment/{name}"], rtol=0, atol=0.004)
+    transition = Transition(
+        shown[0], batch["action"], batch["reward"][:, 0], batch["discount"][:, 0], shown[1]
+    )
+    scale = float(data["settings/std"])
+    noises = ((scale * batch[f"noise_{name}"]).clamp(-0.3, 0.3) for name in ("target", "actor"))
+    peer.update(transition, *noises)
+    for name, module in {**modules, "critic_target": peer.target}.items():
+        for own, after in zip(module.parameters(), of("params_after", name), strict=True):
+            np.testing.assert_allclose(own.detach(), after, rtol=0, atol=1e-6, err_msg=name)
+
+
+def test_drqv2_starts_as_ours_does():
+    from benchmarks.peers.torch_drqv2 import TorchDrQv2
+    from benchmarks.peers.torch_drqv2 import Transition as TorchTransition
+
+    config = override(default_config("drqv2"), {"critic.hidden": 8, "actor.hidden": 8})
+    peer, shown = TorchDrQv2(config, (32, 32, 9), ACT), Observation((32, 32, 9), "uint8", history=3)
+    ours = make_agent("drqv2", config, Sizes(shown, Continuous(ACT)), 10_000)
+    params = ours.parameters(jax.eval_shape(ours.init, jax.random.key(0)))
+    for name, module in params.items():
+        theirs = sum(p.numel() for p in getattr(peer, name).parameters())
+        assert theirs == sum(leaf.size for leaf in jax.tree.leaves(module)), name
+    kernel = peer.encoder.layer_1.weight.detach().flatten(1)
+    np.testing.assert_allclose(kernel @ kernel.T, 2 * np.eye(32), atol=1e-5)
+    before = [p.detach().clone() for p in peer.actor.parameters()]
+    pictures = torch.from_numpy(rng.integers(0, 256, (2, B, 9, 32, 32), np.uint8))
+    numbers = (torch.from_numpy(normal(B, ACT)), torch.from_numpy(normal(B)), torch.ones(B))
+    peer.learn(TorchTransition(pictures[0], *numbers, pictures[1]), 0.5)
+    assert all((old != new).any() for old, new in zip(before, peer.actor.parameters(), strict=True))

@@ -11,12 +11,22 @@ from mst_jax import envs
 from mst_jax.envs.suites import probe
 
 DISCOUNT = 0.9
-WITH_VALUES = [name for name in probe.PROBES if name != "point"]
+WITHOUT = {"point", "picture_motion"}  # no values; values of the mean of what may follow
+WITH_VALUES = [name for name in probe.PROBES if name not in WITHOUT]
 
 
 def best_action(name, observation):
     best = {"action_reward": probe.BEST_ACTION, "matching_reward": observation[..., 0] / 2}
+    if name == "picture_motion":
+        best[name] = motion(observation) / 2
     return jnp.atleast_1d(best.get(name, 0.0)).astype(jnp.float32)
+
+
+def motion(pictures):
+    """By how many bars' widths, +1 or -1, the bar moved around; 0 where the two are the same."""
+    before, now = (pictures[0, ::2, part].argmax() for part in (0, 1))
+    places = pictures.shape[1] // 2
+    return (now - before + places // 2) % places - places // 2
 
 
 @functools.cache
@@ -106,13 +116,38 @@ def test_episodes_end_on_time_by_the_right_flag(name, length, flag):
 def test_shapes_types_and_what_is_observed_at_an_end(name):
     spec = envs.make(f"probe:{name}").spec
     observation, step = rollout(name)
-    assert observation.shape == step.observation.shape == (4, 50, spec.observation.size)
+    assert observation.shape == step.observation.shape == (4, 50, *spec.observation.shape)
     assert step.next_observation.shape == observation.shape
-    kinds = [np.float32, np.float32, np.bool_, np.bool_, np.float32, np.bool_, np.bool_]
+    shown = np.dtype(spec.observation.dtype)
+    kinds = [shown, np.float32, np.bool_, np.bool_, shown, np.bool_, np.bool_]
     assert [field.dtype for field in step] == kinds
-    ended = (step.terminated | step.truncated)[..., None]
+    ended = step.terminated | step.truncated
     same = step.observation == step.next_observation
-    assert same[~ended[..., 0]].all()
+    assert same[~ended].all()
+
+
+def test_a_bar_moves_in_pictures_as_written():
+    """The first pictures of an episode are alike, and each direction has as many episodes."""
+    spec = envs.make("probe:picture_motion").spec
+    observation, step = rollout("picture_motion", steps=200)
+    assert (spec.observation.history, spec.observation.fill) == (2, "repeat")
+    assert set(np.unique(observation)) == {0, 255}
+    assert (observation == observation[..., :1, :, :]).all(), "bars stand upright"
+    assert ((observation == 255).sum(axis=(-3, -2)) == 12 * 2).all()
+    start = np.arange(200) % 20 == 0
+    moves = np.array([[motion(shown) for shown in own] for own in observation])
+    assert not moves[:, start].any()
+    directions = moves[:, ~start].reshape(4, 10, 19)
+    assert (directions == directions[..., :1]).all()
+    assert {-1, 1} == set(directions.ravel().tolist())
+    later = ~start & (np.arange(200) % 20 != 1)
+    np.testing.assert_array_equal(
+        observation[:, later, ..., 0], observation[:, np.roll(later, -1), ..., 1]
+    )
+    np.testing.assert_allclose(step.reward[:, ~start], 1)
+    np.testing.assert_allclose(step.reward[:, start], 0.75)
+    value = probe.picture_motion().value(observation, DISCOUNT)
+    np.testing.assert_allclose(value, np.where(start, 9.75, 10.0)[None].repeat(4, axis=0))
 
 
 def test_the_final_observation_is_kept():

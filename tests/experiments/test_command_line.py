@@ -9,7 +9,7 @@ from pathlib import Path
 
 import jax
 import pytest
-from small_runs import CLI
+from small_runs import CLI, sizes_of
 
 from mst_jax.agents import AGENTS, Sizes, default_config, make_agent
 from mst_jax.names import dotted
@@ -45,6 +45,7 @@ REGIMES = {  # of encoder, critic and actor
     "ne_dormancy": ("neuroplastic_expansion_dormancy",) * 3,
     "network_sparsity_parity": (None, "network_sparsity", "network_sparsity"),
     "network_sparsity_streaming": (None, "static", "static"),
+    "static_critic": ("dense", "static", "dense"),
     "rnm_2_4": (None, "rigl", "rigl"),
     "rnm_1_4": (None, "rigl", "rigl"),
 }
@@ -54,7 +55,7 @@ IN_PLACE_OF = {"stream_ac": {"rigl": "rigl_averaged"}}
 @pytest.mark.parametrize(("agent", "recipe"), [(a, r) for a in RECIPES for r in RECIPES[a]])
 def test_every_recipe_builds_its_agent(agent, recipe):
     config = make_config(agent, recipe)
-    plans = make_agent(agent, config, Sizes.vector(223, 38), 500_000).plans
+    plans = make_agent(agent, config, sizes_of(agent, Sizes.vector(223, 38)), 500_000).plans
     other = IN_PLACE_OF.get(agent, {})
     regimes = [other.get(regime, regime) for regime in REGIMES[recipe]]
     expected = dict(zip(("encoder", "critic", "actor"), regimes, strict=True))

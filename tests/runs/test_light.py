@@ -3,9 +3,9 @@
 import jax
 import numpy as np
 import pytest
-from small_runs import small_config
+from small_runs import small_config, task_of
 
-from mst_jax.agents import AGENTS, Sizes, make_agent
+from mst_jax.agents import AGENTS, make_agent
 from mst_jax.agents.base import acting_parts
 from mst_jax.runs.arrays import flatten
 from mst_jax.runs.light import MASKS, from_light, masks_in, to_light
@@ -13,7 +13,7 @@ from mst_jax.runs.light import MASKS, from_light, masks_in, to_light
 
 def agent_and_states(name, fill=1.0, **changes):
     """An agent and states of two seeds, all of one number."""
-    agent = make_agent(name, small_config("all_static", name, **changes), Sizes.vector(4, 2), 1000)
+    agent = make_agent(name, small_config("all_static", name, **changes), task_of(name).spec, 1000)
     shapes = jax.eval_shape(jax.vmap(agent.init), jax.random.split(jax.random.key(0), 2))
     return agent, jax.tree.map(lambda x: np.full(x.shape, fill, x.dtype), shapes)
 

@@ -86,30 +86,6 @@ def encoder_loss(
     return loss, {"dynamics": dynamics, "reward": reward_error, "terminal": terminal_error}
 
 
-def n_step_return(
-    reward: jax.Array, terminated: jax.Array, discount: float
-) -> tuple[jax.Array, jax.Array]:
-    """Discounted reward until a termination, and the bootstrap's factor (§6.9, clean form).
-
-    Args:
-        reward: (B, n).
-        terminated: (B, n) bool; truncation is not termination and never gets here.
-        discount: per step.
-
-    Returns:
-        Sum of gamma^k r_k over steps not after a termination (B,), and gamma^n where none occurred,
-        else 0 (B,).
-    """
-    chex.assert_rank([reward, terminated], 2)
-    chex.assert_equal_shape([reward, terminated])
-    alive = jnp.ones(reward.shape[0])
-    total = jnp.zeros(reward.shape[0])
-    for k in range(reward.shape[1]):
-        total += discount**k * alive * reward[:, k]
-        alive = alive * (1.0 - terminated[:, k])
-    return total, alive * discount ** reward.shape[1]
-
-
 def target_action(
     params: Params, actor: Actor, next_zs: jax.Array, noise: jax.Array, noise_clip: float
 ) -> jax.Array:

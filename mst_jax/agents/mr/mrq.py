@@ -14,6 +14,7 @@ from mst_jax.agents.mr import losses
 from mst_jax.agents.mr.config import MRQConfig
 from mst_jax.agents.mr.core import MRCore, MRState, agent_of, make_core
 from mst_jax.agents.parts import draws
+from mst_jax.agents.parts.losses import n_step_return
 from mst_jax.agents.parts.trained import active_norm, replaced
 from mst_jax.agents.parts.vectors import vector_sizes
 from mst_jax.networks.operations import Tanh
@@ -62,7 +63,7 @@ class MRQ:
         next_action = losses.target_action(
             targets["actor"], self.actor, next_zs, noise, config.target_noise_clip
         )
-        returns, bootstrap = losses.n_step_return(batch.reward, batch.terminated, config.discount)
+        returns, bootstrap = n_step_return(batch.reward, batch.terminated, config.discount)
         return losses.critic_target(
             returns,
             bootstrap,

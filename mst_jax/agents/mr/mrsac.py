@@ -20,6 +20,7 @@ from mst_jax.agents.mr import losses
 from mst_jax.agents.mr.config import MRSACConfig
 from mst_jax.agents.mr.core import MRCore, MRState, agent_of, make_core
 from mst_jax.agents.parts import draws, soft_policy, tanh_gaussian
+from mst_jax.agents.parts.losses import n_step_return
 from mst_jax.agents.parts.vectors import vector_sizes
 from mst_jax.networks.operations import Tanh
 
@@ -104,7 +105,7 @@ class MRSAC:
             *self.actor.apply(targets["actor"], next_zs), noise
         )
         cost = jnp.exp(state.params["temperature"]) * log_probability / scale
-        returns, bootstrap = losses.n_step_return(
+        returns, bootstrap = n_step_return(
             batch.reward, batch.terminated, self.core.config.discount
         )
         values = self.core.target_values(state, next_zs, next_action) - cost[:, None]

@@ -1,4 +1,4 @@
-"""Losses and targets of SAC and DDPG on batched arrays (docs/specs/network-sparsity.md §2.2, §2.3).
+"""Losses and targets on batched arrays (docs/specs/network-sparsity.md §2.2, §2.3).
 
 Values have a last axis of heads: one, or two of which the smaller counts.
 """
@@ -42,6 +42,30 @@ def td_target(
     chex.assert_rank(next_entropy_bonus, {0, 1})
     soft_value = jnp.min(next_values, axis=-1) + next_entropy_bonus
     return reward + discount * (1.0 - terminated) * soft_value
+
+
+def n_step_return(
+    reward: jax.Array, terminated: jax.Array, discount: float
+) -> tuple[jax.Array, jax.Array]:
+    """Discounted reward until a termination, and the factor of the value that follows.
+
+    Args:
+        reward: (B, n).
+        terminated: (B, n) bool; truncation is not termination and never gets here.
+        discount: per step.
+
+    Returns:
+        Sum of gamma^k r_k over steps not after a termination (B,), and gamma^n where none occurred,
+        else 0 (B,).
+    """
+    chex.assert_rank([reward, terminated], 2)
+    chex.assert_equal_shape([reward, terminated])
+    alive = jnp.ones(reward.shape[0])
+    total = jnp.zeros(reward.shape[0])
+    for k in range(reward.shape[1]):
+        total += discount**k * alive * reward[:, k]
+        alive = alive * (1.0 - terminated[:, k])
+    return total, alive * discount ** reward.shape[1]
 
 
 def critic_loss(values: jax.Array, target: jax.Array) -> jax.Array:

@@ -118,9 +118,15 @@ class ModuleConfig:
         _unit(f"{name}.start_fraction", self.start_fraction)
 
 
-def module(role: Role, make: Callable[[], ModuleConfig]) -> Any:
-    """A field of an agent's configuration: a module of a role, and what makes its defaults."""
-    return field(default_factory=make, metadata={"role": role})
+def module(role: Role, make: Callable[[], ModuleConfig], *, scaled: bool = True) -> Any:
+    """A field of an agent's configuration: a module of a role.
+
+    Args:
+        role: see `Role`.
+        make: what makes its defaults.
+        scaled: whether it grows with the size of the agent's networks.
+    """
+    return field(default_factory=make, metadata={"role": role, "scaled": scaled})
 
 
 def roles_of(config: Any) -> dict[str, Role]:
@@ -141,6 +147,11 @@ def roles_of(config: Any) -> dict[str, Role]:
                 f"{', '.join(ROLES)}"
             )
     return roles
+
+
+def scaled_modules(config: Any) -> set[str]:
+    """Those of a configuration that grow with the size of its networks."""
+    return {one.name for one in fields(config) if one.metadata.get("scaled")}
 
 
 def modules_of(config: Any) -> Mapping[str, ModuleConfig]:

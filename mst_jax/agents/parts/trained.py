@@ -136,6 +136,7 @@ def make_trained(
     max_grad_norms: Mapping[str, float] | None = None,
     temperature: TemperatureConfig | None = None,
     passes: Mapping[str, float] | None = None,
+    positions: Mapping[str, Mapping[str, int]] | None = None,
 ) -> Trained:
     """Plans and optimizers of modules whose settings are `config.<module>`.
 
@@ -148,6 +149,7 @@ def make_trained(
         temperature: of a maximum-entropy agent, which adds the module `temperature`: a
             log-temperature scalar under Adam without decay.
         passes: module -> see `Module`; its own alone by default.
+        positions: module -> see `Module`; of those with convolutions.
 
     Returns:
         The modules.
@@ -164,7 +166,11 @@ def make_trained(
     for name in inits:
         check_own(f"{name}.optimizer", settings[name], shapes[name])
     used = dict.fromkeys(inits, 1.0) | dict(passes or {})
-    modules = {name: Module(roles[name], updates[name], plans[name], used[name]) for name in inits}
+    places = positions or {}
+    modules = {
+        name: Module(roles[name], updates[name], plans[name], used[name], places.get(name))
+        for name in inits
+    }
     optimizers = {
         name: make_optimizer(settings[name], plans[name], clips.get(name)) for name in inits
     }

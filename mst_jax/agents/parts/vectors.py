@@ -15,9 +15,14 @@ def vector_sizes(sizes: Sizes) -> tuple[int, int]:
             "this agent takes flat observations of float32, and the task shows "
             f"{sizes.observation.dtype}{list(sizes.observation.shape)}: choose another of the two"
         )
+    return sizes.observation.size, action_size(sizes)
+
+
+def action_size(sizes: Sizes) -> int:
+    """How many numbers an action has; ValueError for a task that takes discrete actions."""
     if not isinstance(sizes.action, Continuous):
         raise ValueError(
             f"this agent's actions are continuous, and the task takes one of {sizes.action.count} "
             "choices: choose another of the two"
         )
-    return sizes.observation.size, sizes.action.size
+    return sizes.action.size

@@ -21,7 +21,7 @@ class Simulation(NamedTuple):
 
     Attributes:
         start: `start(key) -> world`, drawn afresh for each episode.
-        observe: `observe(world) -> observation[O]` float32.
+        observe: `observe(world) -> observation[*O]`, in the dtype of the spec.
         advance: `advance(world, action[A]) -> (world, reward, terminated)`, float32 and bool
             scalars.
     """
@@ -39,7 +39,7 @@ class EpisodeState(NamedTuple):
         episode: int32, number of the current episode.
         steps: int32, agent steps taken in it.
         world: the simulation's state.
-        observation: [O], what is to be acted on: the last one that was finite.
+        observation: [*O], what is to be acted on: the last one that was finite.
         idle: bool, the episode could not start, so that the next step is lost.
         errors: int32, steps lost so far.
     """
@@ -79,7 +79,8 @@ def episodic(spec: Spec, simulation: Simulation, *, lazy: bool = False) -> JaxEn
     def reset(key: jax.Array) -> tuple[EpisodeState, jax.Array]:
         zero = jnp.zeros((), jnp.int32)
         world, idle = start(key, zero)
-        observation = jnp.where(idle, 0.0, simulation.observe(world))
+        shown = simulation.observe(world)
+        observation = jnp.where(idle, jnp.zeros_like(shown), shown)
         return EpisodeState(key, zero, zero, world, observation, idle, zero), observation
 
     def step(state: EpisodeState, action: jax.Array) -> tuple[EpisodeState, Timestep[jax.Array]]:

@@ -12,8 +12,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mst_jax.envs.base import JaxEnv, vector_spec
+from mst_jax.envs.base import JaxEnv, Spec, vector_spec
 from mst_jax.envs.device.episodic import Simulation, episodic
+from mst_jax.envs.spaces import Continuous, Observation
 
 BEST_ACTION = 0.5  # optimal in `action_reward`
 
@@ -173,6 +174,43 @@ def point(length: int = 100) -> KnownTask:
     return KnownTask(episodic(vector_spec("probe:point", 4, 2, length, 1), simulation), None)
 
 
+def picture_motion(length: int = 20, size: int = 12) -> KnownTask:
+    """Reward 1 - (a - x / 2)^2 for the direction x, +1 or -1, in which a bar moves in a picture.
+
+    Observation: the last two pictures, uint8 [size, size, 2]. The bar, two pixels wide, moves by
+    two pixels a step and comes back on the other side; its direction is drawn for an episode, which
+    is cut after `length` steps. One picture does not show the direction, nor do the two of an
+    episode's start, which are the same: there the best action is 0, with a reward of 0.75 on the
+    average. The value is 1 / (1 - g), and 0.25 less at a start.
+    """
+
+    def start(key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        direction, place = jax.random.split(key)
+        left = 2 * jax.random.randint(place, (), 0, size // 2)
+        return left, left, _sign(direction)
+
+    def advance(
+        world: tuple[jax.Array, jax.Array, jax.Array], action: jax.Array
+    ) -> tuple[tuple[jax.Array, jax.Array, jax.Array], jax.Array, jax.Array]:
+        _, left, direction = world
+        moved = (left + 2 * direction.astype(left.dtype)) % size
+        reward = 1 - (action[0] - direction / 2) ** 2
+        return (left, moved, direction), reward, jnp.zeros((), bool)
+
+    def observe(world: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+        columns = jnp.arange(size)[None, :, None]
+        bright = columns // 2 == jnp.stack(world[:2]) // 2
+        return jnp.broadcast_to(jnp.where(bright, 255, 0), (size, size, 2)).astype(jnp.uint8)
+
+    def value(observation: jax.Array, g: float) -> jax.Array:
+        start = (observation[..., 0] == observation[..., 1]).all(axis=(-2, -1))
+        return 1 / (1 - g) - 0.25 * start
+
+    shown = Observation((size, size, 2), "uint8", history=2)
+    spec = Spec("probe:picture_motion", shown, Continuous(1), length, 1)
+    return KnownTask(episodic(spec, Simulation(start, observe, advance)), value)
+
+
 PROBES: dict[str, Callable[..., KnownTask]] = {
     probe.__name__: probe
     for probe in (
@@ -183,6 +221,7 @@ PROBES: dict[str, Callable[..., KnownTask]] = {
         observation_reward,
         matching_reward,
         point,
+        picture_motion,
     )
 }
 

@@ -1,0 +1,184 @@
+"""Speed of DrQ-v2's update: python -m benchmarks.drqv2 [--output=FILE] (extra: peers).
+
+Both sides make one update after the other from a batch of stored pictures: shifts, noise, critic
+with encoder, actor, target. Drawing the batch is left out, which published programs do in processes
+beside; `step` is what the training program takes in all for a step that learns: store, draw, update
+and act. PyTorch runs eagerly and one seed at a time, so its updates per second do not depend on
+their number.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+
+try:
+    import torch
+except ModuleNotFoundError:
+    sys.exit("error: this benchmark needs PyTorch: pip install 'mst_jax[peers]'")
+
+from benchmarks.harness import (
+    define_output,
+    interleave,
+    launch_benchmark,
+    on_cores,
+    show,
+    write_results,
+)
+from benchmarks.peers.torch_drqv2 import TorchDrQv2
+from benchmarks.peers.torch_drqv2 import Transition as TorchTransition
+from benchmarks.programs import fused, random_observations
+from experiments.cli import one_line_errors
+from experiments.inputs import define_list, one_of, positive_integer
+from mst_jax.agents import Clock, DrQv2Config, Experience, Sizes, make_agent
+from mst_jax.envs import Continuous, Observation
+from mst_jax.program.state import over_seeds
+from mst_jax.recipes import Overrides, make_config, override
+from mst_jax.replay import Transition
+
+
+class Size(NamedTuple):
+    """What is measured.
+
+    Attributes:
+        pixels: height and width of the pictures.
+        changes: of the published settings.
+        updates: of one repeat.
+        filled: agent steps in the buffer of a `step`.
+    """
+
+    pixels: int
+    changes: Overrides
+    updates: int
+    filled: int
+
+
+SMALL: Overrides = {
+    "encoder.hidden": 16,
+    "encoder.depth": 3,
+    "encoder.strided": 2,
+    "critic.hidden": 256,
+    "actor.hidden": 256,
+    "batch_size": 64,
+}
+SIZES = {"quickstart": Size(32, SMALL, 20, 500), "published": Size(84, {}, 1, 300)}
+ACTION = 1  # of cartpole-swingup
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+
+SIZE = define_list("sizes", list(SIZES), one_of(SIZES), "Pictures, networks and batches.")
+SEEDS = define_list("seeds", [1, 2, 4], positive_integer, "Seeds in a program.")
+CORES = define_list("cores", [1, 2], positive_integer, "Cores; each number in its own process.")
+CLOCK = flags.DEFINE_enum("clock", "wall", list(CLOCKS), "What is measured; cpu on a busy machine.")
+REPEATS = flags.DEFINE_integer(
+    "repeats", 3, "Repeats of each measurement; medians are reported.", lower_bound=1
+)
+OUTPUT = define_output()
+
+
+def main(_: list[str]) -> None:
+    """Measures every size and prints one line for each number of cores."""
+    rows = []
+    for name in SIZE.value:
+        for cores in CORES.value:
+            with one_line_errors():
+                given = (name, SEEDS.value, REPEATS.value, CLOCK.value)
+                row = {"size": name, "cores": cores, **on_cores(cores, compare, *given)}
+            rows.append(row)
+    record = {"torch": torch.__version__, "clock": CLOCK.value, "comparisons": rows}
+    write_results(OUTPUT.value, "benchmarks.drqv2", record)
+
+
+def compare(name: str, counts: list[int], repeats: int, clock: str) -> dict[str, float]:
+    """Milliseconds of an update by PyTorch and by programs of these numbers of seeds."""
+    size = SIZES[name]
+    config = override(make_config("drqv2", "dense"), size.changes)
+    shown = Observation((size.pixels, size.pixels, 9), "uint8", history=3)
+    sizes = Sizes(shown, Continuous(ACTION), 500)
+    programs = {"torch": in_torch(config, sizes, size.updates)}
+    for count in counts:
+        programs[f"{count}_seeds"] = in_jax(config, sizes, size.updates, count)
+        step = fused(config, count, size.updates, "drqv2", sizes, size.filled)
+        programs[f"{count}_seeds_step"] = step.execute
+    seconds = interleave(programs, repeats, CLOCKS[clock])
+    row = {f"{name}_ms": 1e3 * value / size.updates for name, value in seconds.items()}
+    for count in counts:
+        row[f"{count}_seeds_over_torch"] = count * seconds["torch"] / seconds[f"{count}_seeds"]
+    return show(name, {"torch_threads": torch.get_num_threads(), **row})
+
+
+def in_jax(config: DrQv2Config, sizes: Sizes, updates: int, count: int) -> Callable[[], None]:
+    """Updates of `count` seeds, each on a batch of its own."""
+    agent = make_agent("drqv2", config, sizes, 1_000_000)
+    batch = jax.tree.map(jnp.asarray, stored(config, sizes, count))
+    keys = jax.random.split(jax.random.key(0), count)
+    clock = Clock(step=jnp.int32(10_000), update=jnp.int32(4_000))
+
+    def update(state: Any, own: Transition, key: jax.Array) -> Any:
+        return agent.learn(state, Experience(None, AtHand(own)), key, clock)[0]
+
+    program = jax.jit(over_seeds(update, count), donate_argnums=0)
+    held = [jax.jit(over_seeds(agent.init, count))(keys)]
+
+    def execute() -> None:
+        for _ in range(updates):
+            held[0] = program(held[0], batch, keys)
+        jax.block_until_ready(held[0])
+
+    return execute
+
+
+class AtHand(NamedTuple):
+    """A replay view that always hands out the same batch."""
+
+    batch: Transition
+
+    def sample(self, key: jax.Array, batch_size: int) -> jax.Array:
+        """See `replay.View`."""
+        del key
+        return jnp.arange(batch_size)
+
+    def transition(self, indices: jax.Array, n: int) -> Transition:
+        """See `replay.View`."""
+        del indices, n
+        return self.batch
+
+
+def in_torch(config: DrQv2Config, sizes: Sizes, updates: int) -> Callable[[], None]:
+    """Updates of one seed in PyTorch."""
+    agent = TorchDrQv2(config, sizes.observation.shape, ACTION)
+    own = jax.tree.map(lambda x: x[0], stored(config, sizes, 1))
+    first, following = (
+        torch.from_numpy(np.ascontiguousarray(pictures.transpose(0, 3, 1, 2)))
+        for pictures in (own.observation, own.next_observation)
+    )
+    returns = torch.from_numpy(own.reward.sum(axis=1))
+    bootstrap = torch.full_like(returns, config.discount**config.n_step)
+    batch = TorchTransition(first, torch.from_numpy(own.action), returns, bootstrap, following)
+
+    def execute() -> None:
+        for _ in range(updates):
+            agent.learn(batch, 0.5)
+
+    return execute
+
+
+def stored(config: DrQv2Config, sizes: Sizes, count: int) -> Transition:
+    """A random batch of each of `count` seeds, in NumPy."""
+    rng, lead = np.random.default_rng(0), (count, config.batch_size)
+    pictures = random_observations(sizes, 2, *lead)
+    return Transition(
+        observation=pictures[0],
+        action=rng.uniform(-1.0, 1.0, (*lead, ACTION)).astype(np.float32),
+        reward=rng.uniform(size=(*lead, config.n_step)).astype(np.float32),
+        terminated=np.zeros((*lead, config.n_step), bool),
+        next_observation=pictures[1],
+    )
+
+
+if __name__ == "__main__":
+    launch_benchmark(main, OUTPUT)

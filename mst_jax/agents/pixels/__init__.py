@@ -1,0 +1,1 @@
+"""DrQ-v2: an actor-critic agent that sees pictures."""
