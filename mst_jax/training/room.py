@@ -60,8 +60,8 @@ def free_memory() -> int | None:
 
 def _free_on(device: jax.Device) -> int | None:
     """The same of an accelerator."""
-    known = device.memory_stats()
-    return known and known["bytes_limit"] - known["bytes_in_use"]
+    known = device.memory_stats() or {}
+    return known["bytes_limit"] - known["bytes_in_use"] if "bytes_limit" in known else None
 
 
 def _there(folder: Path) -> Path:

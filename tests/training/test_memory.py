@@ -65,7 +65,7 @@ def test_frames_of_episodes_of_one_length_need_no_second_slot_for_each_step():
         assert replay_slots(SETTINGS, agent, other) == 2_002
 
 
-@pytest.mark.parametrize(("steps", "length"), [(30, 7), (28, 7), (12, 100)])
+@pytest.mark.parametrize(("steps", "length"), [(15, 5), (16, 5), (9, 100)])
 def test_those_slots_hold_a_whole_run(steps, length):
     """Nothing that a larger buffer would sample is missing at the end."""
     spec = envs.Spec(
@@ -107,6 +107,23 @@ def test_a_run_beyond_memory_or_disk_is_refused_in_one_line(tmp_path, monkeypatc
     held.mkdir(parents=True)
     (held / "data").write_bytes(bytes(10_000_000))
     make_program([job])
+
+
+@pytest.mark.parametrize(
+    ("stats", "free"), [({"bytes_limit": 900_000, "bytes_in_use": 100_000}, "800 KB"), (None, None)]
+)
+def test_an_accelerators_memory_counts_where_there_is_one(tmp_path, monkeypatch, stats, free):
+    card = SimpleNamespace(platform="gpu", memory_stats=lambda: stats)
+    monkeypatch.setattr(room.jax, "local_devices", lambda: [card])
+    job = plan_in(SETTINGS, tmp_path / "run")
+    if free is None:  # it does not say
+        make_program([job])
+        return
+    monkeypatch.setattr(room, "free_memory", lambda: 0)  # of the host
+    buffer = Observation((84, 84, 9), "uint8", history=3)
+    spec = job.task.spec._replace(observation=buffer)
+    with pytest.raises(ValueError, match=f"take 85.* MB of memory, and {free} are free"):
+        room.require_room(job.agent, spec, SETTINGS, [job.folder])
 
 
 def test_free_memory_is_what_linux_says():

@@ -105,7 +105,8 @@ def require_renderer() -> None:
         lines = tried.stderr.strip().splitlines() or [f"exit code {tried.returncode}"]
         raise ValueError(_broken(kind, lines[-1]))
     software = any(part in name.lower() for part in SOFTWARE)
-    slow = ", in software, for want of a graphics driver" if software else ""
+    why = " (EGL found no graphics driver)" if kind == "egl" else ""
+    slow = f", in software{why}" if software else ""
     tqdm.write(f"pictures are drawn by {kind}: {name}{slow}")
 
 
