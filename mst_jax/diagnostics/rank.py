@@ -4,6 +4,16 @@ import jax
 import jax.numpy as jnp
 
 
+@jax.custom_batching.sequential_vmap
+def singular_values(features: jax.Array) -> jax.Array:
+    """Of (B, m): (min(B, m),), largest first; under `vmap` of one matrix after the other.
+
+    A CPU would share a batch of decompositions among threads that may all be waiting for theirs, for
+    ever (`mst_jax.networks.orthogonal`).
+    """
+    return jnp.linalg.svd(features, compute_uv=False)
+
+
 def srank(features: jax.Array, delta: float = 0.01) -> jax.Array:
     """Stable rank: the smallest k whose k largest singular values sum to (1 - delta) of all.
 
@@ -16,7 +26,7 @@ def srank(features: jax.Array, delta: float = 0.01) -> jax.Array:
     Returns:
         float32 scalar in [0, min(B, m)]; 0 for a zero matrix, NaN for one that is not finite.
     """
-    values = jnp.linalg.svd(features, compute_uv=False)
+    values = singular_values(features)
     total = jnp.sum(values)
     missing = jnp.sum(jnp.cumsum(values) < (1.0 - delta) * total)
     rank = jnp.where(total > 0, missing + 1.0, 0.0)
@@ -32,7 +42,7 @@ def effective_rank(features: jax.Array) -> jax.Array:
     Returns:
         float32 scalar in [0, min(B, m)]; 0 for a zero matrix, NaN for one that is not finite.
     """
-    values = jnp.linalg.svd(features, compute_uv=False)
+    values = singular_values(features)
     total = jnp.sum(values)
     share = values / jnp.where(total > 0, total, 1.0)
     entropy = -jnp.sum(jnp.where(share > 0, share * jnp.log(jnp.where(share > 0, share, 1.0)), 0.0))

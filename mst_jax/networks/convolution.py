@@ -16,6 +16,8 @@ from flax import linen as nn
 from jax import lax
 from jax.custom_batching import custom_vmap
 
+from mst_jax.networks.orthogonal import orthogonal
+
 LAYOUT = ("NHWC", "HWIO", "NHWC")  # of pictures, kernel and what comes out
 # XLA gives convolutions of more channels than that to YNNPACK, which is 3 to 6 times slower without
 # padding than with some (jaxlib 0.10.2): they get a row of zeros more.
@@ -43,7 +45,7 @@ class Convolution(nn.Module):
     features: int
     stride: int = 1
     size: int = 3
-    kernel_init: Callable[..., jax.Array] = nn.initializers.orthogonal(2**0.5)
+    kernel_init: Callable[..., jax.Array] = partial(orthogonal, scale=2**0.5)
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:

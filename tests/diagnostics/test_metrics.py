@@ -1,5 +1,7 @@
 """Every metric against NumPy in float64 or by hand, degenerate inputs included."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -49,6 +51,16 @@ def test_ranks_against_float64(shape):
     x = (RNG.normal(size=shape) * np.logspace(0, -3, shape[1])).astype(np.float32)
     assert float(srank(x)) == np_srank(x)
     assert float(effective_rank(x)) == pytest.approx(np_effective_rank(x), rel=1e-4)
+
+
+@pytest.mark.parametrize("rank", [srank, effective_rank])
+def test_ranks_of_several_seeds_are_of_one_matrix_after_the_other(rank):
+    """A batch of decompositions can wait for itself for ever (mst_jax/networks/orthogonal.py)."""
+    x = jnp.asarray(RNG.normal(size=(3, 9, 5)), jnp.float32)
+    together = jax.jit(jax.vmap(rank))
+    np.testing.assert_allclose(together(x), [rank(own) for own in x], rtol=1e-6)
+    text = together.lower(x).as_text()
+    assert re.findall(r'@lapack_\w+_ffi.*?num_batch_dims = "(\d)"', text) == ["0"]
 
 
 def test_ranks_of_degenerate_features():
