@@ -8,8 +8,8 @@ import jax.numpy as jnp
 def singular_values(features: jax.Array) -> jax.Array:
     """Of (B, m): (min(B, m),), largest first; under `vmap` of one matrix after the other.
 
-    A CPU would share a batch of decompositions among threads that may all be waiting for theirs, for
-    ever (`mst_jax.networks.orthogonal`).
+    A CPU would share a batch of decompositions among threads that may all be waiting for theirs,
+    for ever (`mst_jax.networks.orthogonal`).
     """
     return jnp.linalg.svd(features, compute_uv=False)
 
