@@ -24,7 +24,8 @@ from benchmarks.harness import (
 )
 from experiments.inputs import define_list, one_of
 from mst_jax import envs
-from mst_jax.envs.pictures import QUALITIES
+from mst_jax.envs.pictures import QUALITIES, Pictures
+from mst_jax.envs.suites import dmc, dmc_pixels
 
 TASKS = ("cartpole-swingup", "walker-walk", "quadruped-run")
 STEPS = {"states": 400, "exact": 20, "fast": 40, "plain": 200}  # of each environment in one repeat
@@ -53,8 +54,8 @@ def main(_: list[str]) -> None:
 def task(name: str, kind: str) -> envs.HostTask:
     """A task as states, or as pictures of a quality."""
     if kind == "states":
-        return envs.make(f"dmc:{name}")
-    return envs.make(f"dmc_pixels:{name}", picture_size=SIZE.value, quality=kind)
+        return dmc.make(name)
+    return dmc_pixels.make(name, pictures=Pictures(SIZE.value, kind))
 
 
 def speed(name: str) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ the module's settings describe.
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -142,7 +142,7 @@ def make_pixel_encoder(
     module = _Encoder(architecture, strided)
     return PixelEncoder(
         lambda key: module.init(key, jnp.zeros(shape, jnp.uint8))["params"],
-        lambda params, picture: module.apply({"params": params}, picture),
+        _apply(module),
         activity_of(module, features=""),
         math.prod(sides[-1]) * architecture.hidden,
         {f"layer_{index + 1}/kernel": math.prod(side) for index, side in enumerate(sides)},
@@ -163,7 +163,7 @@ def make_pixel_critic(
     module = _Critic(trunk, architecture)
     return PixelCritic(
         lambda key: module.init(key, jnp.zeros(features), jnp.zeros(action_size))["params"],
-        lambda params, x, action: module.apply({"params": params}, x, action),
+        _apply(module),
         activity_of(module, features=_last_hidden("q1", architecture)),
     )
 
@@ -175,7 +175,7 @@ def make_pixel_actor(
     module = _Actor(trunk, action_size, architecture)
     return PixelActor(
         lambda key: module.init(key, jnp.zeros(features))["params"],
-        lambda params, x: module.apply({"params": params}, x),
+        _apply(module),
         activity_of(module, features=_last_hidden("policy", architecture)),
     )
 
@@ -198,6 +198,10 @@ def picture_sizes(shape: tuple[int, ...], depth: int, strided: int) -> list[tupl
             )
         sizes.append((height, width))
     return sizes
+
+
+def _apply(module: nn.Module) -> Callable[..., Any]:
+    return lambda params, *inputs: module.apply({"params": params}, *inputs)
 
 
 def _strides(depth: int, strided: int) -> list[int]:

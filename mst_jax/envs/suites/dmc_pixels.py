@@ -89,10 +89,10 @@ class DmcPixelsEnv:
 
     def _advance(self, action: np.ndarray) -> tuple[float, bool, bool]:
         """A step less its picture, which would not show that the physics diverged."""
-        state, *rest = self._env.step(action)
+        state, reward, terminated, truncated = self._env.step(action)
         if not np.isfinite(state).all():
             raise FloatingPointError("the state is not finite")
-        return tuple(rest)
+        return reward, terminated, truncated
 
     def scene(self) -> tuple[mujoco.MjModel, mujoco.MjData, float]:
         """As `DmcEnv.scene`."""
