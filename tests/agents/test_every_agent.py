@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from small_runs import (
+    POINT,
     advance,
     conditionals_of_a_step,
     metrics_without_wall_clock,
@@ -57,7 +58,7 @@ def test_two_seeds_run_and_resume_exactly(name, recipe):
 
 
 @pytest.mark.slow
-@EVERY_AGENT
+@pytest.mark.parametrize("name", sorted(name for name in AGENTS if task_of(name) is POINT))
 @pytest.mark.parametrize("recipe", ["mst", "dense"])
 def test_two_seeds_resume_exactly_on_dm_control(name, recipe, tmp_path, monkeypatch):
     settings = small_settings(

@@ -1,4 +1,6 @@
+import functools
 import itertools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +10,7 @@ import pytest
 from mst_jax import networks
 from mst_jax.networks import Architecture, EncoderSizes
 from mst_jax.networks.mlp import MLP
+from mst_jax.networks.orthogonal import orthogonal
 
 STOCK = Architecture(512, 2, "elu")
 TYPES = [
@@ -152,3 +155,17 @@ def test_the_slope_of_leaky_relu_is_a_hundredth_at_zero_too():
     """A layer that sees nothing is at zero: there the reference program has 0.01, and jax 1."""
     slope = jax.vmap(jax.grad(networks.ACTIVATIONS["leaky_relu"]))
     np.testing.assert_allclose(slope(jnp.array([-2.0, 0.0, 2.0])), [0.01, 0.01, 1.0])
+
+
+def test_orthogonal_kernels_of_several_seeds_are_drawn_in_turn():
+    """Each is what it is alone, and no decomposition is of a batch."""
+    keys = jax.random.split(jax.random.key(0), 3)
+    draw = functools.partial(orthogonal, shape=(2, 3, 4), scale=2.0)
+    together, alone = jax.vmap(draw)(keys), [draw(key) for key in keys]
+    for kernel, own in zip(together, alone, strict=True):
+        np.testing.assert_array_equal(kernel, own)
+        columns = own.reshape(-1, 4)
+        np.testing.assert_allclose(columns.T @ columns, 4 * np.eye(4), atol=1e-5)
+    text = jax.jit(jax.vmap(draw)).lower(keys).as_text()
+    batches = re.findall(r'@lapack_\w+qrf?_ffi.*?num_batch_dims = "(\d)"', text)
+    assert batches == ["0", "0"], "QR, and its factor as a matrix"

@@ -13,9 +13,10 @@ from small_runs import advance, cache_misses, small_config, small_settings, stop
 from mst_jax import envs
 from mst_jax.agents import make_agent
 from mst_jax.program import drivers, sharding
+from mst_jax.program.arrays import loop_to_arrays
 from mst_jax.program.drivers import make_driver
 from mst_jax.program.step import Phase
-from mst_jax.runs import arrays
+from mst_jax.runs.arrays import flatten
 from mst_jax.training import plan_resume, plan_run, train, trainer
 
 COLLECTIVE = re.compile(
@@ -48,10 +49,10 @@ def host_environments():
     agent = make_agent("ddpg", config, task.spec, 1_000)
     driver, run = make_driver(agent, task, [0, 1, 2, 3], 500, np.float32)
     timestep = driver._env.step(np.asarray(run.action))
-    program = driver._programs._jitted[False].lower(run, timestep).compile()
+    program = driver._programs._jitted[Phase.EXPLORE].lower(run, timestep).compile()
     driver.close()
     places = jax.tree.leaves(program.input_shardings[0][1])
-    return len(places) == 5 and all(place.spec == sharding.SEEDS for place in places)
+    return len(places) == len(timestep) and all(place.spec == sharding.SEEDS for place in places)
 
 
 def same_as_one_device():
@@ -62,10 +63,10 @@ def same_as_one_device():
             env, config = envs.make("probe:point"), small_config("mst", "ddpg")
             agent = make_agent("ddpg", config, env.spec, 1_000)
             driver, run = make_driver(agent, env, [0, 1, 2, 3], 500, np.float32, environments=2)
-            first = arrays.loop_to_arrays(run)
+            first = loop_to_arrays(run)
             run = advance(driver, run, 64 + 25)
-            masks = arrays.flatten(agent.masks(run.agent))
-            params = arrays.flatten(run.agent.params)
+            masks = flatten(agent.masks(run.agent))
+            params = flatten(run.agent.params)
             ends.append((first, masks, params))
     exact = [
         all(np.array_equal(ends[0][i][name], value) for name, value in ends[1][i].items())

@@ -151,7 +151,8 @@ def roles_of(config: Any) -> dict[str, Role]:
 
 def scaled_modules(config: Any) -> set[str]:
     """Those of a configuration that grow with the size of its networks."""
-    return {one.name for one in fields(config) if one.metadata.get("scaled")}
+    told = {one.name: one.metadata for one in fields(config) if "role" in one.metadata}
+    return {name for name, metadata in told.items() if metadata.get("scaled", True)}
 
 
 def modules_of(config: Any) -> Mapping[str, ModuleConfig]:
