@@ -67,8 +67,8 @@ def form_for(backend: str) -> Form:
 
     Milliseconds of a CPU's core for an encoder's gradient on pictures uint8 of nine channels (2
     cores of an AMD EPYC shared with other work, jaxlib 0.10.2, 2026-11-27; `python -m
-    benchmarks.convolutions --cores=1 --clock=cpu --repeats=3`). No form was faster than `in_turn` by
-    more than the noise of measuring, for any shape and number of seeds, in a loop or outside:
+    benchmarks.convolutions --cores=1 --clock=cpu --repeats=3`). No form was faster than `in_turn`
+    by more than the noise of measuring, for any shape and number of seeds:
 
     | pixels; channels; strides; batch | seeds | `plain` | in a loop | `in_turn` | in a loop |
     |---|---|---|---|---|---|
