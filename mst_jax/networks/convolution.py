@@ -65,17 +65,23 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
 
 
 def form_for(backend: str) -> Form:
-    """What computes a convolution fastest, whatever its shape and the number of seeds.
+    """What computes a convolution fastest.
 
-    Milliseconds of an encoder's gradient on one CPU core (`python -m benchmarks.convolutions`):
+    Milliseconds of a CPU's core for an encoder's gradient on pictures uint8 of nine channels (2
+    cores of an AMD EPYC shared with other work, jaxlib 0.10.2, 2026-11-27; `python -m
+    benchmarks.convolutions --cores=1 --clock=cpu --repeats=3`). No form was faster than `in_turn`
+    by more than the noise of measuring, for any shape and number of seeds:
 
-    | pictures | channels, strides | batch | seeds | `plain` | `in_turn` |
+    | pixels; channels; strides; batch | seeds | `plain` | in a loop | `in_turn` | in a loop |
     |---|---|---|---|---|---|
-    | 32x32x9 | 16; 2, 2, 1 | 64 | 1 | 3.3 | 3.3 |
-    | | | | 2 | 19 | 6.6 |
-    | | | | 4 | 40 | 13 |
+    | 32; 16; 2, 2, 1; 64 | 1 | 2.3 | 57 | 2.3 | 2.6 |
+    | | 3 | 24 | 205 | 8.3 | 8.7 |
+    | 48; 16; 2, 2, 1, 1; 64 | 1 | 7.0 | 111 | 6.9 | 8.0 |
+    | | 3 | 65 | 371 | 27 | 26 |
+    | 84; 32; 2, 1, 1, 1; 8 | 1 | 19 | 638 | 16 | 16 |
+    | | 3 | 214 | 1996 | 52 | 51 |
 
-    On a GPU nothing has been measured yet: JAX's own form stays.
+    On a GPU nothing has been measured: JAX's own form stays.
 
     Args:
         backend: of JAX, "cpu", "gpu" or "tpu".
