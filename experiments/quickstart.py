@@ -27,7 +27,7 @@ from mst_jax.figures import (
 from mst_jax.recipes import Overrides, make_config, override
 from mst_jax.runs import Settings, read_metrics
 from mst_jax.runs.health import mean_of_known
-from mst_jax.training import plan_run, train
+from mst_jax.training import Job, plan_run, train
 
 
 class Show(NamedTuple):
@@ -112,7 +112,7 @@ def main(_: list[str]) -> None:
             outcome = train(job)
         if not outcome.finished:
             sys.exit(f"stopped; continue: {command('train', f'--resume={job.folder}')}")
-    _report(jobs[0].settings, [job.folder for job in jobs], logdir)
+    _report(jobs, logdir)
 
 
 def _agent() -> str:
@@ -145,7 +145,8 @@ def settings_of(agent: str) -> list[Settings]:
     ]
 
 
-def _report(shown: Settings, folders: list[Path], logdir: Path) -> None:
+def _report(jobs: list[Job], logdir: Path) -> None:
+    shown, folders = jobs[0].settings, [job.folder for job in jobs]
     curves = [read_curve(folder) for folder in folders]
     print(f"\nReturn on {shown.task} after {shown.steps:,} agent steps, each seed from -> to:")
     for folder, curve in zip(folders, curves, strict=True):
@@ -154,12 +155,13 @@ def _report(shown: Settings, folders: list[Path], logdir: Path) -> None:
     found = read_layers(folders[0])
     save_figure(draw_topology(found.layers, title_of(found)), logdir / "topology.png")
     print(f"\n{logdir / 'learning_curve.png'}\n{logdir / 'topology.png'}")
-    for folder in folders:
+    for job, folder in zip(jobs, folders, strict=True):
         print(f"\n{folder}")
         print(f"  resume:   {command('train', f'--resume={folder}')}")
         print(f"  evaluate: {command('evaluate', folder)}")
         print(f"  inspect:  {command('inspect', folder)}")
-        print(f"  export:   {command('export', folder, folder / 'policy.npz')}")
+        if job.agent.operations is not None:
+            print(f"  export:   {command('export', folder, folder / 'policy.npz')}")
         print(f"  look:     {write_report(folder).page.absolute().as_uri()}")
 
 

@@ -138,7 +138,7 @@ def make_pixel_encoder(
     Raises:
         ValueError: the picture is too small for them.
     """
-    sides = picture_sizes(shape, architecture.depth, strided)
+    sides = sizes_after(shape, architecture.depth, strided)
     module = _Encoder(architecture, strided)
     return PixelEncoder(
         lambda key: module.init(key, jnp.zeros(shape, jnp.uint8))["params"],
@@ -180,7 +180,7 @@ def make_pixel_actor(
     )
 
 
-def picture_sizes(shape: tuple[int, ...], depth: int, strided: int) -> list[tuple[int, int]]:
+def sizes_after(shape: tuple[int, ...], depth: int, strided: int) -> list[tuple[int, int]]:
     """Height and width after each of `depth` convolutions; arguments as of `make_pixel_encoder`.
 
     Raises:
