@@ -1,4 +1,4 @@
-"""The Network Sparsity paper's study from pixels (docs/specs/network-sparsity.md §5.1)."""
+"""The Network Sparsity paper's study from pixels (docs/specs/drqv2.md §2)."""
 
 from dataclasses import replace
 
