@@ -16,7 +16,8 @@ from mst_jax.runs.settings import ABOUT, FIELDS, Settings, settings_table
 from mst_jax.training import plan_resume
 
 ROOT = Path(__file__).parents[2]
-OLD = sorted((ROOT / "docs" / "results").rglob("config.json"))
+RESULTS = sorted((ROOT / "docs" / "results").rglob("config.json"))
+OLD = [path for path in RESULTS if "schema" not in json.loads(path.read_text())]
 
 
 def changed(folder, change):
@@ -37,9 +38,14 @@ def test_what_is_written_is_read_and_has_the_number_of_its_schema(tmp_path):
 def test_runs_of_earlier_versions_are_read(path):
     """What they lack, they did not do, whatever a new run does by default."""
     settings = read_settings(path.parent)
-    assert "schema" not in json.loads(path.read_text())
     assert (settings.diagnose_every, settings.history_every, settings.environments) == (0, 0, 1)
     assert Settings.diagnose_every == 5_000
+
+
+def test_there_are_runs_of_before_and_since_there_was_a_schema():
+    assert len(OLD) > 15
+    for path in set(RESULTS) - set(OLD):
+        assert read_settings(path.parent).diagnose_every > 0
 
 
 def test_a_setting_of_the_agent_that_did_not_exist_yet_has_the_published_value(tmp_path):
