@@ -41,6 +41,7 @@ class Show(NamedTuple):
         evaluations: after the first one, at step 0.
         seeds: of each recipe, unless another number is given.
         of_run: settings of the run that are not the default ones.
+        of_pictures: the same for tasks of which it is told how they are drawn.
     """
 
     task: str
@@ -50,6 +51,7 @@ class Show(NamedTuple):
     evaluations: int
     seeds: int = 4
     of_run: Mapping[str, Any] = {"eval_episodes": 3}
+    of_pictures: Mapping[str, Any] = {}
 
 
 # Small enough for two cores. Narrow networks need larger steps to move as fast, and with few
@@ -82,10 +84,13 @@ PIXELS: Overrides = {
     "learn_every": 1,
     "noise_steps": 15_000,
 }
-SMALL_PICTURES = {"picture_size": 32, "quality": "plain", "action_repeat": 8, "eval_episodes": 10}
+SMALL_PICTURES = {"picture_size": 32, "quality": "plain", "action_repeat": 8}
 SHOWS = {
     "drqv2": Show(
-        "dmc_pixels:cartpole-swingup", 40_000, ("mst",), PIXELS, 8, seeds=3, of_run=SMALL_PICTURES
+        *("dmc_pixels:cartpole-swingup", 40_000, ("mst",), PIXELS, 8),
+        seeds=3,
+        of_run={"eval_episodes": 10},
+        of_pictures=SMALL_PICTURES,
     ),
     "mrq": Show("dmc:cartpole-swingup", 14_000, ("mst", "dense"), SMALL, 7),
     "stream_ac": Show(
@@ -125,11 +130,14 @@ def _agent() -> str:
 def settings_of(agent: str) -> list[Settings]:
     """What a quickstart trains, as its flags say, recipe by recipe."""
     show = SHOWS[agent]
+    task = TASK.value or show.task
     steps = show.steps if STEPS.value is None else STEPS.value
+    suite = envs.SUITES.get(task.partition(":")[0])
+    drawn = show.of_pictures if suite and suite.pictures else {}
     return [
         Settings(
             agent=agent,
-            task=TASK.value or show.task,
+            task=task,
             recipe=recipe,
             config=override(make_config(agent, recipe), show.small),
             steps=steps,
@@ -140,6 +148,7 @@ def settings_of(agent: str) -> list[Settings]:
             checkpoint_every=max(steps // 2, 1),
             diagnose_every=max(steps // 14, 1),
             **show.of_run,
+            **drawn,
         )
         for recipe in show.recipes
     ]

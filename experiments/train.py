@@ -105,6 +105,7 @@ def parse(argv: list[str]) -> list[str]:
     """Parses flags in two passes: the agent and recipe decide what `--config.*` there is."""
     first = [arg for arg in argv if not arg.lstrip("-").startswith(("help", "config"))]
     flags.FLAGS(first, known_only=True)
+    _refuse_beside_resume()
     agent, recipe = SETTINGS["agent"].value, SETTINGS["recipe"].value
     base = preset_overrides(agent, PRESET.value, SETTINGS["task"].value)
     config = make_config(agent, recipe, SIZE.value, ARCHITECTURE.value, base)
@@ -125,6 +126,19 @@ def _check_names(argv: list[str], known: list[str]) -> None:
             raise ValueError(f"there is no setting {name}{dot}{setting}: {nearest(setting, known)}")
 
 
+def _refuse_beside_resume() -> None:
+    """Raises ValueError for flags that say anew what a run to be continued is."""
+    if RESUME.value is None:
+        return
+    decided = [flag for name, flag in SETTINGS.items() if name not in CHANGEABLE]
+    given = [
+        f"--{f.name}" for f in (*decided, PRESET, SIZE, ARCHITECTURE, LOGDIR, VARY) if f.present
+    ]
+    given += [arg for arg in sys.argv if arg.lstrip("-").startswith("config.")]
+    if given:
+        raise ValueError(f"--resume continues a run as it was set up; leave out {', '.join(given)}")
+
+
 def _jobs() -> list[list[Job]]:
     """The runs of each program."""
     if RESUME.value is None:
@@ -134,13 +148,6 @@ def _jobs() -> list[list[Job]]:
             require_writable(job.folder)
         together = grouped(runs, sum(settings.seeds for settings in runs))
         return [[jobs[index] for index in own] for own in together]
-    decided = [flag for name, flag in SETTINGS.items() if name not in CHANGEABLE]
-    given = [
-        f"--{f.name}" for f in (*decided, PRESET, SIZE, ARCHITECTURE, LOGDIR, VARY) if f.present
-    ]
-    given += [arg for arg in sys.argv if arg.lstrip("-").startswith("config.")]
-    if given:
-        raise ValueError(f"--resume continues a run as it was set up; leave out {', '.join(given)}")
     folder = RESUME.value
     left = unfinished(folder)
     if is_finished(folder):

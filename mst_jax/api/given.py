@@ -55,6 +55,9 @@ def settings_from(given: Mapping[str, Any]) -> Settings:
         config = make_config(agent, recipe, size, architecture, base)
     elif not dataclasses.is_dataclass(config):
         raise TypeError(f"config is {kind_of(config)}, not an agent's configuration")
+    elif preset or size or architecture:
+        beside = [name for name in CONFIG[1:] if given.get(name)]
+        raise ValueError(f"config= is a whole configuration: leave out {', '.join(beside)}")
     own = {name: value for name, value in given.items() if name not in (*ABOUT, *CONFIG)}
     known = dotted(config)
     for name in own:

@@ -3,6 +3,7 @@
 Nothing here imports MuJoCo, because settings are checked without it.
 """
 
+from numbers import Integral
 from typing import NamedTuple
 
 SIZE = 84  # pixels, as DrQ-v2 and its successors have it
@@ -24,7 +25,9 @@ class Pictures(NamedTuple):
     quality: str = "exact"
 
     def check(self) -> None:
-        """Raises ValueError for a size or quality that there is not."""
+        """Raises ValueError for a size or quality that there is not, TypeError for no number."""
+        if not isinstance(self.size, Integral):
+            raise TypeError(f"picture_size is {self.size!r}, not an int")
         if not SMALLEST <= self.size <= LARGEST:
             raise ValueError(f"picture_size={self.size} must lie in [{SMALLEST}, {LARGEST}]")
         if self.quality not in QUALITIES:

@@ -5,7 +5,7 @@ import io
 import warnings
 from collections.abc import Iterator
 
-import mujoco
+from mst_jax.envs.film import opengl
 
 
 @contextlib.contextmanager
@@ -14,7 +14,13 @@ def quiet() -> Iterator[None]:
 
     mjx prints that the optional `warp` is missing, brax and jaxopt warn that newer libraries exist,
     brax uses what mjx deprecates, and MuJoCo would write what it deprecates into a log file.
+
+    Raises:
+        ValueError: MUJOCO_GL names what MuJoCo could not be imported with.
     """
+    opengl.named()
+    import mujoco
+
     previous = mujoco.get_mju_user_warning()
     mujoco.set_mju_user_warning(lambda message: None)
     try:

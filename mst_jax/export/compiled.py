@@ -3,6 +3,8 @@
 import ctypes
 import json
 import shutil
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ class CompiledPolicy:
     def __init__(self, path: Path) -> None:
         """Raises ValueError if it is no policy of this version, OSError if it is not there."""
         self._path = path
+        _try_loading(path)
         self._libraries = [_opened(path)]
         self.description = _description(self._libraries[0], path)
 
@@ -54,6 +57,19 @@ class CompiledPolicy:
         for row, action, library in zip(rows, actions, self._libraries, strict=False):
             library.policy_act(_pointer(row), _pointer(action))
         return actions.reshape(*x.shape[:-1], -1)
+
+
+def _try_loading(path: Path) -> None:
+    """Raises ValueError for a library that ends the process that loads it, as a cut one does."""
+    program = "import ctypes, sys\ntry: ctypes.CDLL(sys.argv[1])\nexcept OSError: pass"
+    tried = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", program, str(path.absolute())],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+    )
+    if tried.returncode < 0:
+        raise ValueError(f"{path} is damaged: loading it ends in signal {-tried.returncode}")
 
 
 def _opened(path: Path) -> Any:

@@ -12,6 +12,7 @@ from mst_jax.networks.operations import Bounded, Dense, Operation, Scale, Shift
 
 DTYPES = ("float32", "float16")  # of kernels; everything else is float32, and so is arithmetic
 UNITS = ("agent", "task")
+FORMAT = "mst_jax policy"
 
 
 class PolicyFile(NamedTuple):
@@ -91,7 +92,7 @@ def policy_file(
         half, middle = range_of(action)
         program += [Scale(half), Shift(middle)]
     description = {
-        "format": "mst_jax policy",
+        "format": FORMAT,
         "version": VERSION,
         "task": spec.task,
         "deterministic": True,

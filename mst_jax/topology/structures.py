@@ -55,7 +55,7 @@ class Structure:
 class FanIn(Structure):
     """Every output neuron (last axis) keeps as many inputs (SRigL, Lasby et al. 2024)."""
 
-    name: str = "fan-in"
+    name: str = "fan_in"
 
     def fits(self, shape: Shape) -> bool:
         """Neurons have inputs."""
@@ -210,7 +210,7 @@ def block(rows: int, columns: int) -> Structure:
     """
     if rows < 1 or columns < 1:
         raise ValueError(f"rows and columns must be at least 1, got {rows} and {columns}")
-    return Block(f"block {rows}x{columns}", rows, columns)
+    return Block(f"block{rows}x{columns}", rows, columns)
 
 
 def shared_fan_in(columns: int) -> Structure:
@@ -221,7 +221,7 @@ def shared_fan_in(columns: int) -> Structure:
     """
     if columns < 1:
         raise ValueError(f"columns must be at least 1, got {columns}")
-    return Block(f"shared fan-in {columns}", 1, columns)
+    return Block(f"shared{columns}", 1, columns)
 
 
 def ensemble(axes: int = 1, inside: Structure | None = None) -> Structure:

@@ -65,7 +65,7 @@ def test_a_structure_that_is_a_sparsity_brings_it_along():
         ),
         (
             {"critic.structure": "shared8192"},
-            "critic: the structure shared fan-in 8192 fits no leaf",
+            "critic: the structure shared8192 fits no leaf",
         ),
         (
             {"critic.structure": "fan_in", "critic.regime": "set_by_sign"},

@@ -245,6 +245,11 @@ def test_names_are_settings_of_the_run_or_of_its_agent():
     changed = settings_from({"config": mine, "steps": 100, "critic.sparsity": 0.5})
     assert (changed.config.critic.sparsity, mine.critic.sparsity) == (0.5, 0.6)
     assert changed.config == dataclasses.replace(mine, critic=changed.config.critic)
+    for beside in ({"preset": "easy"}, {"size": "1x1"}, {"architecture": "relu"}):
+        with pytest.raises(
+            ValueError, match=f"whole configuration: leave out {next(iter(beside))}"
+        ):
+            settings_from({"config": mine, **beside})
 
 
 def test_a_run_too_short_for_the_published_warm_up_gets_a_shorter_one():

@@ -12,8 +12,10 @@ import pytest
 from mst_jax import envs
 from mst_jax.envs.base import episode_seed, vector_spec
 from mst_jax.envs.device.episodic import Simulation, episodic
+from mst_jax.envs.film import opengl
 from mst_jax.envs.film.camera import Camera
 from mst_jax.envs.film.stage import HostStage, JaxStage, open_stage
+from mst_jax.envs.quiet import quiet
 
 BALL = """
 <mujoco>
@@ -80,6 +82,23 @@ def test_an_opengl_that_is_named_and_not_there_is_one_line(ball, monkeypatch, na
     monkeypatch.delitem(sys.modules, "mst_jax.envs.suites.dmc", raising=False)
     with pytest.raises(ValueError, match=told):  # before dm_control looks for it
         envs.make("dmc:cartpole-swingup")
+
+
+@pytest.mark.parametrize("name", ["nonsense", "glx"])
+def test_an_opengl_that_there_is_not_is_one_line(monkeypatch, name):
+    monkeypatch.setenv("MUJOCO_GL", name)
+    monkeypatch.delitem(sys.modules, "mst_jax.envs.suites.dmc", raising=False)
+    told = rf"^MUJOCO_GL={name} is none of egl, osmesa, glfw and disabled: [^\n]*$"
+    with pytest.raises(ValueError, match=told):
+        envs.make("dmc:cartpole-swingup")
+    with pytest.raises(ValueError, match=told), quiet():
+        pass
+
+
+@pytest.mark.parametrize("name", ["", "glfw", "disabled", "Off", " 0"])
+def test_an_opengl_of_windows_or_none_leaves_the_choice_to_films(monkeypatch, name):
+    monkeypatch.setenv("MUJOCO_GL", name)
+    assert opengl.named() is None
 
 
 def test_a_broken_driver_is_one_line(ball, monkeypatch):

@@ -97,6 +97,12 @@ def test_options_that_make_no_sense_are_one_line(task, options, line):
         envs.make(task, **options)
 
 
+@pytest.mark.parametrize("size", [84.0, "84", None])
+def test_a_size_that_is_no_whole_number_is_refused(size):
+    with pytest.raises(TypeError, match=r"picture_size is [^\n]*, not an int"):
+        envs.make(TASK, picture_size=size)
+
+
 def test_a_stack_begins_with_the_first_picture_and_moves_by_one(counting):
     env = dmc_pixels.load("cartpole-swingup", 2, SMALL_PLAIN)
     states = dmc.load("cartpole-swingup", 2)

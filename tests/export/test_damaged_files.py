@@ -64,6 +64,27 @@ def test_another_version_or_operation(path):
     refused(path, "the last operation does not give an action")
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "match"),
+    [
+        ('"mst_jax policy"', '"policy"', "format"),
+        ('"source": {}', '"source": {"seed": "0"}', "seed"),
+        ('"source": {}', '"source": {"action_repeat": "2"}', "action_repeat"),
+        ('"source": {}', '"source": []', "AttributeError"),
+        ('"source"', '"sauce"', "KeyError: 'source'"),
+        ('"task": "probe:point"', '"task": null', "task"),
+        ('"history": 1', '"history": 0', "history"),
+        ('"units": "agent"', '"units": "task"', "low and high"),
+    ],
+)
+def test_a_description_that_says_something_else(path, old, new, match):
+    with np.load(path) as file:
+        text = str(file["description"])
+    assert old in text
+    rewritten(path, description=text.replace(old, new))
+    refused(path, rf"is no exported policy, or is damaged \(its description: {match}")
+
+
 def test_an_observation_of_another_size(path):
     policy = load_exported(path)
     for shape in ((4,), (2, 6), ()):
@@ -89,6 +110,9 @@ def test_libraries_that_are_no_policies(tmp_path):
     refused(library, r"is damaged: it is of sizes \(5, 2\) and says \(5, 3\)")
     build("int policy_version(void) { return 1; }")
     refused(library, "is no exported policy: it has no policy_observation_size")
+    build(whole)
+    library.write_bytes(library.read_bytes()[: library.stat().st_size // 2])
+    refused(library, "is damaged")  # loading it here would end this process
     library.write_bytes(b"no library")
     refused(library, "policy.so is no library for this machine, or is damaged")
     refused(source, "policy.c is to be compiled first: cc -std=c99")

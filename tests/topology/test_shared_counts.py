@@ -416,7 +416,7 @@ def test_a_rule_that_shares_cannot_be_torn_apart():
         ),
         (
             lambda: topology.set(0.5, end=200, by_sign=True, structure=topology.fan_in()),
-            "by_sign counts single weights and takes no structure; got fan-in",
+            "by_sign counts single weights and takes no structure; got fan_in",
         ),
         (
             lambda: topology.snfs(0.5, end=200, redistribute=True, structure=topology.n_of_m(2)),

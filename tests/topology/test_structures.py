@@ -273,8 +273,8 @@ def test_the_printed_plan_says_what_does_not_fit_and_what_can_never_move():
         line.split()[0]: line
         for line in str(topology.plan(shapes, {"wide|head": rule})).splitlines()
     }
-    assert "rigl (block 2x32) " in lines["wide"]
-    assert "rigl (unstructured: block 2x32 does not fit)" in lines["head"]
+    assert "rigl (block2x32) " in lines["wide"]
+    assert "rigl (unstructured: block2x32 does not fit)" in lines["head"]
     with pytest.raises(ValueError, match="'few' with fewer weights than the 128 its structure"):
         topology.plan(shapes, {"few": rule})
     slow = topology.rigl(
@@ -286,7 +286,7 @@ def test_the_printed_plan_says_what_does_not_fit_and_what_can_never_move():
         allocation="uniform",
     )
     plan = topology.plan(shapes, {"wide": slow})
-    assert "(block 2x32: never moves, every drop is less than one unit of 64 weights)" in str(plan)
+    assert "(block2x32: never moves, every drop is less than one unit of 64 weights)" in str(plan)
     (entry,) = plan.groups[0].entries
     assert not entry.drops
 

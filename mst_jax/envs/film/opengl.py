@@ -16,6 +16,9 @@ from tqdm import tqdm
 from mst_jax.envs.host.processes import command
 
 LIBRARIES = {"egl": "EGL", "osmesa": "OSMesa"}
+# What else both MuJoCo and dm_control know: a window's OpenGL, and none.
+_WINDOW = ("", "glfw", "on", "1", "enable", "enabled", "true")
+_NOTHING = ("off", "0", "disable", "disabled", "false")
 SOFTWARE = ("llvmpipe", "softpipe", "swrast")  # Mesa's, without a graphics card
 _PATIENCE_SECONDS = 120.0
 
@@ -23,14 +26,20 @@ _PATIENCE_SECONDS = 120.0
 def named() -> str | None:
     """`egl` or `osmesa` if MUJOCO_GL names it, else None.
 
-    dm_control imports the one named as soon as it is imported itself, so this is asked before.
+    MuJoCo and dm_control import the one named as soon as they are imported themselves, so this is
+    asked before.
 
     Raises:
-        ValueError: if it is not installed.
+        ValueError: if it is not installed, or there is nothing of that name.
     """
-    name = os.environ.get("MUJOCO_GL", "").lower()
-    if name not in LIBRARIES:
+    name = os.environ.get("MUJOCO_GL", "").strip().lower()
+    if name in (*_WINDOW, *_NOTHING):
         return None
+    if name not in LIBRARIES:
+        raise ValueError(
+            f"MUJOCO_GL={name} is none of {', '.join(LIBRARIES)}, glfw and disabled: unset it, or "
+            "choose one of them"
+        )
     if ctypes.util.find_library(LIBRARIES[name]) is None:
         raise ValueError(
             f"MUJOCO_GL={name}, but {LIBRARIES[name]} is not installed: unset MUJOCO_GL, or "

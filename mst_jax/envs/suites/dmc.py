@@ -16,8 +16,8 @@ from absl import logging
 from mst_jax.envs.film import opengl
 
 # Must precede the import: looking for a display would print warnings, and states need none. One
-# that is named and not there would end in a traceback.
-os.environ.setdefault("MUJOCO_GL", opengl.named() or "disabled")
+# that is named and not there would end in a traceback, and dm_control knows small letters only.
+os.environ["MUJOCO_GL"] = opengl.named() or os.environ.get("MUJOCO_GL", "disabled").strip().lower()
 
 import mujoco
 from dm_control import _render, suite
