@@ -9,7 +9,7 @@ from absl import flags
 from experiments.cli import command, launch, one_line_errors
 from experiments.inputs import require_output, user_path
 from mst_jax import export_policy
-from mst_jax.export import DTYPES, FORMS, UNITS
+from mst_jax.export import DTYPES, FORMS, UNITS, compiling
 
 SEED = flags.DEFINE_integer(
     "seed", None, "One of the run's seeds; the first by default.", lower_bound=0
@@ -46,10 +46,10 @@ def main(argv: list[str]) -> None:
     print(f"  largest difference of an action over 1,000 observations: {done.difference:.1e}")
     for written in done.paths:
         print(written)
+    playable = path
     if path.suffix == ".c":
-        library = path.with_suffix(".so")
-        print(f"cc -std=c99 -O3 -march=native -shared -fPIC -o {library} {path} -lm")
-    playable = path.with_suffix(".so") if path.suffix == ".c" else path
+        print(compiling(path))
+        playable = path.with_suffix(".so")
     print(command("evaluate", f"--policy={playable}"))
 
 

@@ -2,6 +2,7 @@
 
 import ctypes
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -57,6 +58,12 @@ class CompiledPolicy:
         for row, action, library in zip(rows, actions, self._libraries, strict=False):
             library.policy_act(_pointer(row), _pointer(action))
         return actions.reshape(*x.shape[:-1], -1)
+
+
+def compiling(path: Path) -> str:
+    """The command that makes a library of a C file, beside it."""
+    parts = ["cc", "-std=c99", "-O3", "-march=native", "-shared", "-fPIC", "-o"]
+    return shlex.join([*parts, str(path.with_suffix(".so")), str(path), "-lm"])
 
 
 def _try_loading(path: Path) -> None:

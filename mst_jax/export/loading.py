@@ -8,7 +8,7 @@ import numpy as np
 
 from mst_jax.envs.timed import TIMES
 from mst_jax.export import play_policy
-from mst_jax.export.compiled import CompiledPolicy
+from mst_jax.export.compiled import CompiledPolicy, compiling
 from mst_jax.export.play_policy import Policy
 from mst_jax.export.policy_file import FORMAT, UNITS
 
@@ -32,11 +32,7 @@ def load_exported(path: str | Path) -> Policy | CompiledPolicy:
     if path.suffix in LIBRARIES:
         return _described(CompiledPolicy(path), path)
     if path.suffix == ".c":
-        compiled = path.with_suffix(".so")
-        raise ValueError(
-            f"{path} is to be compiled first: "
-            f"cc -std=c99 -O3 -march=native -shared -fPIC -o {compiled} {path} -lm"
-        )
+        raise ValueError(f"{path} is to be compiled first: {compiling(path)}")
     raise ValueError(f"{path} is no policy that is played here: a .npz file or a .so library is")
 
 

@@ -8,7 +8,7 @@ import pytest
 from policies import SPEC, compiled, needs_c
 from test_forms import network
 
-from mst_jax.export import load_exported, policy_file, write_policy
+from mst_jax.export import compiling, load_exported, policy_file, write_policy
 from mst_jax.export.forms import form_of, require_known, require_place
 
 
@@ -116,6 +116,14 @@ def test_libraries_that_are_no_policies(tmp_path):
     library.write_bytes(b"no library")
     refused(library, "policy.so is no library for this machine, or is damaged")
     refused(source, "policy.c is to be compiled first: cc -std=c99")
+
+
+@needs_c
+def test_the_command_that_compiles_takes_any_path(tmp_path):
+    source = tmp_path / "my policy's.c"
+    write_policy(policy_file(network(5), SPEC), source, "c")
+    subprocess.run(compiling(source), shell=True, check=True)  # as a user pastes it
+    load_exported(source.with_suffix(".so"))
 
 
 def test_what_is_no_policy_file(tmp_path):
