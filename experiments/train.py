@@ -73,7 +73,9 @@ def main(_: list[str]) -> None:
         programs = [make_program(jobs) for jobs in _jobs()]
     if PRESET.value:
         agent, task = SETTINGS["agent"].value, SETTINGS["task"].value
-        print(describe_preset(PRESET.value, task, preset_overrides(agent, PRESET.value, task)))
+        changes, given = preset_overrides(agent, PRESET.value, task), _given()
+        kept = {name: value for name, value in changes.items() if name not in given}
+        print(describe_preset(PRESET.value, task, kept))
     for number, program in enumerate(programs, start=1):
         if not _trained(program):
             left = [str(job.folder) for later in programs[number:] for job in later.jobs]

@@ -89,5 +89,5 @@ def preset_overrides(agent: str, preset: str, task: str) -> Overrides:
 
 def describe_preset(preset: str, task: str, changes: Overrides) -> str:
     """One line: what a preset sets."""
-    values = ", ".join(f"{name}={value}" for name, value in changes.items())
+    values = ", ".join(f"{name}={value}" for name, value in changes.items()) or "nothing"
     return f"preset {preset} of {task}: {values}"

@@ -313,6 +313,20 @@ def test_a_wrong_input_is_one_line_and_changes_nothing(line, words, world, monke
     assert contents(world) == before
 
 
+@pytest.mark.parametrize(
+    ("flag", "told"),
+    [
+        ("--config.pad=1", "noise_steps=2000000, feature_dim=100, encoder.learning_rate=8e-05"),
+        ("--config.noise_steps=7", "feature_dim=100, encoder.learning_rate=8e-05"),
+    ],
+)
+def test_a_preset_says_what_it_sets_and_no_flag_sets_anew(flag, told, tmp_path, monkeypatch):
+    monkeypatch.setattr("mst_jax.training.train_together", works)  # after it is told
+    where = f"--logdir={tmp_path}", "--task=probe:picture_motion", "--config.encoder.depth=2"
+    ended = run("experiments.train", "--agent=drqv2", "--preset=hard", "--seeds=1", *where, flag)
+    assert ended.out.startswith(f"preset hard of probe:picture_motion: {told}")
+
+
 LAUNCHERS = {  # with arguments that end it before it works, whatever the numbers are
     "experiments.train": "--task=probe:nope",
     "experiments.quickstart": "--task=probe:nope",
