@@ -10,7 +10,6 @@ kernel.
 2. `loops`: the gradient within `lax.scan` against the same outside.
 """
 
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -22,6 +21,9 @@ from absl import flags
 from jax import lax
 
 from benchmarks.harness import (
+    CLOCKS,
+    define_clock,
+    define_cores,
     define_output,
     interleave,
     launch_benchmark,
@@ -76,7 +78,6 @@ def slices(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
 
 FORMS: dict[str, Form] = {"plain": plain, "in_turn": in_turn, "slices": slices}
 PARTS = ("seeds", "loops")
-CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 PART = define_list("parts", PARTS, one_of(PARTS), "Which parts to run.")
 CASE = define_list(
@@ -84,8 +85,8 @@ CASE = define_list(
 )
 SEEDS = define_list("seeds", [1, 2, 3, 4], positive_integer, "Seeds in a program of part 1.")
 LOOP_SEEDS = define_list("loop_seeds", [1, 3], positive_integer, "Seeds in a program of part 2.")
-CORES = define_list("cores", [1, 2], positive_integer, "Cores; each number in its own process.")
-CLOCK = flags.DEFINE_enum("clock", "wall", list(CLOCKS), "What is measured; cpu on a busy machine.")
+CORES = define_cores()
+CLOCK = define_clock()
 REPEATS = flags.DEFINE_integer(
     "repeats", 5, "Repeats of each measurement; medians are reported.", lower_bound=1
 )

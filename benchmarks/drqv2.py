@@ -8,7 +8,6 @@ their number.
 """
 
 import sys
-import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -23,6 +22,9 @@ except ModuleNotFoundError:
     sys.exit("error: this benchmark needs PyTorch: pip install 'mst_jax[peers]'")
 
 from benchmarks.harness import (
+    CLOCKS,
+    define_clock,
+    define_cores,
     define_output,
     interleave,
     launch_benchmark,
@@ -68,12 +70,11 @@ SMALL: Overrides = {
 }
 SIZES = {"quickstart": Size(32, SMALL, 20, 500), "published": Size(84, {}, 1, 300)}
 ACTION = 1  # of cartpole-swingup
-CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 SIZE = define_list("sizes", list(SIZES), one_of(SIZES), "Pictures, networks and batches.")
 SEEDS = define_list("seeds", [1, 2, 4], positive_integer, "Seeds in a program.")
-CORES = define_list("cores", [1, 2], positive_integer, "Cores; each number in its own process.")
-CLOCK = flags.DEFINE_enum("clock", "wall", list(CLOCKS), "What is measured; cpu on a busy machine.")
+CORES = define_cores()
+CLOCK = define_clock()
 REPEATS = flags.DEFINE_integer(
     "repeats", 3, "Repeats of each measurement; medians are reported.", lower_bound=1
 )

@@ -17,7 +17,7 @@ import numpy as np
 from absl import flags
 
 from experiments.cli import launch, one_line_errors, said
-from experiments.inputs import define_path, require_writable
+from experiments.inputs import define_list, define_path, positive_integer, require_writable
 from mst_jax.envs import HostVectorEnv
 from mst_jax.runs import describe_machine
 
@@ -102,6 +102,20 @@ def show(part: str, result: dict[str, float]) -> dict[str, float]:
     """Prints a result on one line and returns it."""
     print(part, ", ".join(f"{name} {value:.4g}" for name, value in result.items()), flush=True)
     return result
+
+
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+
+
+def define_clock() -> flags.FlagHolder:
+    """Defines the flag `clock`, a name of `CLOCKS`."""
+    text = "What is measured; cpu on a busy machine."
+    return flags.DEFINE_enum("clock", "wall", list(CLOCKS), text)
+
+
+def define_cores() -> flags.FlagHolder:
+    """Defines the flag `cores`, numbers for `on_cores`."""
+    return define_list("cores", [1, 2], positive_integer, "Cores; each number in its own process.")
 
 
 def define_output(text: str = "JSON file to write.") -> flags.FlagHolder:

@@ -73,7 +73,8 @@ def main(_: list[str]) -> None:
         programs = [make_program(jobs) for jobs in _jobs()]
     if PRESET.value:
         agent, task = SETTINGS["agent"].value, SETTINGS["task"].value
-        changes, given = preset_overrides(agent, PRESET.value, task), _given()
+        changes = preset_overrides(agent, PRESET.value, task)
+        given = {*_given(), *(text.partition("=")[0] for text in VARY.value)}
         kept = {name: value for name, value in changes.items() if name not in given}
         print(describe_preset(PRESET.value, task, kept))
     for number, program in enumerate(programs, start=1):

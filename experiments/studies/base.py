@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from mst_jax.names import nearest
+from mst_jax.presets import preset_overrides
 from mst_jax.recipes import Overrides, make_config, override
 from mst_jax.runs import Settings
 
@@ -53,6 +54,7 @@ class Scale:
         rows: metric rows of training over the run, equally spaced; None: as many as evaluations.
         checkpoints: full ones over the run, equally spaced; what a kill can lose.
         base: agent -> settings that replace the published ones before variants are made.
+        preset: settings published for each task, as `--preset`; before `base`.
     """
 
     tasks: tuple[str, ...]
@@ -65,6 +67,7 @@ class Scale:
     checkpoints: int = 10
     rows: int | None = None
     base: Mapping[str, Overrides] = field(default_factory=dict)
+    preset: str = ""
 
     def validate(self) -> None:
         """Raises ValueError with one line for the first impossible setting."""
@@ -162,9 +165,8 @@ def check_distinct(cells: Sequence[Cell]) -> None:
 def _settings(
     variant: Variant, scale: Scale, task: str, agent: str, seed: int, seeds: int
 ) -> Settings:
-    config = make_config(
-        agent, variant.recipe, variant.size, variant.architecture, scale.base.get(agent)
-    )
+    base = {**preset_overrides(agent, scale.preset, task), **scale.base.get(agent, {})}
+    config = make_config(agent, variant.recipe, variant.size, variant.architecture, base)
     evaluate = max(1, scale.steps // scale.evaluations)
     return Settings(
         agent=agent,

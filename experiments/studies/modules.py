@@ -4,7 +4,7 @@ from experiments.studies import figures, scales
 from experiments.studies.base import Study, Variant
 from mst_jax.agents import default_config, roles_of
 from mst_jax.recipes import ARCHITECTURES, SPARSITY, Overrides, for_modules
-from mst_jax.topology import PRESETS
+from mst_jax.topology import RIGL_PRESETS
 
 REGIMES = {  # by the names of docs/specs/mst-and-mrq.md §3
     "dense": "dense",
@@ -57,9 +57,13 @@ def _rigl(agent: str, size: str) -> list[Variant]:
     if size == "smoke":
         settings = {"vision": (20, 0.3, 0.75), "sac": (60, 0.5, 0.8)}  # in 300 updates, not 500,000
     else:
-        vision = PRESETS["vision"]
+        vision = RIGL_PRESETS["vision"]
         settings = {
-            name: (PRESETS[name].interval, PRESETS[name].drop_fraction, PRESETS[name].end)
+            name: (
+                RIGL_PRESETS[name].interval,
+                RIGL_PRESETS[name].drop_fraction,
+                RIGL_PRESETS[name].end,
+            )
             for name in ("vision", "ppo", "sac", "dqn", "rlx2")
         }
         settings |= {

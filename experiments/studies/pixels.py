@@ -4,11 +4,9 @@ from dataclasses import replace
 
 from experiments.studies import figures, scales
 from experiments.studies.base import Scale, Study, Variant
-from mst_jax.presets import preset_overrides
 
 AGENT = "drqv2"
 TASKS = ("dmc_pixels:quadruped-run", "dmc_pixels:hopper-hop")
-SMALL_TASK = "dmc_pixels:cartpole-swingup"
 FACTORS = {512: "0.5x1", 1024: "1x1", 2048: "2x1", 4096: "4x1"}  # of the critic's heads
 SPARSITIES = (0.0, 0.4, 0.8)
 
@@ -39,13 +37,13 @@ VISUAL_WIDTH = Study(
         ),
         # 100 k frames, with cartpole-swingup's own settings.
         "small": Scale(
-            tasks=(SMALL_TASK,),
+            tasks=("dmc_pixels:cartpole-swingup",),
             agents=(AGENT,),
             steps=50_000,
             seeds=3,
             block=3,
             checkpoints=2,
-            base={AGENT: preset_overrides(AGENT, "drqv2", SMALL_TASK)},
+            preset="drqv2",
         ),
         # 2 M frames, 10 episodes every 10,000 of them. A seed's pictures are 21 GB.
         "paper": Scale(
@@ -55,7 +53,7 @@ VISUAL_WIDTH = Study(
             seeds=5,
             block=1,
             evaluations=200,
-            base={AGENT: preset_overrides(AGENT, "netsparsity", TASKS[0])},
+            preset="netsparsity",
         ),
     },
     figures.bars("width", "sparsity"),

@@ -18,12 +18,8 @@ ELSEWHERE = {  # flags of the launcher that are no argument here
     "logdir": "folder= is the run's own folder",
     "resume": "mst_jax.load(FOLDER).resume() goes on",
 }
-CONFIG = (
-    "config",
-    "preset",
-    "size",
-    "architecture",
-)  # what makes a configuration, with agent and recipe
+# What makes a configuration, with agent and recipe.
+CONFIG = ("config", "preset", "size", "architecture")
 
 
 def settings_from(given: Mapping[str, Any]) -> Settings:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mst_jax.export import c, play_policy
-from mst_jax.export.npz import write_npz, write_player
+from mst_jax.export.npz import require_player_place, write_npz, write_player
 from mst_jax.export.policy_file import DTYPES, PolicyFile
 from mst_jax.names import nearest
 
@@ -79,11 +79,12 @@ def write_policy(file: PolicyFile, path: Path, form: str, *, overwrite: bool = F
         ValueError: another file has the name of that program, and `overwrite` is not set.
         OSError: a file cannot be written.
     """
-    beside = [write_player(path.parent, overwrite)] if form == "npz" else []
+    if form == "npz":
+        require_player_place(path.parent, overwrite)
     partial = path.with_name(f".{path.name}.partial")
     try:
         FORMS[form].write(file, partial)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-    return [path, *beside]
+    return [path, write_player(path.parent)] if form == "npz" else [path]

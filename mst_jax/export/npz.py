@@ -20,17 +20,18 @@ def write_npz(file: PolicyFile, path: Path) -> None:
         np.savez_compressed(target, description=json.dumps(file.description), **arrays)
 
 
-def write_player(folder: Path, overwrite: bool) -> Path:
-    """Writes the program beside a policy.
-
-    Raises:
-        ValueError: the folder has another file of its name, which is not to be replaced.
-    """
+def require_player_place(folder: Path, overwrite: bool) -> None:
+    """Raises ValueError if another file has the program's name and is not to be replaced."""
     path = folder / PLAYER.name
     if path.exists() and path.read_bytes() != PLAYER.read_bytes() and not overwrite:
         raise ValueError(
             f"{path} is another program, or of another version: set overwrite, or choose another "
             "folder"
         )
+
+
+def write_player(folder: Path) -> Path:
+    """Writes the program beside a policy."""
+    path = folder / PLAYER.name
     shutil.copyfile(PLAYER, path)
     return path

@@ -235,7 +235,7 @@ class Settings:
         if seed is None:
             return 0
         if seed not in self.seed_list:
-            raise ValueError(f"this run holds the seeds {self.seed_list}, not {seed}")
+            raise ValueError(f"this run holds the seeds {self.seed_list}, not {seed!r}")
         return seed - self.seed
 
     @property

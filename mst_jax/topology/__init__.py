@@ -42,10 +42,10 @@ from mst_jax.topology.mask_tree import (
 )
 from mst_jax.topology.moments import MomentPolicy, bias_corrected
 from mst_jax.topology.planning import Plan, plan
-from mst_jax.topology.presets import PRESETS, rigl_preset
 from mst_jax.topology.regime import Regime, Sharing, Timing
 from mst_jax.topology.regimes import dense, network_sparsity, rigl, set, snfs, static
 from mst_jax.topology.registry import REGIMES, MakesRegime, NamedStructure, structure_named
+from mst_jax.topology.rigl_presets import RIGL_PRESETS, rigl_preset
 from mst_jax.topology.scores import (
     Leaf,
     adam_gradient,
@@ -74,8 +74,8 @@ from mst_jax.topology.targets import update_target
 from mst_jax.topology.transform import init, restart, sparse
 
 __all__ = [
-    "PRESETS",
     "REGIMES",
+    "RIGL_PRESETS",
     "Allocation",
     "Costs",
     "DenseLeaf",

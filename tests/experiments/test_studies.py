@@ -165,3 +165,19 @@ def test_programs_can_train_their_cells(name):
         spec = envs.make(settings.task).spec
         agent, numbers = sweep(settings.agent, configs, spec, settings.steps)
         assert set(numbers.tables) == set(agent.plans)
+
+
+def test_a_study_has_what_was_published_for_each_of_its_tasks():
+    study = STUDIES["visual_width"]
+
+    def config(size, task):
+        scale = dataclasses.replace(study.scales[size], tasks=(task,))
+        return study.cells(size, scale)[0].settings.config
+
+    assert config("small", "dmc_pixels:cartpole-swingup").noise_steps == 100_000
+    assert config("small", "dmc_pixels:hopper-hop").noise_steps == 500_000
+    walker = config("small", "dmc_pixels:walker-walk")
+    assert (walker.n_step, walker.batch_size) == (1, 512)
+    assert config("paper", "dmc_pixels:quadruped-run").buffer_size == 1_000_000
+    with pytest.raises(ValueError, match="has nothing for the task 'dmc_pixels:walker-walk'"):
+        config("paper", "dmc_pixels:walker-walk")

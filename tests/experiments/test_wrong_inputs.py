@@ -318,6 +318,7 @@ def test_a_wrong_input_is_one_line_and_changes_nothing(line, words, world, monke
     [
         ("--config.pad=1", "noise_steps=2000000, feature_dim=100, encoder.learning_rate=8e-05"),
         ("--config.noise_steps=7", "feature_dim=100, encoder.learning_rate=8e-05"),
+        ("--vary=encoder.learning_rate=1e-3", "noise_steps=2000000, feature_dim=100, critic.learn"),
     ],
 )
 def test_a_preset_says_what_it_sets_and_no_flag_sets_anew(flag, told, tmp_path, monkeypatch):

@@ -26,7 +26,7 @@ class Preset(NamedTuple):
     source: str
 
 
-PRESETS = {
+RIGL_PRESETS = {
     "mst": Preset(0.6, "er", 100, 0.3, 0.75, "this project's choice for the MST critic"),
     "mst_slow": Preset(0.6, "er", 1000, 0.5, 0.8, "this project's second choice"),
     "vision": Preset(0.9, "erk", 100, 0.3, 0.75, "Evci et al. 2020"),
@@ -41,7 +41,7 @@ def rigl_preset(name: str, steps: int, *, sparsity: float | None = None) -> Regi
     """RigL as published.
 
     Args:
-        name: a key of `PRESETS`.
+        name: a key of `RIGL_PRESETS`.
         steps: all optimizer steps of the module.
         sparsity: share of zeros, instead of the preset's.
 
@@ -51,9 +51,9 @@ def rigl_preset(name: str, steps: int, *, sparsity: float | None = None) -> Regi
     Raises:
         ValueError: unknown name, or fewer steps than one interval.
     """
-    if name not in PRESETS:
-        raise ValueError(f"unknown preset {name!r}: use one of {sorted(PRESETS)}")
-    preset = PRESETS[name]
+    if name not in RIGL_PRESETS:
+        raise ValueError(f"unknown preset {name!r}: use one of {sorted(RIGL_PRESETS)}")
+    preset = RIGL_PRESETS[name]
     return rigl(
         preset.sparsity if sparsity is None else sparsity,
         end=int(preset.end * steps),
