@@ -18,9 +18,17 @@ from mst_jax.networks.architecture import (
     layer_norm,
 )
 from mst_jax.networks.build import network
-from mst_jax.networks.mrq import Encoder, EncoderSizes, Prediction, make_encoder
+from mst_jax.networks.mrq import (
+    Encoder,
+    EncoderSizes,
+    Prediction,
+    make_encoder,
+    make_picture_latents,
+)
 from mst_jax.networks.operations import Operation
 from mst_jax.networks.pixel import (
+    PADDINGS,
+    Convolutions,
     PixelActor,
     PixelCritic,
     PixelEncoder,
@@ -32,10 +40,12 @@ from mst_jax.networks.sparse_init import sparse_init
 
 __all__ = [
     "ACTIVATIONS",
+    "PADDINGS",
     "RESIDUALS",
     "Activity",
     "Actor",
     "Architecture",
+    "Convolutions",
     "Critic",
     "Encoder",
     "EncoderSizes",
@@ -52,6 +62,7 @@ __all__ = [
     "make_critic",
     "make_encoder",
     "make_gaussian_actor",
+    "make_picture_latents",
     "make_pixel_actor",
     "make_pixel_critic",
     "make_pixel_encoder",

@@ -22,7 +22,48 @@ from mst_jax.networks.orthogonal import orthogonal
 
 KERNEL = 3  # pixels of a kernel's side
 STRIDE = 2  # of those convolutions that make the picture smaller
+PADDINGS = ("valid", "same")
 orthogonal_relu = partial(orthogonal, scale=2**0.5)
+
+
+class Convolutions(NamedTuple):
+    """Convolutions of 3x3, one on the other.
+
+    Attributes:
+        channels: of each.
+        depth: how many there are.
+        strided: how many of them, the first ones, move by two pixels; the others move by one.
+        padding: one of `PADDINGS`.
+    """
+
+    channels: int
+    depth: int
+    strided: int
+    padding: str = "valid"
+
+    def strides(self) -> list[int]:
+        """Pixels that each moves by."""
+        return [STRIDE if index < self.strided else 1 for index in range(self.depth)]
+
+    def sides(self, shape: tuple[int, int, int], setting: str) -> list[tuple[int, int]]:
+        """Height and width after each, of pictures (H, W, C).
+
+        Raises:
+            ValueError: nothing is left of the picture; `setting` is what holds depth and strided.
+        """
+        height, width, _ = shape
+        lost = 0 if self.padding == "same" else KERNEL - 1
+        sides = []
+        for number, stride in enumerate(self.strides(), start=1):
+            height, width = ((side - lost - 1) // stride + 1 for side in (height, width))
+            if min(height, width) < 1:
+                raise ValueError(
+                    f"pictures of {shape[0]}x{shape[1]} are too small for {setting}.depth="
+                    f"{self.depth} with {setting}.strided={self.strided}: convolution {number} "
+                    "leaves nothing; lower one of the two, or take larger pictures"
+                )
+            sides.append((height, width))
+        return sides
 
 
 class PixelEncoder(NamedTuple):
@@ -73,16 +114,11 @@ class PixelActor(NamedTuple):
 
 class _Encoder(nn.Module):
     architecture: Architecture
-    strided: int
+    convolutions: Convolutions
 
     @nn.compact
     def __call__(self, picture: jax.Array) -> jax.Array:
-        x = picture.astype(jnp.float32) / 255.0 - 0.5
-        for index, stride in enumerate(_strides(self.architecture.depth, self.strided)):
-            channels, name = self.architecture.hidden, f"layer_{index + 1}"
-            x = Convolution(channels, stride, KERNEL, orthogonal_relu, name=name)(x)
-            x = Activated(self.architecture, name=f"active_{index + 1}")(x)
-        return x.reshape(*x.shape[:-3], -1)
+        return convolved(picture, self.convolutions, self.architecture, orthogonal_relu)
 
 
 class _Compressed(nn.Module):
@@ -125,9 +161,9 @@ class _Actor(nn.Module):
 
 
 def make_pixel_encoder(
-    shape: tuple[int, ...], architecture: Architecture, strided: int
+    shape: tuple[int, int, int], architecture: Architecture, strided: int
 ) -> PixelEncoder:
-    """Convolutions of 3x3 without padding.
+    """Convolutions without padding.
 
     Args:
         shape: of a picture, (H, W, C), all its frames in the last axis.
@@ -138,14 +174,15 @@ def make_pixel_encoder(
     Raises:
         ValueError: the picture is too small for them.
     """
-    sides = sizes_after(shape, architecture.depth, strided)
-    module = _Encoder(architecture, strided)
+    convolutions = Convolutions(architecture.hidden, architecture.depth, strided)
+    sides = convolutions.sides(shape, "encoder")
+    module = _Encoder(architecture, convolutions)
     return PixelEncoder(
         lambda key: module.init(key, jnp.zeros(shape, jnp.uint8))["params"],
         _apply(module),
         activity_of(module, features=""),
         math.prod(sides[-1]) * architecture.hidden,
-        {f"layer_{index + 1}/kernel": math.prod(side) for index, side in enumerate(sides)},
+        places(sides),
     )
 
 
@@ -180,32 +217,46 @@ def make_pixel_actor(
     )
 
 
-def sizes_after(shape: tuple[int, ...], depth: int, strided: int) -> list[tuple[int, int]]:
-    """Height and width after each of `depth` convolutions; arguments as of `make_pixel_encoder`.
+def convolved(
+    picture: jax.Array,
+    convolutions: Convolutions,
+    architecture: Architecture,
+    kernel_init: Callable[..., jax.Array],
+) -> jax.Array:
+    """Features (..., F) of pictures uint8 (..., H, W, C), within the module that calls.
 
-    Raises:
-        ValueError: nothing is left of the picture.
+    Args:
+        picture: pixels, which become -0.5 to 0.5.
+        convolutions: its layers are layer_1, layer_2, ...
+        architecture: what follows each of them.
+        kernel_init: of their kernels.
     """
-    height, width = shape[:2]
-    sizes = []
-    for number, stride in enumerate(_strides(depth, strided), start=1):
-        height, width = ((side - KERNEL) // stride + 1 for side in (height, width))
-        if min(height, width) < 1:
-            raise ValueError(
-                f"pictures of {shape[0]}x{shape[1]} are too small for encoder.depth={depth} with "
-                f"encoder.strided={strided}: convolution {number} leaves nothing; lower one of the "
-                "two, or take larger pictures"
-            )
-        sizes.append((height, width))
-    return sizes
+    x = picture.astype(jnp.float32) / 255.0 - 0.5
+    for number, stride in enumerate(convolutions.strides(), start=1):
+        if convolutions.padding == "same":
+            x = _padded(x, stride)
+        name = f"layer_{number}"
+        x = Convolution(convolutions.channels, stride, KERNEL, kernel_init, name=name)(x)
+        x = Activated(architecture, name=f"active_{number}")(x)
+    return x.reshape(*x.shape[:-3], -1)
+
+
+def _padded(x: jax.Array, stride: int) -> jax.Array:
+    """Zeros around pictures, of which a convolution leaves one place for each `stride` pixels."""
+    around = [(0, 0)] * (x.ndim - 3)
+    for side in x.shape[-3:-1]:
+        more = max(((side - 1) // stride) * stride + KERNEL - side, 0)
+        around.append((more // 2, more - more // 2))
+    return jnp.pad(x, [*around, (0, 0)])
+
+
+def places(sides: list[tuple[int, int]]) -> dict[str, int]:
+    """Kernel -> how often it is applied to a picture, of the sides after each convolution."""
+    return {f"layer_{n}/kernel": math.prod(side) for n, side in enumerate(sides, start=1)}
 
 
 def _apply(module: nn.Module) -> Callable[..., Any]:
     return lambda params, *inputs: module.apply({"params": params}, *inputs)
-
-
-def _strides(depth: int, strided: int) -> list[int]:
-    return [STRIDE if index < strided else 1 for index in range(depth)]
 
 
 def _head(output: int, architecture: Architecture, name: str) -> nn.Module:

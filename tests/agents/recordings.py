@@ -6,8 +6,8 @@ replay view or draw of noise takes the next recording.
 
 from collections.abc import Iterable
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +17,9 @@ from mst_jax.agents import Clock, DrQv2Config, Experience, ModuleConfig, MRQConf
 from mst_jax.agents.mr.mrq import build_mrq
 from mst_jax.agents.parts import draws
 from mst_jax.agents.pixels.drqv2 import build_drqv2
-from mst_jax.envs import Continuous, Observation
+from mst_jax.envs import Continuous, Discrete, Observation
 from mst_jax.recipes import override
+from mst_jax.replay import Subtrajectory, Transition
 
 # Paths of our parameters -> names of MR.Q's layers.
 MRQ_LAYERS = {
@@ -62,8 +63,11 @@ def mrq_params(recorded, prefix, module):
     return nested(leaves)
 
 
-def mrq_agent(recorded, **changes):
-    """MR.Q's functions, its `Agent` and its recorded state; every size is read from the arrays."""
+def mrq_agent(recorded, discrete=None, **changes):
+    """MR.Q's functions, its `Agent` and its recorded state; every size is read from the arrays.
+
+    `discrete` holds the settings of an agent whose actions are choices.
+    """
     shape = lambda layer: recorded[f"params/{layer}.weight"].shape  # noqa: E731
     zs, observation = shape("encoder/zs_mlp.l3")[0], shape("encoder/zs_mlp.l1")[1]
     za, action = shape("encoder/za")
@@ -77,7 +81,9 @@ def mrq_agent(recorded, **changes):
         reward_bins=shape("encoder/model")[0] - zs - 1,
         **changes,
     )
-    built = build_mrq(config, Sizes.vector(observation, action), 100_000)
+    space = Continuous(action) if discrete is None else Discrete(action)
+    config = config if discrete is None else replace(config, discrete=discrete)
+    built = build_mrq(config, Sizes(Observation((observation,)), space), 100_000)
     agent = built.agent()
     state = jax.jit(agent.init)(jax.random.key(0))
     online = {m: mrq_params(recorded, f"params/{g}", m) for m, g in MRQ_GROUPS.items()}
@@ -88,7 +94,7 @@ def mrq_agent(recorded, **changes):
 
 def mrq_transition(batch, **changes):
     """A recorded `rl_batch` as the replay view hands it out."""
-    return SimpleNamespace(
+    return Transition(
         **{
             "observation": jnp.asarray(batch["state"]),
             "action": jnp.asarray(batch["action"]),
@@ -103,7 +109,7 @@ def mrq_transition(batch, **changes):
 def mrq_subtrajectory(batch):
     """A recorded encoder batch as the replay view hands it out."""
     first = batch["state"][:, :1]
-    return SimpleNamespace(
+    return Subtrajectory(
         observation=jnp.concatenate([first, batch["next_state"]], axis=1),
         action=jnp.asarray(batch["action"]),
         reward=jnp.asarray(batch["reward"][..., 0]),
@@ -148,19 +154,23 @@ class RecordedView:
 
 
 @contextmanager
-def drawing(monkeypatch, noises: Iterable[np.ndarray]):
-    """Inside, agents draw these standard normal numbers, in this order and all of them."""
-    left = list(noises)
+def drawing(monkeypatch, noises: Iterable[np.ndarray], gumbels: Iterable[np.ndarray] = ()):
+    """Inside, agents draw these standard normal and Gumbel numbers, in this order and all."""
 
-    def normal(key, shape):
-        noise = jnp.asarray(left.pop(0))
-        assert noise.shape == tuple(shape)
-        return noise
+    def drawn(left):
+        def draw(key, shape):
+            noise = jnp.asarray(left.pop(0))
+            assert noise.shape == tuple(shape)
+            return noise
 
+        return draw
+
+    left = {"normal": list(noises), "gumbel": list(gumbels)}
     with monkeypatch.context() as patch:
-        patch.setattr(draws, "normal", normal)
+        for name, own in left.items():
+            patch.setattr(draws, name, drawn(own))
         yield
-    assert not left, "an agent draws as often as the recorded program"
+    assert not any(left.values()), "an agent draws as often as the recorded program"
 
 
 def played(agent, state, view, update):

@@ -20,7 +20,7 @@ import mst_jax
 from mst_jax import agents, replay, topology
 from mst_jax.agents import make_agent, training_costs
 from mst_jax.agents.base import Sizes
-from mst_jax.agents.pixels.augmentation import random_shift, shifted
+from mst_jax.agents.parts.augmentation import random_shift, shifted
 from mst_jax.agents.pixels.drqv2 import build_drqv2, within_bounds
 from mst_jax.envs import Continuous, Discrete, Observation
 from mst_jax.envs.suites import probe
@@ -155,7 +155,7 @@ def test_impossible_tasks_and_settings_are_one_line(sizes, changes, what):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("agent", ["sac", "mrq"])
+@pytest.mark.parametrize("agent", ["sac", "td3"])
 def test_pictures_are_refused_by_agents_of_vectors(agent):
     with pytest.raises(ValueError, match=r"flat observations .* shows uint8\[84, 84, 9\]"):
         make_agent(agent, make_config(agent, "dense"), PICTURE_SIZES, 10_000)

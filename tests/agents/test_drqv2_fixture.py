@@ -25,9 +25,9 @@ from recordings import (
 )
 
 from mst_jax.agents import Clock, Experience
+from mst_jax.agents.parts.augmentation import shifted
 from mst_jax.agents.parts.losses import n_step_return
 from mst_jax.agents.pixels import drqv2
-from mst_jax.agents.pixels.augmentation import shifted
 from mst_jax.agents.pixels.drqv2 import Batch
 
 RATE, PAD, KEY = 1e-4, 4, jax.random.key(0)

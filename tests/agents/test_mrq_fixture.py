@@ -10,6 +10,7 @@ import recordings
 from recordings import close, mrq_params, mrq_subtrajectory, mrq_transition, part, trees_close
 
 from mst_jax.agents.mr import losses
+from mst_jax.agents.mr.policies import Noise
 
 RECORDED = recordings.load("mrq_step")
 BATCH, ENCODER_BATCH = part(RECORDED, "rl_batch"), part(RECORDED, "encoder_batch")
@@ -69,7 +70,8 @@ def test_two_hot():
 
 def test_critic_loss_and_gradient(mrq, state):
     params, rl_batch = state.params, mrq_transition(BATCH)
-    target = mrq.target(state, rl_batch, jnp.asarray(BATCH["target_noise_unclipped"]))
+    noise = Noise((jnp.asarray(BATCH["target_noise_unclipped"] / 0.2),), None)
+    target = mrq.target(state, rl_batch, noise)
     zsa = mrq.core.embedded(state, rl_batch)
 
     def loss_of(critic):
@@ -109,6 +111,7 @@ def test_actor_gradient_uses_the_updated_critic(mrq, state):
         critic,
         state.params["encoder"],
         zs,
+        jnp.tanh,
         mrq.core.config.pre_activation_weight,
     )
     trees_close(grads, mrq_params(RECORDED, "policy_grad", "actor"))

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from mst_jax.agents.mr import losses
+from mst_jax.agents.mr.config import MRQConfig
+from mst_jax.agents.mr.policies import TanhPolicy
 from mst_jax.agents.parts import losses as shared
 from mst_jax.networks import Actor, Critic, Encoder, Prediction
 
@@ -143,7 +145,8 @@ def actor_loss(zs):
         init=None, apply=lambda params, zsa: jnp.concatenate([zsa, 3 * zsa], -1), activity=None
     )
     actor = Actor(init=None, apply=lambda params, zs: params * zs, activity=None, operations=None)
-    return losses.actor_loss(jnp.array(2.0), actor, critic, identity_encoder(), None, None, zs, 0.5)
+    encoder = identity_encoder()
+    return losses.actor_loss(jnp.array(2.0), actor, critic, encoder, None, None, zs, jnp.tanh, 0.5)
 
 
 def test_actor_loss_means_both_heads_and_penalises_the_pre_activation():
@@ -152,15 +155,17 @@ def test_actor_loss_means_both_heads_and_penalises_the_pre_activation():
     assert float(loss) == pytest.approx(-2 * zsa + 0.5 * 4.0, rel=1e-6)
 
 
-def target_action(zs, noise):
-    actor = Actor(init=None, apply=lambda params, zs: zs, activity=None, operations=None)
-    return losses.target_action(None, actor, zs, noise, 0.3)
-
-
 def test_target_action_clips_noise_and_action():
-    zs, noise = jnp.array([[0.0], [5.0], [0.0]]), jnp.array([[0.9], [0.2], [-0.1]])
-    actions = target_action(zs, noise)
+    outputs, noise = jnp.array([[0.0], [5.0], [0.0]]), jnp.array([[0.9], [0.2], [-0.1]])
+    policy = TanhPolicy(1, MRQConfig(target_noise=1.0))
+    actions = policy.target(outputs, (noise,))
     np.testing.assert_allclose(actions[:, 0], [0.3, 1.0, -0.1], atol=1e-7)
+
+
+def test_published_returns_lose_the_reward_of_the_terminating_step():
+    reward, terminated = jnp.array([[1.0, 10.0, 100.0]]), jnp.array([[False, True, False]])
+    returns = losses.published_return(reward, terminated, 0.5)
+    np.testing.assert_allclose(returns, [1.0 + 25.0])
 
 
 COLUMN, ROW, TWO = jnp.ones((4, 1)), jnp.ones(4), jnp.ones((4, 2))
@@ -191,8 +196,6 @@ COLUMN, ROW, TWO = jnp.ones((4, 1)), jnp.ones(4), jnp.ones((4, 2))
         lambda: encoder_terms([False, False, False]),
         lambda: actor_loss(ROW),
         lambda: actor_loss(jnp.ones((2, 4, 1))),
-        lambda: target_action(COLUMN, ROW),
-        lambda: target_action(ROW, COLUMN),
     ],
 )
 def test_a_loss_refuses_arrays_of_another_rank(wrong):

@@ -3,8 +3,77 @@
 from dataclasses import dataclass, field
 from functools import partial
 
-from mst_jax.agents.parts.modules import ModuleConfig, module, modules_of, not_negative, require
+from mst_jax import networks
+from mst_jax.agents.parts.modules import (
+    ModuleConfig,
+    module,
+    modules_of,
+    not_negative,
+    one_of,
+    require,
+)
 from mst_jax.agents.parts.temperature import TemperatureConfig
+
+
+@dataclass
+class PicturesConfig:
+    """How MR.Q's encoder takes pictures: convolutions of 3x3 before a linear layer, and shifts.
+
+    Published for pictures of 84x84. They have no norm and no shortcuts, whatever the module has.
+
+    Attributes:
+        channels: of each convolution.
+        depth: number of convolutions.
+        strided: how many of them, the first ones, move by two pixels; the others move by one.
+        padding: `valid` for none, `same` for zeros around the picture, which keep its size.
+        shift: pixels by which the pictures of a batch are moved at most; 0 for no augmentation.
+    """
+
+    channels: int = 32
+    depth: int = 4
+    strided: int = 3
+    padding: str = "valid"
+    shift: int = 4
+
+    def validate(self) -> None:
+        """Raises ValueError with one line for the first impossible setting."""
+        for name in ("channels", "depth"):
+            value = getattr(self, name)
+            require(value >= 1, f"pictures.{name}={value} must be at least 1")
+        require(
+            0 <= self.strided <= self.depth,
+            f"pictures.strided={self.strided} must be in 0 to pictures.depth={self.depth}",
+        )
+        one_of("pictures.padding", self.padding, networks.PADDINGS)
+        not_negative("pictures.shift", self.shift)
+
+
+@dataclass
+class DiscreteConfig:
+    """How MR.Q chooses among discrete actions; noise is half of that of continuous ones.
+
+    Attributes:
+        temperature: of the Gumbel-softmax.
+        exploration_noise: standard deviation of the Gaussian noise on soft actions.
+        target_noise: standard deviation of the target policy's smoothing noise.
+        target_noise_clip: its clip.
+        epsilon: probability of a uniform action, exploring and judged.
+        greedy: whether the largest output is judged, and not a choice drawn from their softmax.
+    """
+
+    temperature: float = 10.0
+    exploration_noise: float = 0.1
+    target_noise: float = 0.1
+    target_noise_clip: float = 0.15
+    epsilon: float = 0.001
+    greedy: bool = False
+
+    def validate(self) -> None:
+        """Raises ValueError with one line for the first impossible setting."""
+        require(self.temperature > 0, f"discrete.temperature={self.temperature} must be positive")
+        for name in ("exploration_noise", "target_noise", "target_noise_clip"):
+            not_negative(f"discrete.{name}", getattr(self, name))
+        require(0 <= self.epsilon <= 1, f"discrete.epsilon={self.epsilon} must be in [0, 1]")
 
 
 @dataclass
@@ -33,6 +102,9 @@ class MRConfig:
         priority_exponent: LAP's alpha.
         min_priority: LAP's floor before the exponent.
         max_grad_norm: clip of the critic's gradient norm.
+        pictures: how the encoder takes pictures, where the task shows them.
+        published_terminal_rewards: form returns as the published program does, which leaves out
+            the reward of a step that terminates, and counts rewards behind it.
     """
 
     encoder: ModuleConfig = module("representation", partial(ModuleConfig, learning_rate=1e-4))
@@ -56,11 +128,14 @@ class MRConfig:
     priority_exponent: float = 0.4
     min_priority: float = 1.0
     max_grad_norm: float = 20.0
+    pictures: PicturesConfig = field(default_factory=PicturesConfig)
+    published_terminal_rewards: bool = False
 
     def validate(self) -> None:
         """Raises ValueError with one line for the first impossible setting."""
         for name, settings in modules_of(self).items():
             settings.validate(name)
+        self.pictures.validate()
         counts = (
             "zs_size",
             "za_size",
@@ -108,16 +183,19 @@ class MRQConfig(MRConfig):
         target_noise: standard deviation of the target policy's smoothing noise.
         target_noise_clip: its clip.
         pre_activation_weight: penalty on the actor's pre-activation.
+        discrete: what stands for the noises above where the task's actions are discrete.
     """
 
     exploration_noise: float = 0.2
     target_noise: float = 0.2
     target_noise_clip: float = 0.3
     pre_activation_weight: float = 1e-5
+    discrete: DiscreteConfig = field(default_factory=DiscreteConfig)
 
     def validate(self) -> None:
         """Raises ValueError with one line for the first impossible setting."""
         super().validate()
+        self.discrete.validate()
         for name in (
             *("exploration_noise", "target_noise", "target_noise_clip", "pre_activation_weight"),
         ):

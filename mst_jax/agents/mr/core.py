@@ -28,11 +28,14 @@ from mst_jax.agents.base import (
 )
 from mst_jax.agents.mr import losses
 from mst_jax.agents.mr.config import MRConfig
+from mst_jax.agents.parts.augmentation import random_shift
 from mst_jax.agents.parts.critic import critic_probe, update_critic
+from mst_jax.agents.parts.losses import n_step_return
+from mst_jax.agents.parts.pictures import picture_shape
 from mst_jax.agents.parts.temperature import TemperatureConfig
 from mst_jax.agents.parts.trained import Trained, copied, make_trained, replaced
-from mst_jax.agents.parts.vectors import vector_sizes
-from mst_jax.replay import View
+from mst_jax.agents.parts.vectors import vector_size
+from mst_jax.replay import Subtrajectory, Transition, View
 
 
 @struct.dataclass
@@ -66,12 +69,23 @@ Config = TypeVar("Config", bound=MRConfig)
 
 @dataclass(frozen=True)
 class MRCore(Generic[Config]):
-    """Networks and optimizers, and the pure functions over `MRState` that use them."""
+    """Networks and optimizers, and the pure functions over `MRState` that use them.
+
+    Attributes:
+        config: settings.
+        encoder: of observations and actions.
+        critic: of the encoder's latents.
+        trained: the three modules, and a temperature where there is one.
+        code: actions of the task as the encoder takes them.
+        shift: pixels by which the pictures of a batch are moved at most; 0 for other observations.
+    """
 
     config: Config
     encoder: networks.Encoder
     critic: networks.Critic
     trained: Trained
+    code: Callable[[jax.Array], jax.Array]
+    shift: int
 
     def init(self, key: jax.Array, numbers: Numbers | None = None) -> MRState:
         """Random parameters, masks drawn and applied; targets equal the online networks."""
@@ -113,10 +127,46 @@ class MRCore(Generic[Config]):
         encoder_params, encoder_opt_state = changed.pop("encoder")
         state = replace(replaced(state, "encoder", encoder_params, encoder_opt_state), **changed)
         indices = view.sample(batch_key, self.config.batch_size)
-        batch = view.transition(indices, self.config.n_step)
+        batch = self.transition(view, indices, jax.random.fold_in(batch_key, 0))
         state, priorities, metrics = update(state, batch, update_key, clock.update)
         metrics |= {f"encoder/{name}": value for name, value in state.encoder_metrics.items()}
         return state, Feedback(indices, priorities), metrics
+
+    def transition(self, view: View, indices: jax.Array, key: jax.Array) -> Transition:
+        """n-step transitions as the networks take them."""
+        batch = view.transition(indices, self.config.n_step)
+        keys = jax.random.split(key)
+        return batch._replace(
+            observation=self.moved(keys[0], batch.observation),
+            action=self.code(batch.action),
+            next_observation=self.moved(keys[1], batch.next_observation),
+        )
+
+    def subtrajectory(self, view: View, indices: jax.Array, key: jax.Array) -> Subtrajectory:
+        """Sub-trajectories of the horizon as the networks take them.
+
+        Each observation is moved once: the published program moves one that is a successor and a
+        start anew as each, but of its starts only the first one is used.
+        """
+        batch = view.subtrajectory(indices, self.config.horizon)
+        return batch._replace(
+            observation=self.moved(key, batch.observation), action=self.code(batch.action)
+        )
+
+    def moved(self, key: jax.Array, observation: jax.Array) -> jax.Array:
+        """Observations (..., *O); pictures moved, each by a draw of its own."""
+        if not self.shift:
+            return observation
+        pictures = observation.reshape(-1, *observation.shape[-3:])
+        return random_shift(key, pictures, self.shift).reshape(observation.shape)
+
+    def returns(self, batch: Transition) -> tuple[jax.Array, jax.Array]:
+        """Sums of a batch's discounted rewards (B,), and factors of the values behind them (B,)."""
+        config = self.config
+        returns, bootstrap = n_step_return(batch.reward, batch.terminated, config.discount)
+        if config.published_terminal_rewards:
+            returns = losses.published_return(batch.reward, batch.terminated, config.discount)
+        return returns, bootstrap
 
     def refresh(self, state: MRState, view: View, key: jax.Array, clock: Clock) -> dict[str, Any]:
         """Copies targets, renews the reward scale, trains the encoder for one period (§6.7).
@@ -135,8 +185,9 @@ class MRCore(Generic[Config]):
 
         def step(carry: tuple, index: jax.Array) -> tuple[tuple, Metrics]:
             params, opt_state = carry
-            indices = view.sample(jax.random.fold_in(key, index), config.batch_size)
-            batch = view.subtrajectory(indices, config.horizon)
+            own = jax.random.fold_in(key, index)
+            indices = view.sample(own, config.batch_size)
+            batch = self.subtrajectory(view, indices, jax.random.fold_in(own, 0))
             return self.update_encoder(
                 params, opt_state, target_params["encoder"], batch, weights, clock.update + index
             )
@@ -187,15 +238,15 @@ class MRCore(Generic[Config]):
         return (params, opt_state), {"loss": loss, **terms}
 
     def value(self, state: MRState, observation: jax.Array, action: jax.Array) -> jax.Array:
-        """Mean value of both heads, a scalar in units of reward, for (O,) and (A,)."""
+        """Mean value of both heads, a scalar in units of reward, for (*O,) and (*A,)."""
         zs = self.encoder.zs(state.params["encoder"], observation)
-        zsa = self.encoder.zsa(state.params["encoder"], zs, action)
+        zsa = self.encoder.zsa(state.params["encoder"], zs, self.code(action))
         return jnp.mean(self.critic.apply(state.params["critic"], zsa)) * state.reward_scale
 
     def encoder_probe(self, state: MRState, view: View, key: jax.Array, size: int) -> Probe:
         """The encoder on a fresh batch of sub-trajectories."""
         config, params = self.config, state.params["encoder"]
-        batch = view.subtrajectory(view.sample(key, size), config.horizon)
+        batch = self.subtrajectory(view, view.sample(key, size), jax.random.fold_in(key, 0))
         following = self.encoder.zs(state.target_params["encoder"], batch.observation[:, 1:])
         first = batch.observation[:, 0]
         bins = losses.symexp_bins(config.reward_bins, config.reward_limit)
@@ -251,12 +302,24 @@ _CHANGED_BY_BURST = ("target_params", "reward_scale", "target_reward_scale", "en
 def make_core(
     config: Config,
     sizes: Sizes,
+    action_size: int,
     total_steps: int,
     actor_init: Callable[[jax.Array], Any],
     plans: Mapping[str, topology.Plan] | None,
     temperature: TemperatureConfig | None = None,
+    code: Callable[[jax.Array], jax.Array] = lambda action: action,
 ) -> MRCore[Config]:
-    """The shared part; `actor_init` makes the actor's parameters.
+    """The shared part.
+
+    Args:
+        config: settings.
+        sizes: of the task.
+        action_size: numbers that the encoder takes an action as.
+        total_steps: agent steps of the whole run.
+        actor_init: makes the actor's parameters.
+        plans: topology plans to use instead of those that the settings describe.
+        temperature: of a maximum-entropy agent.
+        code: actions of the task as the encoder takes them.
 
     Raises:
         ValueError: when a setting is impossible.
@@ -265,7 +328,16 @@ def make_core(
     latents = networks.EncoderSizes(
         config.zs_size, config.za_size, config.zsa_size, config.reward_bins
     )
-    encoder = networks.make_encoder(*vector_sizes(sizes), latents, config.encoder.architecture())
+    architecture, pictures = config.encoder.architecture(), config.pictures
+    if sizes.observation.dtype == "uint8":
+        body = networks.Convolutions(
+            pictures.channels, pictures.depth, pictures.strided, pictures.padding
+        )
+        shape, shift = picture_shape(sizes), pictures.shift
+        encoder = networks.make_picture_latents(shape, action_size, latents, architecture, body)
+    else:
+        size, shift = vector_size(sizes), 0
+        encoder = networks.make_encoder(size, action_size, latents, architecture)
     critic = networks.make_critic(config.zsa_size, config.critic.architecture())
     inits = {"encoder": encoder.init, "critic": critic.init, "actor": actor_init}
     updates = dict.fromkeys(inits, max(1, learn_calls(total_steps, config.learning_starts)))
@@ -274,10 +346,19 @@ def make_core(
     # together they have as many passes as the horizon, within 5 % at the published sizes. Critic
     # and actor as in SAC.
     passes = {"encoder": float(config.horizon), "critic": 2.0, "actor": 4 / 3}
+    if encoder.positions:  # of pictures: forward for each successor, two of them for the returns
+        passes["encoder"] = (config.horizon + 5) / 3
     trained = make_trained(
-        config, inits, updates, plans, clips, temperature=temperature, passes=passes
+        config,
+        inits,
+        updates,
+        plans,
+        clips,
+        temperature=temperature,
+        passes=passes,
+        positions={"encoder": encoder.positions} if encoder.positions else None,
     )
-    return MRCore(config, encoder, critic, trained)
+    return MRCore(config, encoder, critic, trained, code, shift)
 
 
 class Algorithm(Protocol):
@@ -313,7 +394,8 @@ def agent_of(algorithm: Algorithm) -> Agent:
         state: MRState, experience: Experience, key: jax.Array, batch_size: int
     ) -> dict[str, Probe]:
         keys, view = jax.random.split(key, 3), experience.replay
-        batch = view.transition(view.sample(keys[0], batch_size), core.config.n_step)
+        indices = view.sample(keys[0], batch_size)
+        batch = core.transition(view, indices, jax.random.fold_in(keys[0], 0))
         encoder = core.encoder_probe(state, view, keys[1], batch_size)
         return {"encoder": encoder, **algorithm.probe(state, batch, keys[2])}
 

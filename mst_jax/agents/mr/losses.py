@@ -1,5 +1,6 @@
 """MR.Q's losses and targets on batched arrays (docs/specs/mst-and-mrq.md §6.3 to §6.6)."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import chex
@@ -50,7 +51,7 @@ def encoder_loss(
     Args:
         params: encoder parameters.
         encoder: encoder functions.
-        observation: first observations (B, O).
+        observation: first observations (B, *O).
         action: (B, H, A).
         reward: unscaled rewards (B, H).
         terminated: (B, H) bool; steps after a termination do not count.
@@ -61,10 +62,11 @@ def encoder_loss(
     Returns:
         The loss and its three unweighted terms.
     """
-    chex.assert_rank([observation, action, target_zs], [2, 3, 3])
+    chex.assert_rank([action, target_zs], 3)
     chex.assert_rank([reward, terminated], 2)
     chex.assert_equal_shape_prefix([action, reward, terminated, target_zs], 2)
     zs = encoder.zs(params, observation)
+    chex.assert_rank(zs, 2)
     alive = jnp.ones(reward.shape[0])
     dynamics = reward_error = terminal_error = jnp.zeros(())
     for k in range(reward.shape[1]):
@@ -86,15 +88,6 @@ def encoder_loss(
     return loss, {"dynamics": dynamics, "reward": reward_error, "terminal": terminal_error}
 
 
-def target_action(
-    params: Params, actor: Actor, next_zs: jax.Array, noise: jax.Array, noise_clip: float
-) -> jax.Array:
-    """Target policy with clipped smoothing noise (§6.4); (B, zs), scaled noise (B, A) to (B, A)."""
-    chex.assert_rank([next_zs, noise], 2)
-    action = jnp.tanh(actor.apply(params, next_zs))
-    return jnp.clip(action + jnp.clip(noise, -noise_clip, noise_clip), -1.0, 1.0)
-
-
 def critic_target(
     returns: jax.Array,
     bootstrap: jax.Array,
@@ -108,6 +101,16 @@ def critic_target(
     chex.assert_rank([reward_scale, target_reward_scale], 0)
     next_value = jnp.min(next_values, axis=-1)
     return (returns + bootstrap * next_value * target_reward_scale) / reward_scale
+
+
+def published_return(reward: jax.Array, terminated: jax.Array, discount: float) -> jax.Array:
+    """Discounted rewards of all steps that did not terminate, as the published program sums them.
+
+    The reward of a step that terminates is lost, and rewards behind it count
+    (docs/specs/mst-and-mrq.md §6.9); arguments and shapes as of `n_step_return`.
+    """
+    discounts = discount ** jnp.arange(reward.shape[1])
+    return jnp.sum(discounts * reward * (1.0 - terminated), axis=1)
 
 
 def critic_loss(values: jax.Array, target: jax.Array) -> jax.Array:
@@ -127,11 +130,12 @@ def actor_loss(
     critic_params: Params,
     encoder_params: Params,
     zs: jax.Array,
+    action_of: Callable[[jax.Array], jax.Array],
     pre_activation_weight: float,
 ) -> jax.Array:
     """Negative mean value of both heads plus a pre-activation penalty (§6.5); zs is constant."""
     pre_activation = actor.apply(params, zs)
-    zsa = encoder.zsa(encoder_params, zs, jnp.tanh(pre_activation))
+    zsa = encoder.zsa(encoder_params, zs, action_of(pre_activation))
     values = critic.apply(critic_params, zsa)
     chex.assert_rank([pre_activation, values], 2)
     return -jnp.mean(values) + pre_activation_weight * jnp.mean(jnp.square(pre_activation))

@@ -6,37 +6,41 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from mst_jax import networks, topology
 from mst_jax.agents.base import Agent, Clock, Metrics, Probe, Sizes
 from mst_jax.agents.mr import losses
 from mst_jax.agents.mr.config import MRQConfig
 from mst_jax.agents.mr.core import MRCore, MRState, agent_of, make_core
-from mst_jax.agents.parts import draws
-from mst_jax.agents.parts.losses import n_step_return
+from mst_jax.agents.mr.policies import GumbelPolicy, Noise, TanhPolicy, policy_for
 from mst_jax.agents.parts.trained import active_norm, replaced
-from mst_jax.agents.parts.vectors import vector_sizes
 from mst_jax.networks.operations import Tanh
 
 
 @dataclass(frozen=True)
 class MRQ:
-    """MR.Q's deterministic policy and its updates on the shared core."""
+    """MR.Q's policy and its updates on the shared core.
+
+    Attributes:
+        core: see `MRCore`.
+        actor: of latents.
+        policy: what becomes of the actor's outputs.
+    """
 
     core: MRCore[MRQConfig]
     actor: networks.Actor
+    policy: TanhPolicy | GumbelPolicy
 
     def act(
         self, state: MRState, observation: jax.Array, key: jax.Array | None, clock: Clock | None
     ) -> jax.Array:
-        """Action (A,) for an observation (O,), with Gaussian noise when there is a key (§6.8)."""
+        """Action (*A,) for an observation (*O,), with noise when there is a key (§6.8)."""
+        return self.policy.act(self.outputs(state, observation), key)
+
+    def outputs(self, state: MRState, observation: jax.Array) -> jax.Array:
+        """The actor's outputs (A,) for an observation (*O,)."""
         zs = self.core.encoder.zs(state.params["encoder"], observation)
-        action = jnp.tanh(self.actor.apply(state.params["actor"], zs))
-        if key is None:
-            return action
-        noise = self.core.config.exploration_noise * draws.normal(key, action.shape)
-        return jnp.clip(action + noise, -1.0, 1.0)
+        return self.actor.apply(state.params["actor"], zs)
 
     def operations(self, state: MRState) -> list[networks.Operation]:
         """The policy as it is judged, of an observation."""
@@ -50,20 +54,18 @@ class MRQ:
 
         Returns the new state, the priorities (B,) of the batch and metrics.
         """
-        noise = self.core.config.target_noise * draws.normal(key, batch.action.shape)
+        noise = self.policy.noise(key, len(batch.action))
         target = self.target(state, batch, noise)
         state, priorities, critic_metrics = self.core.update_critic(state, batch, target, step)
-        state, actor_metrics = self.update_actor(state, batch, step)
+        state, actor_metrics = self.update_actor(state, batch, noise, step)
         return state, priorities, {**critic_metrics, **actor_metrics}
 
-    def target(self, state: MRState, batch: Any, noise: jax.Array) -> jax.Array:
-        """The critic's n-step target (B,) from the target networks, with unclipped noise (B, A)."""
-        config, targets = self.core.config, state.target_params
+    def target(self, state: MRState, batch: Any, noise: Noise) -> jax.Array:
+        """The critic's n-step target (B,) from the target networks."""
+        targets = state.target_params
         next_zs = self.core.encoder.zs(targets["encoder"], batch.next_observation)
-        next_action = losses.target_action(
-            targets["actor"], self.actor, next_zs, noise, config.target_noise_clip
-        )
-        returns, bootstrap = n_step_return(batch.reward, batch.terminated, config.discount)
+        next_action = self.policy.target(self.actor.apply(targets["actor"], next_zs), noise.target)
+        returns, bootstrap = self.core.returns(batch)
         return losses.critic_target(
             returns,
             bootstrap,
@@ -72,11 +74,13 @@ class MRQ:
             state.target_reward_scale,
         )
 
-    def update_actor(self, state: MRState, batch: Any, step: jax.Array) -> tuple[MRState, Metrics]:
+    def update_actor(
+        self, state: MRState, batch: Any, noise: Noise, step: jax.Array
+    ) -> tuple[MRState, Metrics]:
         """One actor step up the mean of both critics, on constant latents."""
         params, opt_state = state.params, state.opt_state["actor"]
         zs = self.core.encoder.zs(params["encoder"], batch.observation)
-        loss, grads = jax.value_and_grad(self.actor_loss)(params["actor"], params, zs)
+        loss, grads = jax.value_and_grad(self.actor_loss)(params["actor"], params, zs, noise.actor)
         activity = partial(self.actor.activity, params["actor"], zs)
         actor, opt_state = self.core.trained.step(
             "actor", grads, params["actor"], opt_state, step, activity
@@ -84,7 +88,9 @@ class MRQ:
         metrics = {"actor/loss": loss, "actor/gradient_norm": active_norm(grads, opt_state)}
         return replaced(state, "actor", actor, opt_state), metrics
 
-    def actor_loss(self, actor: Any, params: Any, zs: jax.Array) -> jax.Array:
+    def actor_loss(
+        self, actor: Any, params: Any, zs: jax.Array, noise: jax.Array | None
+    ) -> jax.Array:
         """The actor's loss on constant latents (B, zs), with the other modules of `params`."""
         return losses.actor_loss(
             actor,
@@ -94,6 +100,7 @@ class MRQ:
             params["critic"],
             params["encoder"],
             zs,
+            partial(self.policy.differentiable, noise=noise),
             self.core.config.pre_activation_weight,
         )
 
@@ -101,20 +108,34 @@ class MRQ:
         """Critic and actor on one batch, for diagnostics."""
         params = state.params
         zs = self.core.encoder.zs(params["encoder"], batch.observation)
-        noise = self.core.config.target_noise * draws.normal(key, batch.action.shape)
+        noise = self.policy.noise(key, len(batch.action))
+
+        def loss(actor: Any, sample: Any) -> jax.Array:
+            return self.actor_loss(actor, params, *jax.tree.map(lambda x: x[None], sample))
+
         actor = Probe(
             params["actor"],
             topology.masks(state.opt_state["actor"]),
             self.actor.activity(params["actor"], zs),
-            zs,
-            lambda actor, sample: self.actor_loss(actor, params, sample[None]),
+            (zs, noise.actor),
+            loss,
         )
         critic = self.core.critic_probe(state, batch, self.target(state, batch, noise))
         return {"critic": critic, "actor": actor}
 
     def agent(self) -> Agent:
         """As the trainer takes it."""
-        return agent_of(self)._replace(operations=self.operations)
+        agent = agent_of(self)
+        if isinstance(self.policy, GumbelPolicy):
+            return agent._replace(evaluate=self.evaluate)
+        if self.core.encoder.positions:
+            return agent
+        return agent._replace(operations=self.operations)
+
+    def evaluate(self, state: MRState, observation: jax.Array, key: jax.Array) -> jax.Array:
+        """The choice that is judged, a scalar, for an observation (*O,)."""
+        assert isinstance(self.policy, GumbelPolicy)  # agents of other policies judge `act`
+        return self.policy.evaluate(self.outputs(state, observation), key)
 
 
 def build_mrq(
@@ -134,5 +155,7 @@ def build_mrq(
     Raises:
         ValueError: when a setting is impossible.
     """
-    actor = networks.make_actor(config.zs_size, vector_sizes(sizes)[1], config.actor.architecture())
-    return MRQ(make_core(config, sizes, total_steps, actor.init, plans), actor)
+    policy = policy_for(config, sizes)
+    actor = networks.make_actor(config.zs_size, policy.size, config.actor.architecture())
+    core = make_core(config, sizes, policy.size, total_steps, actor.init, plans, code=policy.code)
+    return MRQ(core, actor, policy)

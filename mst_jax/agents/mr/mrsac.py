@@ -20,8 +20,7 @@ from mst_jax.agents.mr import losses
 from mst_jax.agents.mr.config import MRSACConfig
 from mst_jax.agents.mr.core import MRCore, MRState, agent_of, make_core
 from mst_jax.agents.parts import draws, soft_policy, tanh_gaussian
-from mst_jax.agents.parts.losses import n_step_return
-from mst_jax.agents.parts.vectors import vector_sizes
+from mst_jax.agents.parts.vectors import action_size
 from mst_jax.networks.operations import Tanh
 
 
@@ -105,15 +104,14 @@ class MRSAC:
             *self.actor.apply(targets["actor"], next_zs), noise
         )
         cost = jnp.exp(state.params["temperature"]) * log_probability / scale
-        returns, bootstrap = n_step_return(
-            batch.reward, batch.terminated, self.core.config.discount
-        )
+        returns, bootstrap = self.core.returns(batch)
         values = self.core.target_values(state, next_zs, next_action) - cost[:, None]
         return losses.critic_target(returns, bootstrap, values, state.reward_scale, scale)
 
     def agent(self) -> Agent:
         """As the trainer takes it."""
-        return agent_of(self)._replace(operations=self.operations)
+        operations = None if self.core.encoder.positions else self.operations
+        return agent_of(self)._replace(operations=operations)
 
 
 def build_mrsac(
@@ -123,7 +121,7 @@ def build_mrsac(
     plans: Mapping[str, topology.Plan] | None = None,
 ) -> MRSAC:
     """MR.SAC for one seed. Arguments and errors are those of `build_mrq`."""
-    _, action_size = vector_sizes(sizes)
-    actor = networks.make_gaussian_actor(config.zs_size, action_size, config.actor.architecture())
-    core = make_core(config, sizes, total_steps, actor.init, plans, config.temperature)
-    return MRSAC(core, actor, config.temperature.target_entropy(action_size))
+    size = action_size(sizes)
+    actor = networks.make_gaussian_actor(config.zs_size, size, config.actor.architecture())
+    core = make_core(config, sizes, size, total_steps, actor.init, plans, config.temperature)
+    return MRSAC(core, actor, config.temperature.target_entropy(size))

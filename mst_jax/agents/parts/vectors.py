@@ -10,12 +10,17 @@ def vector_sizes(sizes: Sizes) -> tuple[int, int]:
     Raises:
         ValueError: the task shows pictures or takes discrete actions.
     """
+    return vector_size(sizes), action_size(sizes)
+
+
+def vector_size(sizes: Sizes) -> int:
+    """How many numbers an observation has; ValueError for a task that shows pictures."""
     if not sizes.observation.is_vector:
         raise ValueError(
             "this agent takes flat observations of float32, and the task shows "
             f"{sizes.observation.dtype}{list(sizes.observation.shape)}: choose another of the two"
         )
-    return sizes.observation.size, action_size(sizes)
+    return sizes.observation.size
 
 
 def action_size(sizes: Sizes) -> int:

@@ -27,10 +27,10 @@ from mst_jax.agents.base import (
     learn_calls,
 )
 from mst_jax.agents.parts import draws, losses
+from mst_jax.agents.parts.augmentation import random_shift
 from mst_jax.agents.parts.modules import require
 from mst_jax.agents.parts.pictures import picture_sizes
 from mst_jax.agents.parts.trained import Trained, active_norm, copied, make_trained, replaced
-from mst_jax.agents.pixels.augmentation import random_shift
 from mst_jax.agents.pixels.config import DrQv2Config
 from mst_jax.replay import View
 
