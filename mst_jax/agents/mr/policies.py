@@ -1,6 +1,6 @@
 """How outputs of MR.Q's actor become actions: tanh of them, or one of several choices.
 
-Sources: docs/specs/mst-and-mrq.md §6.4, §6.5, §6.8; docs/specs/mrq-pixels-discrete.md §2.
+Choices: docs/specs/mrq-pixels-discrete.md §2; the rest: docs/specs/mst-and-mrq.md §6.4, §6.5, §6.8.
 """
 
 from dataclasses import dataclass
