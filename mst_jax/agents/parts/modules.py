@@ -160,8 +160,16 @@ def modules_of(config: Any) -> Mapping[str, ModuleConfig]:
     return {name: getattr(config, name) for name in roles_of(config)}
 
 
-def plan_module(name: str, config: ModuleConfig, params: Any, total_updates: int) -> topology.Plan:
+def plan_module(
+    name: str,
+    config: ModuleConfig,
+    params: Any,
+    total_updates: int,
+    tied: Mapping[str, int] | None = None,
+) -> topology.Plan:
     """Resolves a module's regime into a topology plan; `params` may be shapes only.
+
+    `tied` says which of its leaves have an axis of parts of one weight; see `topology.plan`.
 
     Raises:
         ValueError: when the run is too short for a single rewiring, or the regime is a user's own
@@ -180,11 +188,11 @@ def plan_module(name: str, config: ModuleConfig, params: Any, total_updates: int
     regime = _structured(name, config, regime)
     if config.regime in topology.REGIMES:
         try:
-            return topology.plan(params, {pattern: regime})
+            return topology.plan(params, {pattern: regime}, tied)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
     try:
-        plan = topology.plan(params, {pattern: regime})
+        plan = topology.plan(params, {pattern: regime}, tied)
         topology.trace_rewires(plan)
     except Exception as error:  # whatever a user's scores and schedules raise
         why = f"{type(error).__name__}: {one_line(error)}"

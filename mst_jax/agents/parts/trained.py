@@ -137,6 +137,7 @@ def make_trained(
     temperature: TemperatureConfig | None = None,
     passes: Mapping[str, float] | None = None,
     positions: Mapping[str, Mapping[str, int]] | None = None,
+    tied: Mapping[str, Mapping[str, int]] | None = None,
 ) -> Trained:
     """Plans and optimizers of modules whose settings are `config.<module>`.
 
@@ -150,6 +151,8 @@ def make_trained(
             log-temperature scalar under Adam without decay.
         passes: module -> see `Module`; its own alone by default.
         positions: module -> see `Module`; of those with convolutions.
+        tied: module -> {pattern of its leaves: axis of parts of one weight}, see `topology.plan`;
+            of those with noisy layers.
 
     Returns:
         The modules.
@@ -161,7 +164,10 @@ def make_trained(
     shapes = {name: jax.eval_shape(init, jax.random.key(0)) for name, init in inits.items()}
     if plans is None:
         plans = {
-            name: plan_module(name, settings[name], shapes[name], updates[name]) for name in inits
+            name: plan_module(
+                name, settings[name], shapes[name], updates[name], (tied or {}).get(name)
+            )
+            for name in inits
         }
     for name in inits:
         check_own(f"{name}.optimizer", settings[name], shapes[name])
