@@ -75,12 +75,13 @@ def erdos_renyi_kernel() -> Allocation:
     return Allocation("ERK", lambda paths, shapes, sparsity: _scaled(shapes, shapes, sparsity))
 
 
-def explicit(sparsities: Mapping[str, float]) -> Allocation:
+def explicit(sparsities: Mapping[str, float] | Mapping[str, Fraction]) -> Allocation:
     """Sparsities given leaf by leaf.
 
     Args:
         sparsities: path pattern (regular expression, full match, first match wins) -> sparsity.
-            A schedule in [0, 1] multiplies them: 0 is dense, 1 is the given value.
+            A schedule in [0, 1] multiplies them: 0 is dense, 1 is the given value. Fractions are
+            exact.
 
     Returns:
         Allocation that raises ``ValueError`` for a leaf no pattern matches.
