@@ -398,6 +398,7 @@ def build_der(
         plans,
         passes=dict.fromkeys(inits, passes),
         positions={"encoder": encoder.positions},
+        tied={"critic": {".*": 0}} if config.noisy else None,  # mean and scale are one weight
     )
     return DER(config, actions, encoder, critic, trained)
 
