@@ -17,6 +17,7 @@ from mst_jax.networks.architecture import (
     Residual,
     layer_norm,
 )
+from mst_jax.networks.atari import Layer, make_impala, make_nature
 from mst_jax.networks.build import network
 from mst_jax.networks.mrq import (
     Encoder,
@@ -25,6 +26,7 @@ from mst_jax.networks.mrq import (
     make_encoder,
     make_picture_latents,
 )
+from mst_jax.networks.noisy import ActionValues, Noise, make_action_values
 from mst_jax.networks.operations import Operation
 from mst_jax.networks.pixel import (
     PADDINGS,
@@ -42,6 +44,7 @@ __all__ = [
     "ACTIVATIONS",
     "PADDINGS",
     "RESIDUALS",
+    "ActionValues",
     "Activity",
     "Actor",
     "Architecture",
@@ -50,6 +53,8 @@ __all__ = [
     "Encoder",
     "EncoderSizes",
     "GaussianActor",
+    "Layer",
+    "Noise",
     "Operation",
     "Params",
     "PixelActor",
@@ -58,10 +63,13 @@ __all__ = [
     "Prediction",
     "Residual",
     "layer_norm",
+    "make_action_values",
     "make_actor",
     "make_critic",
     "make_encoder",
     "make_gaussian_actor",
+    "make_impala",
+    "make_nature",
     "make_picture_latents",
     "make_pixel_actor",
     "make_pixel_critic",

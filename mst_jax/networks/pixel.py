@@ -233,21 +233,16 @@ def convolved(
     """
     x = picture.astype(jnp.float32) / 255.0 - 0.5
     for number, stride in enumerate(convolutions.strides(), start=1):
-        if convolutions.padding == "same":
-            x = _padded(x, stride)
-        name = f"layer_{number}"
-        x = Convolution(convolutions.channels, stride, KERNEL, kernel_init, name=name)(x)
+        x = Convolution(
+            convolutions.channels,
+            stride,
+            KERNEL,
+            kernel_init,
+            same=convolutions.padding == "same",
+            name=f"layer_{number}",
+        )(x)
         x = Activated(architecture, name=f"active_{number}")(x)
     return x.reshape(*x.shape[:-3], -1)
-
-
-def _padded(x: jax.Array, stride: int) -> jax.Array:
-    """Zeros around pictures, of which a convolution leaves one place for each `stride` pixels."""
-    around = [(0, 0)] * (x.ndim - 3)
-    for side in x.shape[-3:-1]:
-        more = max(((side - 1) // stride) * stride + KERNEL - side, 0)
-        around.append((more // 2, more - more // 2))
-    return jnp.pad(x, [*around, (0, 0)])
 
 
 def places(sides: list[tuple[int, int]]) -> dict[str, int]:

@@ -66,6 +66,7 @@ from mst_jax.topology.structures import (
     fan_in,
     n_of_m,
     shared_fan_in,
+    tied,
     unstructured,
 )
 from mst_jax.topology.sweeps import sweep
@@ -148,6 +149,7 @@ __all__ = [
     "structure_named",
     "summary",
     "sweep",
+    "tied",
     "top_k",
     "trace_rewires",
     "uniform",

@@ -75,12 +75,13 @@ def erdos_renyi_kernel() -> Allocation:
     return Allocation("ERK", lambda paths, shapes, sparsity: _scaled(shapes, shapes, sparsity))
 
 
-def explicit(sparsities: Mapping[str, float]) -> Allocation:
+def explicit(sparsities: Mapping[str, float] | Mapping[str, Fraction]) -> Allocation:
     """Sparsities given leaf by leaf.
 
     Args:
         sparsities: path pattern (regular expression, full match, first match wins) -> sparsity.
-            A schedule in [0, 1] multiplies them: 0 is dense, 1 is the given value.
+            A schedule in [0, 1] multiplies them: 0 is dense, 1 is the given value. Fractions are
+            exact.
 
     Returns:
         Allocation that raises ``ValueError`` for a leaf no pattern matches.
@@ -125,13 +126,15 @@ def budgets(
     multiples: Sequence[int] | None = None,
     previous: Sequence[int] | None = None,
     growing: bool = False,
+    untied: Sequence[Shape] | None = None,
 ) -> list[int]:
     """Integer budget of every leaf; they add up to `total_budget` exactly.
 
     Real budgets are rounded by largest remainder, ties going to the earlier leaf. Leaves with a
     structure (constant fan-in, N:M, tiles, ensembles) are rounded to a multiple of what it needs,
     and the total is then exact only up to those roundings. Budgets given leaf by leaf (`explicit`)
-    are rounded each on its own.
+    are rounded each on its own. A leaf with a tied axis has the density of a leaf without it, in
+    whole units: if all leaves are tied, what they would have without the axis, times its length.
 
     Args:
         allocation: how to share.
@@ -143,6 +146,7 @@ def budgets(
         previous: budgets before this one; rounding then never shrinks a leaf while the module grows
             or grows one while it shrinks.
         growing: whether the module grows from ``previous``.
+        untied: shapes of the leaves without tied axes; ``shapes`` by default.
 
     Returns:
         Number of active weights of each leaf.
@@ -154,16 +158,18 @@ def budgets(
         raise ValueError(f"sparsity must be in [0, 1], got {sparsity}")
     multiples = [1] * len(shapes) if multiples is None else list(map(int, multiples))
     sizes = [math.prod(shape) for shape in shapes]
-    densities = allocation.densities(paths, shapes, sparsity)
-    real = [exact(density) * size for density, size in zip(densities, sizes, strict=True)]
+    single = shapes if untied is None else untied
+    ties = [size // math.prod(one) for size, one in zip(sizes, single, strict=True)]
+    densities = _densities(allocation, paths, single, ties, sparsity)
+    real = [density * size for density, size in zip(densities, sizes, strict=True)]
     total = total_budget(sum(sizes), sparsity)
     low = previous if previous and growing else [0] * len(sizes)
     high = previous if previous and not growing else sizes
     total = min(max(total, sum(low)), sum(high))  # multiples may have rounded beyond it before
     if allocation.by_leaf:
-        whole = [round(x) for x in real]
+        whole = [round(x / tie) * tie for x, tie in zip(real, ties, strict=True)]
     else:
-        whole = _largest_remainder(real, low, high, total)
+        whole = _largest_remainder(real, low, high, total, ties)
     whole = [
         n if m == 1 else min(max(round(n / m) * m, least), most)
         for n, m, least, most in zip(whole, multiples, low, high, strict=True)
@@ -186,6 +192,20 @@ def pattern_of(text: str) -> re.Pattern[str]:
         return re.compile(text)
     except re.error as error:
         raise ValueError(f"{text!r} is not a regular expression: {error}") from None
+
+
+def _densities(
+    allocation: Allocation,
+    paths: Sequence[str],
+    shapes: Sequence[Shape],
+    ties: Sequence[int],
+    sparsity: float,
+) -> list[Fraction]:
+    """Exact density of every leaf; one with a tied axis is told as that many leaves without it."""
+    told = [i for i, tie in enumerate(ties) for _ in range(tie)]
+    found = allocation.densities([paths[i] for i in told], [shapes[i] for i in told], sparsity)
+    own = dict(zip(told, found, strict=True))
+    return [exact(own[i]) for i in range(len(ties))]
 
 
 def _lookup(values: Mapping[re.Pattern[str], Fraction], path: str) -> Fraction:
@@ -213,17 +233,31 @@ def _scaled(terms: Sequence[Shape], shapes: Sequence[Shape], sparsity: float) ->
 
 
 def _largest_remainder(
-    real: Sequence[Fraction], low: Sequence[int], high: Sequence[int], total: int
+    real: Sequence[Fraction],
+    low: Sequence[int],
+    high: Sequence[int],
+    total: int,
+    ties: Sequence[int],
 ) -> list[int]:
-    """Integers near ``real`` within bounds that add up to ``total`` (which the bounds allow)."""
+    """Integers near ``real`` within bounds that add up to ``total`` (which the bounds allow).
+
+    Each is a multiple of its leaf's tie, and so is the total if all are; where no leaf can take the
+    last weights, they are left out, fewer than a tie.
+    """
+    common = math.gcd(*ties)
+    total = -(-total // common) * common
     whole = [
-        min(max(math.floor(x), least), most) for x, least, most in zip(real, low, high, strict=True)
+        min(max(math.floor(x / tie) * tie, least), most)
+        for x, least, most, tie in zip(real, low, high, ties, strict=True)
     ]
-    order = sorted(range(len(real)), key=lambda i: (whole[i] - real[i], i))
+    order = sorted(range(len(real)), key=lambda i: ((whole[i] - real[i]) / ties[i], i))
     while (missing := total - sum(whole)) != 0:
-        step = 1 if missing > 0 else -1
-        for i in order if step > 0 else reversed(order):
-            if missing and low[i] <= whole[i] + step <= high[i]:
-                whole[i] += step
-                missing -= step
+        sign = 1 if missing > 0 else -1
+        free = [i for i in order[::sign] if low[i] <= whole[i] + sign * ties[i] <= high[i]]
+        if not any(ties[i] <= abs(missing) for i in free):
+            break
+        for i in free:
+            if ties[i] <= abs(missing):
+                whole[i] += sign * ties[i]
+                missing -= sign * ties[i]
     return whole

@@ -42,6 +42,22 @@ class Totals(NamedTuple):
     target: np.ndarray | jax.Array
 
 
+class Leaves(NamedTuple):
+    """The leaves of a rule, as budgets need them.
+
+    Attributes:
+        paths: their names.
+        shapes: their shapes.
+        multiples: what the count of each is a multiple of.
+        untied: their shapes without tied axes.
+    """
+
+    paths: list[str]
+    shapes: list[tuple[int, ...]]
+    multiples: list[int]
+    untied: list[tuple[int, ...]]
+
+
 def table_of(
     regime: Regime, shapes: Mapping[str, tuple[int, ...]], regimes: Mapping[str, Regime]
 ) -> Table:
@@ -53,10 +69,12 @@ def table_of(
     """
     steps = [0, *(regime.timing.steps if regime.timing else ())]
     own = [(regimes[path].structure, shape) for path, shape in shapes.items()]
-    units = np.array([structure.unit for structure, _ in own], np.int64)
-    multiples = [structure.groups(shape) * structure.unit for structure, shape in own]
+    units = np.array([structure.unit_of(shape) for structure, shape in own], np.int64)
+    multiples = [structure.groups(shape) * structure.unit_of(shape) for structure, shape in own]
+    untied = [structure.untied(shape) for structure, shape in own]
     sizes = np.array([math.prod(shape) for shape in shapes.values()])
-    target = _targets(list(shapes), list(shapes.values()), regime, steps, multiples)
+    leaves = Leaves(list(shapes), list(shapes.values()), multiples, untied)
+    target = _targets(leaves, regime, steps)
     keep = target.copy()
     for row, step in enumerate(steps[1:], start=1):
         base = np.minimum(target[row - 1], target[row])
@@ -71,7 +89,8 @@ def totals_of(regime: Regime, shapes: Mapping[str, tuple[int, ...]]) -> Totals:
     """Counts of all leaves together, for every update; exact decimals and integers only."""
     steps = [0, *regime.timing.steps]
     size = sum(math.prod(shape) for shape in shapes.values())
-    target = _targets(list(shapes), list(shapes.values()), regime, steps, [1] * len(shapes))
+    own = list(shapes.values())
+    target = _targets(Leaves(list(shapes), own, [1] * len(own), own), regime, steps)
     sums = target.sum(axis=1).tolist()
     threshold, keep = [sums[0]], [sums[0]]
     for step, old, new in zip(steps[1:], sums[:-1], sums[1:], strict=True):
@@ -109,16 +128,10 @@ def _parts(share: float | Fraction, counts: np.ndarray) -> np.ndarray:
     return np.array([_part(share, count) for count in counts.tolist()], np.int64)
 
 
-def _targets(
-    paths: list[str],
-    shapes: list[tuple[int, ...]],
-    regime: Regime,
-    steps: list[int],
-    multiples: list[int],
-) -> np.ndarray:
+def _targets(leaves: Leaves, regime: Regime, steps: list[int]) -> np.ndarray:
     """Budgets after every update, int64 ``[updates + 1, leaves]``."""
     if regime.growth is not None:
-        return _grown(paths, shapes, regime, steps, multiples)
+        return _grown(leaves, regime, steps)
     levels = [float(regime.sparsity(step)) for step in steps]
     if regime.timing is not None:
         # The last update completes the schedule even if the interval does not divide its length.
@@ -129,27 +142,31 @@ def _targets(
             rows.append(rows[-1])
             continue
         previous, growing = (rows[-1], level < levels[row - 1]) if row else (None, False)
-        rows.append(
-            allocations.budgets(
-                regime.allocation, paths, shapes, level, multiples, previous, growing
-            )
-        )
+        rows.append(_budgets(regime, leaves, level, previous, growing))
     return np.array(rows, np.int64)
 
 
-def _grown(
-    paths: list[str],
-    shapes: list[tuple[int, ...]],
+def _budgets(
     regime: Regime,
-    steps: list[int],
-    multiples: list[int],
-) -> np.ndarray:
-    """Budgets that begin as allocated and grow at the regime's own rate, to the same density."""
-    first = allocations.budgets(
-        regime.allocation, paths, shapes, float(regime.sparsity(0)), multiples
+    leaves: Leaves,
+    level: float,
+    previous: list[int] | None = None,
+    growing: bool = False,
+) -> list[int]:
+    paths, shapes, multiples, untied = leaves
+    return allocations.budgets(
+        regime.allocation, paths, shapes, level, multiples, previous, growing, untied
     )
+
+
+def _grown(leaves: Leaves, regime: Regime, steps: list[int]) -> np.ndarray:
+    """Budgets that begin as allocated and grow at the regime's own rate, to the same density."""
+    first = _budgets(regime, leaves, float(regime.sparsity(0)))
     final = float(regime.sparsity(regime.timing.end))
-    ends = [allocations.total_budget(math.prod(shape), final) for shape in shapes]
+    ends = [
+        math.prod(shape) // math.prod(one) * allocations.total_budget(math.prod(one), final)
+        for shape, one in zip(leaves.shapes, leaves.untied, strict=True)
+    ]
     ways = [max(end - n, 0) for end, n in zip(ends, first, strict=True)]
     rows, gone = [first], Fraction(0)
     for step in steps[1:]:
@@ -158,7 +175,7 @@ def _grown(
         rows.append(
             [
                 n + math.floor(gone * way / m) * m
-                for n, way, m in zip(first, ways, multiples, strict=True)
+                for n, way, m in zip(first, ways, leaves.multiples, strict=True)
             ]
         )
     return np.array(rows, np.int64)

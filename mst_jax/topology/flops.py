@@ -57,7 +57,7 @@ def costs(plan: Plan, steps: int, positions: Mapping[str, int] | None = None) ->
             convolution); 1 by default.
 
     Returns:
-        The costs; leaves with fewer than two axes count as bytes only.
+        The costs; leaves with fewer than two axes, a tied one apart, count as bytes only.
 
     Raises:
         ValueError: ``positions`` of a leaf that the plan does not have.
@@ -78,7 +78,7 @@ def costs(plan: Plan, steps: int, positions: Mapping[str, int] | None = None) ->
             active, bits = int(plan.groups[group].table.target[-1, column]), size
             mean, dense_gradients = _over_training(plan, group, column, entry, steps)
         stored += 4 * active + math.ceil(bits / 8)
-        if len(shape) < 2:
+        if len(shape) - (path in plan.tied) < 2:
             continue
         work = 2.0 * times.get(path, 1)
         dense_inference += work * size

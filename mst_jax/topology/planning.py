@@ -8,16 +8,17 @@ touches no device.
 import difflib
 import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from mst_jax.topology import allocation as allocations
+from mst_jax.topology import structures
 from mst_jax.topology.count_tables import Table, Totals, drop_at, table_of, totals_of
 from mst_jax.topology.mask_tree import PyTree, named_leaves, natural
 from mst_jax.topology.regime import Regime, Sharing, Timing
-from mst_jax.topology.structures import Structure
+from mst_jax.topology.structures import Structure, Tied
 from mst_jax.topology.tables import TextTable
 
 
@@ -74,11 +75,13 @@ class Plan:
         dense: path -> shape of the leaves without a mask.
         groups: the masked leaves, by timing.
         names: path -> regime name, every leaf in tree order.
+        tied: path -> axis whose entries are parts of one weight, of the leaves that have one.
     """
 
     dense: Mapping[str, tuple[int, ...]]
     groups: tuple[Group, ...]
     names: Mapping[str, str]
+    tied: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def tables(self) -> tuple[Table | Totals, ...]:
@@ -129,7 +132,9 @@ class Plan:
         return TextTable(("leaf", "shape", "regime", "density", "non-zeros"), rows, left=3)
 
 
-def plan(params: PyTree, rules: Mapping[str, Regime]) -> Plan:
+def plan(
+    params: PyTree, rules: Mapping[str, Regime], tied: Mapping[str, int] | None = None
+) -> Plan:
     """Resolves ordered rules against a parameter tree.
 
     Args:
@@ -137,6 +142,9 @@ def plan(params: PyTree, rules: Mapping[str, Regime]) -> Plan:
         rules: path pattern -> regime. A pattern is a regular expression that must match the whole
             path (``critic/q1/kernel``); the first match wins; leaves without a match are dense.
             The sparsity of a rule is that of all its eligible leaves together.
+        tied: path pattern -> axis of the leaves it matches whose entries are parts of one weight
+            (its mean and its scale), so that they share one decision whatever the regime; see
+            `mst_jax.topology.tied`.
 
     Returns:
         The plan.
@@ -144,29 +152,34 @@ def plan(params: PyTree, rules: Mapping[str, Regime]) -> Plan:
     Raises:
         TypeError: rules that are not a mapping from patterns to regimes.
         ValueError: a pattern matches no path or is no regular expression, two leaves have one path,
-            or a request cannot be met.
+            a leaf has no such axis, or a request cannot be met.
     """
     _require_rules(rules)
     shapes = {path: tuple(np.shape(leaf)) for path, leaf in named_leaves(params).items()}
+    ties = _ties(shapes, tied or {})
     owners = _owners(list(shapes), rules)
     names = dict.fromkeys(shapes, "dense")
     blocks: list[Block] = []
     for pattern, regime in rules.items():
         matched = [path for path in shapes if owners.get(path) == pattern]
-        paths = _eligible(matched, shapes, regime)
+        paths = _eligible(matched, shapes, ties, regime)
         if regime.sparsity is None or not paths:
             continue
         names |= dict.fromkeys(paths, regime.name)
         own = {path: shapes[path] for path in paths}
-        regimes = _fitted(pattern, regime, own)
+        wanted = {
+            path: _tied(regime.structure, shape, ties.get(path)) for path, shape in own.items()
+        }
+        regimes = _fitted(pattern, regime, own, wanted)
         counts = totals_of(regime, own) if regime.sharing else table_of(regime, own, regimes)
-        entries = _entries(regime, own, regimes, counts)
+        entries = _entries(regime, own, wanted, regimes, counts)
         blocks.append((regime.timing, entries, counts))
     masked = {entry.path for _, entries, _ in blocks for entry in entries}
     return Plan(
         dense={path: shape for path, shape in shapes.items() if path not in masked},
         groups=_groups(blocks),
         names=names,
+        tied=ties,
     )
 
 
@@ -186,42 +199,84 @@ def _require_rules(rules: Mapping[str, Regime]) -> None:
             )
 
 
-def _owners(paths: Sequence[str], rules: Mapping[str, Regime]) -> dict[str, str]:
+def _ties(shapes: Mapping[str, tuple[int, ...]], tied: Mapping[str, int]) -> dict[str, int]:
+    """Path -> tied axis, counted from the first."""
+    for pattern in tied:
+        allocations.pattern_of(pattern)
+    ties = {}
+    for path, pattern in _owners(list(shapes), tied, "tied leaf").items():
+        shape, axis = shapes[path], tied[pattern]
+        if len(shape) < 2 or not -len(shape) <= axis < len(shape):
+            raise ValueError(
+                f"tied leaf {pattern!r}: {path!r} of shape {shape} cannot be tied along axis {axis}"
+            )
+        ties[path] = axis % len(shape)
+    return ties
+
+
+def _tied(structure: Structure, shape: tuple[int, ...], axis: int | None) -> Structure:
+    """A rule's structure for a leaf, tied as the leaf is."""
+    if axis is None:
+        return structure
+    if isinstance(structure, Tied) and structure.axis % len(shape) == axis:
+        return structure
+    return structures.tied(axis, structure)
+
+
+def _owners(paths: Sequence[str], patterns: Iterable[str], what: str = "rule") -> dict[str, str]:
     """Path -> the first pattern that matches it."""
     owners: dict[str, str] = {}
-    for pattern in rules:
+    for pattern in patterns:
         matched = [path for path in paths if re.fullmatch(pattern, path)]
         if not matched:
             near = difflib.get_close_matches(pattern, paths, n=3, cutoff=0.0)
-            raise ValueError(f"rule {pattern!r} matches no parameter; the nearest paths are {near}")
+            raise ValueError(
+                f"{what} {pattern!r} matches no parameter; the nearest paths are {near}"
+            )
         for path in matched:
             owners.setdefault(path, pattern)
     return owners
 
 
 def _eligible(
-    paths: Sequence[str], shapes: Mapping[str, tuple[int, ...]], regime: Regime
+    paths: Sequence[str],
+    shapes: Mapping[str, tuple[int, ...]],
+    ties: Mapping[str, int],
+    regime: Regime,
 ) -> list[str]:
     axes = 2 if regime.leaves == "kernels" else 1
-    chosen = [path for path in paths if len(shapes[path]) >= axes and math.prod(shapes[path])]
+    chosen = [
+        path
+        for path in paths
+        if len(shapes[path]) - (path in ties) >= axes and math.prod(shapes[path])
+    ]
     in_order = sorted(chosen, key=natural)
     skipped = in_order[: int(regime.dense_first)] + in_order[-1:] * int(regime.dense_last)
     return [path for path in chosen if path not in skipped]
 
 
 def _fitted(
-    pattern: str, regime: Regime, shapes: Mapping[str, tuple[int, ...]]
+    pattern: str,
+    regime: Regime,
+    shapes: Mapping[str, tuple[int, ...]],
+    wanted: Mapping[str, Structure],
 ) -> dict[str, Regime]:
     """Path -> the regime, without its structure where that does not fit the leaf."""
-    structure = regime.structure
-    if not any(map(structure.fits, shapes.values())):
+    if not any(wanted[path].fits(shape) for path, shape in shapes.items()):
         path, shape = next(iter(shapes.items()))
         raise ValueError(
-            f"the structure {structure.name} fits no leaf of rule {pattern!r}, for example "
+            f"the structure {regime.structure.name} fits no leaf of rule {pattern!r}, for example "
             f"{path!r} of shape {shape}: choose another structure"
         )
-    loose = replace(regime, structure=Structure())
-    return {path: regime if structure.fits(shape) else loose for path, shape in shapes.items()}
+
+    def fitted(path: str, shape: tuple[int, ...], wanted: Structure) -> Regime:
+        loose = structures.tied(wanted.axis) if isinstance(wanted, Tied) else Structure()
+        try:
+            return replace(regime, structure=wanted if wanted.fits(shape) else loose)
+        except ValueError as error:
+            raise ValueError(f"{path!r} has a tied axis and {regime.name}: {error}") from error
+
+    return {path: fitted(path, shape, wanted[path]) for path, shape in shapes.items()}
 
 
 def _note(entry: LeafPlan) -> str:
@@ -231,16 +286,17 @@ def _note(entry: LeafPlan) -> str:
     return f" ({': '.join([entry.regime.structure.name, *entry.remarks])})"
 
 
-def _remarks(wanted: Structure, used: Structure, stuck: bool) -> tuple[str, ...]:
-    fallen = [f"{wanted.name} does not fit"] if used != wanted else []
-    what = "weight" if used.unit == 1 else f"unit of {used.unit} weights"
+def _remarks(rule: Regime, fitting: bool, unit: int, stuck: bool) -> tuple[str, ...]:
+    fallen = [] if fitting else [f"{rule.structure.name} does not fit"]
+    what = "weight" if unit == 1 else f"unit of {unit} weights"
     never = [f"never moves, every drop is less than one {what}"] if stuck else []
     return (*fallen, *never)
 
 
 def _entries(
-    wanted: Regime,
+    rule: Regime,
     shapes: Mapping[str, tuple[int, ...]],
+    wanted: Mapping[str, Structure],
     regimes: Mapping[str, Regime],
     counts: Table | Totals,
 ) -> list[LeafPlan]:
@@ -251,8 +307,8 @@ def _entries(
         before, after = (x.sum(axis=1) for x in (before, after))
     drops = np.broadcast_to((counts.keep[1:] < before[1:]).any(axis=0), len(shapes))
     grows = np.broadcast_to((counts.keep[1:] < after[1:]).any(axis=0), len(shapes))
-    steps = wanted.timing.steps if wanted.timing else ()
-    moving = any(drop_at(wanted, step) > 0 for step in steps)
+    steps = rule.timing.steps if rule.timing else ()
+    moving = any(drop_at(rule, step) > 0 for step in steps)
     sizes = np.array([math.prod(shape) for shape in shapes.values()])
     stuck = moving & ~drops & (counts.target < sizes).any(axis=0)
     return [
@@ -262,7 +318,12 @@ def _entries(
             regimes[path],
             drops=bool(drops[i]),
             grows=bool(grows[i]),
-            remarks=_remarks(wanted.structure, regimes[path].structure, bool(stuck[i])),
+            remarks=_remarks(
+                rule,
+                regimes[path].structure == wanted[path],
+                regimes[path].structure.unit_of(shape),
+                bool(stuck[i]),
+            ),
         )
         for i, (path, shape) in enumerate(shapes.items())
     ]

@@ -25,7 +25,7 @@ from mst_jax.topology import schedules, scores
 from mst_jax.topology.allocation import Allocation
 from mst_jax.topology.schedules import Schedule
 from mst_jax.topology.scores import Score
-from mst_jax.topology.structures import Structure
+from mst_jax.topology.structures import Structure, Tied
 
 
 @dataclass(frozen=True)
@@ -163,13 +163,15 @@ class Regime:
             decay = getattr(self, name)
             if decay is not None and not 0.0 <= decay < 1.0:
                 raise ValueError(f"{name} must be a decay in [0, 1), got {decay}")
+        alone = self.structure == Structure()
+        tied = isinstance(self.structure, Tied) and self.structure.inside == Structure()
         single = {
-            "by_sign": self.by_sign,
-            "sharing": self.sharing is not None,
-            "a Bernoulli draw": self.draw == "bernoulli",
+            "by_sign": self.by_sign and not alone,
+            "sharing": self.sharing is not None and not alone,
+            "a Bernoulli draw": self.draw == "bernoulli" and not (alone or tied),
         }
-        if any(single.values()) and self.structure != Structure():
-            what = next(name for name, given in single.items() if given)
+        if any(single.values()):
+            what = next(name for name, refused in single.items() if refused)
             raise ValueError(
                 f"{what} counts single weights and takes no structure; got {self.structure.name}"
             )

@@ -43,7 +43,8 @@ def draw(regime: Regime, weight: jax.Array, active: jax.Array, key: jax.Array) -
     """
     everywhere = jnp.ones_like(weight, bool)  # where a mesh is explicit, laid out as the weight
     if regime.draw == "bernoulli":
-        return everywhere & (jax.random.uniform(key, weight.shape) < active / weight.size)
+        chosen = jax.random.uniform(key, weight.shape) < active / weight.size
+        return everywhere & regime.structure.join(regime.structure.split(chosen), weight.shape)
     if regime.draw == "magnitude":
         scores = jnp.abs(weight)
     else:
@@ -68,13 +69,15 @@ def select(
     Returns:
         bool array like ``scores``.
     """
-    groups, shape = structure.groups(eligible.shape), eligible.shape
-    if groups == structure.unit == 1:
+    shape = eligible.shape
+    groups, unit = structure.groups(shape), structure.unit_of(shape)
+    if groups == unit == 1:
         return top_k(scores, total, eligible)
+    choose = top_k if groups == 1 else best_of_groups
 
     def grouped(scores: jax.Array, total: jax.Array, eligible: jax.Array) -> jax.Array:
-        units = structure.split(scores), total // structure.unit, structure.split(eligible)
-        return structure.join(best_of_groups(*units), shape)
+        units = structure.split(scores), total // unit, structure.split(eligible)
+        return structure.join(choose(*units), shape)
 
     return unsharded(grouped, scores, total, eligible)
 
@@ -94,18 +97,25 @@ def fill(structure: Structure, scores: jax.Array, target: jax.Array, kept: jax.A
     Returns:
         bool array like ``scores``.
     """
-    groups, shape = structure.groups(kept.shape), kept.shape
-    if groups == structure.unit == 1:
-        missing = target - jnp.sum(kept, dtype=jnp.int32)
-        return kept | top_k(scores, missing, ~kept)
+    shape = kept.shape
+    groups, unit = structure.groups(shape), structure.unit_of(shape)
+    if groups == unit == 1:
+        return _fill_one(scores, target, kept)
+    complete = _fill_one if groups == 1 else fill_groups
 
     def grouped(scores: jax.Array, target: jax.Array, kept: jax.Array) -> jax.Array:
-        share = target // (groups * structure.unit)
+        share = target // (groups * unit)
         return structure.join(
-            fill_groups(structure.split(scores), share, structure.split(kept)), shape
+            complete(structure.split(scores), share, structure.split(kept)), shape
         )
 
     return unsharded(grouped, scores, target, kept)
+
+
+def _fill_one(scores: jax.Array, target: jax.Array, kept: jax.Array) -> jax.Array:
+    """`fill` where all entries compete."""
+    missing = target - jnp.sum(kept, dtype=jnp.int32)
+    return kept | top_k(scores, missing, ~kept)
 
 
 def rewire(entry: LeafPlan, leaf: Leaf, keep: jax.Array, target: jax.Array) -> jax.Array:

@@ -3,7 +3,8 @@
 A structure cuts a leaf into groups of equal size and every group into units; the same number of
 units is active in every group. One group of single entries is unstructured sparsity. A leaf that
 cannot be cut so is left unstructured. All axes of a kernel but the last are inputs of its neurons;
-`ensemble` sets leading axes apart that index networks.
+`ensemble` sets leading axes apart that index networks, and `tied` an axis whose entries share one
+decision.
 """
 
 import math
@@ -28,8 +29,16 @@ class Structure:
 
     @property
     def unit(self) -> int:
-        """Entries of a unit."""
+        """Entries of a unit, of a leaf without tied axes."""
         return 1
+
+    def unit_of(self, shape: Shape) -> int:
+        """Entries of a unit of a leaf of this shape."""
+        return self.unit
+
+    def untied(self, shape: Shape) -> Shape:
+        """The shape without tied axes: that of a single decision for each of its entries."""
+        return shape
 
     def fits(self, shape: Shape) -> bool:
         """Whether a leaf of this shape can be cut into groups; the other methods ask for it."""
@@ -154,6 +163,14 @@ class Ensemble(Structure):
         """Entries of a unit of one network."""
         return self.inside.unit
 
+    def unit_of(self, shape: Shape) -> int:
+        """Entries of a unit of one network of this leaf."""
+        return self.inside.unit_of(shape[self.axes :])
+
+    def untied(self, shape: Shape) -> Shape:
+        """The networks without what is tied in them."""
+        return (*shape[: self.axes], *self.inside.untied(shape[self.axes :]))
+
     def fits(self, shape: Shape) -> bool:
         """Members have weights, which can be cut."""
         return len(shape) > self.axes and self.inside.fits(shape[self.axes :])
@@ -172,6 +189,59 @@ class Ensemble(Structure):
         networks = x.reshape(math.prod(shape[: self.axes]), -1, *x.shape[1:])
         join = jax.vmap(lambda own: self.inside.join(own, shape[self.axes :]))
         return join(networks).reshape(shape)
+
+
+@dataclass(frozen=True)
+class Tied(Structure):
+    """The entries along an axis share one decision (mean and scale of a noisy weight).
+
+    Attributes:
+        axis: whose entries live and die together; negative ones count from the last.
+        inside: the structure of the leaf without that axis; a unit is one of its units, at every
+            place of the axis.
+    """
+
+    name: str = "tied"
+    axis: int = 0
+    inside: Structure = field(default_factory=Structure)
+
+    @property
+    def unit(self) -> int:
+        """Entries of a unit at one place of the axis."""
+        return self.inside.unit
+
+    def unit_of(self, shape: Shape) -> int:
+        """Entries of a unit at all places of the axis."""
+        return shape[self.axis] * self.inside.unit_of(self._rest(shape))
+
+    def untied(self, shape: Shape) -> Shape:
+        """The shape without the axis."""
+        return self.inside.untied(self._rest(shape))
+
+    def fits(self, shape: Shape) -> bool:
+        """There is such an axis, and the rest can be cut."""
+        there = -len(shape) <= self.axis < len(shape)
+        return there and len(shape) > 1 and self.inside.fits(self._rest(shape))
+
+    def groups(self, shape: Shape) -> int:
+        """Number of groups of the rest."""
+        return self.inside.groups(self._rest(shape))
+
+    def split(self, x: jax.Array) -> jax.Array:
+        """``[members, places, units, columns]`` of the rest."""
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            return self.inside.split(jnp.take(x, 0, axis=self.axis))
+        wide = jnp.promote_types(x.dtype, jnp.float32)
+        return self.inside.split(jnp.mean(x, axis=self.axis, dtype=wide))
+
+    def join(self, x: jax.Array, shape: Shape) -> jax.Array:
+        """The leaf back from the groups of the rest."""
+        one = self.inside.join(x, self._rest(shape))
+        return jnp.broadcast_to(jnp.expand_dims(one, self.axis % len(shape)), shape)
+
+    def _rest(self, shape: Shape) -> Shape:
+        axis = self.axis % len(shape)
+        return (*shape[:axis], *shape[axis + 1 :])
 
 
 def unstructured() -> Structure:
@@ -234,3 +304,18 @@ def ensemble(axes: int = 1, inside: Structure | None = None) -> Structure:
     if inside is None:
         return Ensemble(axes=axes)
     return Ensemble(f"ensemble of {inside.name}", axes, inside)
+
+
+def tied(axis: int = 0, inside: Structure | None = None) -> Structure:
+    """Entries along an axis live and die together, as the mean and scale of a noisy weight do.
+
+    A unit's score is the mean of its entries' scores, a random one the first one's. Allocations
+    see the leaf without the axis: it is as dense as a leaf of one entry would be.
+
+    Args:
+        axis: the axis.
+        inside: structure of the leaf without that axis; unstructured by default.
+    """
+    if inside is None or inside == Structure():
+        return Tied(axis=axis)
+    return Tied(f"tied {inside.name}", axis, inside)

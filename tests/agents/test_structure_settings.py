@@ -1,5 +1,7 @@
 """Structures of modules as settings: plans of every agent, refusals, training under them."""
 
+import math
+
 import jax
 import numpy as np
 import pytest
@@ -80,6 +82,15 @@ def test_a_structure_that_is_a_sparsity_brings_it_along():
             "critic: sparsity 0.9 leaves .* with fewer weights than the",
         ),
         ({"critic.structure": "2;4"}, r"critic\.structure=2;4: there is no structure '2;4'"),
+        ({"critic.allocation": "erdos"}, "critic.allocation='erdos' is unknown"),
+        (
+            {"encoder.allocation": "erk"},
+            r"encoder\.allocation=erk has no effect with encoder\.regime",
+        ),
+        (
+            {"critic.structure": "2:4", "critic.allocation": "erk"},
+            "critic.allocation=erk contradicts critic.structure=2:4, which has the same sparsity",
+        ),
     ],
 )
 def test_impossible_structures_are_one_line(changes, what):
@@ -92,6 +103,21 @@ def test_a_run_written_before_structures_is_unstructured():
     values = settings_values(small_settings())
     del values["config"]["critic"]["structure"]
     assert rebuild_settings(values).config.critic.structure == "unstructured"
+
+
+def test_kernels_share_a_budget_as_the_setting_says():
+    """Pixels, so that ER and ERK differ; the regime's own is ER."""
+    base = override(make_config("drqv2", "dense"), {"encoder.regime": "static"})
+    shares = {}
+    for name in ("own", "er", "erk", "uniform"):
+        config = override(base, {"encoder.sparsity": 0.9, "encoder.allocation": name})
+        plan = make_agent("drqv2", config, sizes_of("drqv2", SIZES), 20_000).plans["encoder"]
+        target = plan.groups[0].table.target[0]
+        sizes = [math.prod(entry.shape) for entry in plan.groups[0].entries]
+        assert sum(target) == math.ceil(sum(sizes) / 10)
+        shares[name] = [round(float(n / size), 3) for n, size in zip(target, sizes, strict=True)]
+    assert shares["own"] == shares["er"] != shares["erk"]
+    assert set(shares["uniform"]) == {0.1}
 
 
 def test_recipes_of_td3_are_n_of_m_in_all_networks():

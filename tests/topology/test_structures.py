@@ -22,6 +22,8 @@ STRUCTURES = {  # leaf -> its structure and shape; all in one tree, hence in one
     "convolution": (topology.shared_fan_in(4), (3, 3, 2, 8)),
     "stacked": (topology.ensemble(inside=topology.shared_fan_in(4)), (2, 9, 8)),
     "stacked 2:4": (topology.ensemble(inside=topology.n_of_m(4)), (2, 8, 6)),
+    "tied": (topology.tied(), (2, 5, 7)),
+    "tied shared4": (topology.tied(1, topology.shared_fan_in(4)), (9, 2, 8)),
 }
 STEPS, END, INTERVAL = 40, 36, 3
 TIMED = {"end": END, "interval": INTERVAL}
@@ -126,6 +128,11 @@ def others():
 def units_by_hand(name, mask):
     """{group: its units, each a list of flags}, of one mask, by plain loops."""
     groups = {}
+    if name == "tied":
+        return {0: mask.reshape(len(mask), -1).T.tolist()}
+    if name == "tied shared4":
+        first, second = (units_by_hand("shared4", part) for part in np.moveaxis(mask, 1, 0))
+        return {key: [a + b for a, b in zip(first[key], second[key], strict=True)] for key in first}
     if name.startswith("stacked"):
         inner = {"stacked": "shared4", "stacked 2:4": "2:4"}[name]
         for member, own in enumerate(mask):
@@ -152,7 +159,8 @@ def test_counts_are_exact_and_units_whole_at_every_step(name):
         for u, step in enumerate(group.timing.steps if group.timing else (), start=1):
             rows[step:] = u
         target = np.asarray(group.table.target)[rows, column]
-        assert (target % (structure.groups(shape) * structure.unit) == 0).all()
+        unit = structure.unit_of(shape)
+        assert (target % (structure.groups(shape) * unit) == 0).all()
         np.testing.assert_array_equal(seen.sum(axis=tuple(range(2, seen.ndim))), [target] * SEEDS)
         assert (params[path][~seen] == 0).all()
         assert not np.array_equal(seen[0], seen[1])
@@ -162,21 +170,21 @@ def test_counts_are_exact_and_units_whole_at_every_step(name):
                 assert len(found) == structure.groups(shape)
                 assert all(len(set(unit)) == 1 for units in found.values() for unit in units), leaf
                 shares = {sum(unit[0] for unit in units) for units in found.values()}
-                assert shares == {target[step] // (len(found) * structure.unit)}, (leaf, step)
+                assert shares == {target[step] // (len(found) * unit)}, (leaf, step)
 
 
 @pytest.mark.parametrize("name", ["rigl", "set", "snfs"])
 def test_every_structure_moves_as_long_as_a_unit_is_dropped(name):
     plan, (masks, _) = (family() if name in FAMILY else others())[name]
     prefix = "k" if name in FAMILY else name
-    for leaf, (structure, _) in leaves_of(prefix).items():
-        path = f"{prefix}/{leaf}"
+    for leaf, (structure, shape) in leaves_of(prefix).items():
+        path, unit = f"{prefix}/{leaf}", structure.unit_of(shape)
         g, column, entry = plan.entries()[path]
         table = plan.groups[g].table
         dropped = table.target[1:, column] - table.keep[1:, column]
         share = [entry.regime.drop(step) for step in plan.groups[g].timing.steps]
-        whole = np.floor(np.array(share) * table.target[1:, column] / structure.unit + 1e-9)
-        np.testing.assert_array_equal(dropped, whole * structure.unit)
+        whole = np.floor(np.array(share) * table.target[1:, column] / unit + 1e-9)
+        np.testing.assert_array_equal(dropped, whole * unit)
         assert entry.drops
         assert not entry.remarks
         moves = np.array(plan.groups[g].timing.steps)[dropped > 0]
@@ -203,7 +211,7 @@ def best(scores, k, eligible):
 
 
 @given(
-    name=st.sampled_from(["fan_in", "2:4", "shared4", "block2x3"]),
+    name=st.sampled_from(["fan_in", "2:4", "shared4", "block2x3", "tied", "tied shared4"]),
     seed=st.integers(0, 2**31),
     share=st.floats(0.3, 1.0),
     drop=st.floats(0.0, 0.9),
@@ -213,7 +221,7 @@ def test_what_is_kept_and_grown_is_the_oracle_s(name, seed, share, drop):
     structure, shape = STRUCTURES[name]
     select, fill = selections(name)
     rng = np.random.default_rng(seed)
-    groups, unit = structure.groups(shape), structure.unit
+    groups, unit = structure.groups(shape), structure.unit_of(shape)
     per_group = math.prod(shape) // groups // unit
     n = max(round(share * per_group), 1)
     target = n * groups * unit

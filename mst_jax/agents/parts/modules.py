@@ -1,8 +1,8 @@
-"""Settings of one trained module and the plan and optimizer built from them."""
+"""Settings of one trained module, and the optimizer built from them."""
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import optax
@@ -10,9 +10,10 @@ import optax
 from mst_jax import networks, topology
 from mst_jax.agents.base import ROLES, Role
 from mst_jax.agents.parts.optimizers import find_optimizer
-from mst_jax.names import kind_of, nearest
-from mst_jax.topology.mask_tree import named_leaves
-from mst_jax.user_code import is_dotted, one_line, resolve
+from mst_jax.names import nearest
+from mst_jax.user_code import is_dotted, resolve
+
+ALLOCATIONS = ("own", "er", "erk", "uniform")
 
 
 @dataclass
@@ -34,8 +35,11 @@ class ModuleConfig:
         regime: one of `topology.REGIMES`, each described in docs/topology.md, or the dotted name of
             a function with the arguments of `topology.MakesRegime`.
         sparsity: share of zero weights over the module's kernels (`network_sparsity`: over all its
-            parameters), distributed by Erdős–Rényi unless the regime shares it by score: the final
-            one, or for the growing regimes the initial one.
+            parameters), distributed as `allocation` says unless the regime shares it by score: the
+            final one, or for the growing regimes the initial one.
+        allocation: how kernels share the budget: `er` (Erdős–Rényi on inputs and outputs), `erk`
+            (counts the sides of a convolution's kernel too), `uniform`, or `own`, which the regime
+            says: ER, but ERK for `network_sparsity`.
         structure: which of a kernel's weights compete, and which live and die together:
             `unstructured`, `fan_in`, `N:M` such as `2:4` (which is a sparsity too), `sharedC` such
             as `shared16`, `blockRxC`; see docs/topology.md. Kernels that it does not fit stay
@@ -62,6 +66,7 @@ class ModuleConfig:
     where: str = ".*"
     optimizer: str = "adamw"
     structure: str = "unstructured"
+    allocation: str = "own"
 
     def architecture(self) -> networks.Architecture:
         """The hidden layers as the networks package takes them."""
@@ -87,17 +92,16 @@ class ModuleConfig:
         except re.error as error:
             raise ValueError(f"{name}.where={self.where!r} is no pattern: {error}") from None
         structure = structure_named(f"{name}.structure", self.structure)
+        one_of(f"{name}.allocation", self.allocation, ALLOCATIONS)
         if self.regime == "dense":
-            require(
-                self.structure == "unstructured",
-                f"{name}.structure={self.structure} has no effect with {name}.regime=dense; "
-                f"set {name}.regime to static or rigl",
-            )
-            require(
-                self.sparsity == 0,
-                f"{name}.sparsity={self.sparsity} has no effect with {name}.regime=dense; "
-                f"set {name}.regime to static or rigl",
-            )
+            idle = {"structure": "unstructured", "allocation": "own", "sparsity": 0}
+            for key, default in idle.items():
+                value = getattr(self, key)
+                require(
+                    value == default,
+                    f"{name}.{key}={value} has no effect with {name}.regime=dense; "
+                    f"set {name}.regime to static or rigl",
+                )
             return
         # A static mask that keeps everything lets a dense run share a program with sparse ones.
         full = self.regime == "static" and self.sparsity == 0
@@ -111,6 +115,11 @@ class ModuleConfig:
             own is None or abs(own - self.sparsity) < 0.005,  # 0.333 is 2:3
             f"{name}.sparsity={self.sparsity} contradicts {name}.structure={self.structure}, which "
             f"is a sparsity of {own}; leave one of them out",
+        )
+        require(
+            own is None or self.allocation in ("own", "uniform"),
+            f"{name}.allocation={self.allocation} contradicts {name}.structure={self.structure}, "
+            "which has the same sparsity in every kernel; leave one of them out",
         )
         require(self.interval >= 1, f"{name}.interval={self.interval} must be at least 1")
         _unit(f"{name}.drop_fraction", self.drop_fraction)
@@ -160,79 +169,6 @@ def modules_of(config: Any) -> Mapping[str, ModuleConfig]:
     return {name: getattr(config, name) for name in roles_of(config)}
 
 
-def plan_module(name: str, config: ModuleConfig, params: Any, total_updates: int) -> topology.Plan:
-    """Resolves a module's regime into a topology plan; `params` may be shapes only.
-
-    Raises:
-        ValueError: when the run is too short for a single rewiring, or the regime is a user's own
-            and cannot be made, or fails when it draws or rewires.
-    """
-    regime = _regime(name, config, total_updates)
-    pattern = ".*" if regime.leaves == "all" else ".*kernel"
-    if config.where != ".*":
-        pattern = f"(?=(?:{config.where})$){pattern}"
-        paths = named_leaves(params)
-        require(
-            any(re.fullmatch(pattern, path) for path in paths),
-            f"{name}.where={config.where!r} matches none of its {len(paths)} parameters, such as "
-            f"{next(iter(paths))}",
-        )
-    regime = _structured(name, config, regime)
-    if config.regime in topology.REGIMES:
-        try:
-            return topology.plan(params, {pattern: regime})
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from error
-    try:
-        plan = topology.plan(params, {pattern: regime})
-        topology.trace_rewires(plan)
-    except Exception as error:  # whatever a user's scores and schedules raise
-        why = f"{type(error).__name__}: {one_line(error)}"
-        raise ValueError(f"{name}.regime={config.regime} fails: {why}") from error
-    return plan
-
-
-def _regime(name: str, config: ModuleConfig, total_updates: int) -> topology.Regime:
-    """The regime that a module's settings name."""
-    end = max(1, int(config.end_fraction * total_updates))
-    make = regime_named(f"{name}.regime", config.regime)
-    try:
-        regime = make(
-            sparsity=config.sparsity,
-            interval=config.interval,
-            start=max(1, int(config.start_fraction * total_updates)),
-            end=end,
-            drop_fraction=config.drop_fraction,
-        )
-    except Exception as error:  # whatever a user's function raises
-        raise ValueError(
-            f"{name}.regime={config.regime}: {one_line(error)} ({name}.end_fraction="
-            f"{config.end_fraction} of {total_updates} updates ends it at {end}; a longer run or a "
-            f"lower {name}.interval gives it more time)"
-        ) from error
-    if not isinstance(regime, topology.Regime):
-        raise ValueError(
-            f"{name}.regime={config.regime} made {kind_of(regime)}, not a topology.Regime"
-        )
-    return regime
-
-
-def _structured(name: str, config: ModuleConfig, regime: topology.Regime) -> topology.Regime:
-    """The regime with the structure that the settings name, if they name one."""
-    named = structure_named(f"{name}.structure", config.structure)
-    if named.structure == topology.unstructured():
-        return regime
-    changes: dict[str, Any] = {"structure": named.structure}
-    if named.sparsity is not None and not regime.allocation.by_leaf:
-        changes["allocation"] = topology.uniform()  # N is the same in every leaf
-    try:
-        return replace(regime, **changes)
-    except ValueError as error:
-        raise ValueError(
-            f"{name}.structure={config.structure} with {name}.regime={config.regime}: {error}"
-        ) from error
-
-
 def structure_named(setting: str, name: str) -> topology.NamedStructure:
     """What the name of a structure says; ValueError naming the setting if there is none."""
     try:
@@ -264,6 +200,28 @@ def make_optimizer(
     if max_grad_norm is not None:
         own = optax.chain(optax.clip_by_global_norm(max_grad_norm), own)
     return topology.sparse(own, plan)
+
+
+def check_replay(n_step: int, learning_starts: int, buffer_size: int, batch_size: int) -> None:
+    """Raises ValueError unless the first n-step sample is there when learning starts, and fits."""
+    require(
+        learning_starts >= n_step,
+        f"learning_starts={learning_starts} must be at least n_step={n_step}, the "
+        "consecutive steps that one sample needs",
+    )
+    require(
+        buffer_size >= batch_size,
+        f"buffer_size={buffer_size} must be at least batch_size={batch_size}",
+    )
+
+
+def check_episodes(n_step: int, episode_length: int | None) -> None:
+    """Raises ValueError when returns of so many steps are longer than a task's episodes."""
+    require(
+        episode_length is None or n_step <= episode_length,
+        f"n_step={n_step} is more than the {episode_length} steps of an episode of this task, so "
+        "there would be nothing to learn from; lower n_step",
+    )
 
 
 def require(condition: bool, message: str) -> None:

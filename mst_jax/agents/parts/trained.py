@@ -10,8 +10,9 @@ import optax
 
 from mst_jax import networks, topology
 from mst_jax.agents.base import Metrics, Module, Numbers, Occasional
-from mst_jax.agents.parts.modules import make_optimizer, modules_of, plan_module, roles_of
+from mst_jax.agents.parts.modules import make_optimizer, modules_of, roles_of
 from mst_jax.agents.parts.optimizers import check_own, find_optimizer
+from mst_jax.agents.parts.plans import Ties, plan_modules
 from mst_jax.agents.parts.temperature import TemperatureConfig
 
 Tree = Any
@@ -137,11 +138,12 @@ def make_trained(
     temperature: TemperatureConfig | None = None,
     passes: Mapping[str, float] | None = None,
     positions: Mapping[str, Mapping[str, int]] | None = None,
+    tied: Mapping[str, Ties] | None = None,
 ) -> Trained:
     """Plans and optimizers of modules whose settings are `config.<module>`.
 
     Args:
-        config: has a `ModuleConfig` for each module.
+        config: has a `ModuleConfig` for each module, and may have `joint`; see `plan_modules`.
         inits: module -> (key -> dense parameters).
         updates: module -> its own optimizer steps in the run, from which schedules take their end.
         plans: topology plans to use instead of those that the settings describe.
@@ -150,19 +152,20 @@ def make_trained(
             log-temperature scalar under Adam without decay.
         passes: module -> see `Module`; its own alone by default.
         positions: module -> see `Module`; of those with convolutions.
+        tied: module -> {pattern of its leaves: axis of parts of one weight}, see `topology.plan`;
+            of those with noisy layers.
 
     Returns:
         The modules.
 
     Raises:
-        ValueError: the run is too short for a module's regime, or a user's own optimizer fails.
+        ValueError: the run is too short for a module's regime, modules cannot share a budget, or a
+            user's own optimizer fails.
     """
     roles, settings, clips = roles_of(config), modules_of(config), max_grad_norms or {}
     shapes = {name: jax.eval_shape(init, jax.random.key(0)) for name, init in inits.items()}
     if plans is None:
-        plans = {
-            name: plan_module(name, settings[name], shapes[name], updates[name]) for name in inits
-        }
+        plans = plan_modules(config, shapes, updates, tied)
     for name in inits:
         check_own(f"{name}.optimizer", settings[name], shapes[name])
     used = dict.fromkeys(inits, 1.0) | dict(passes or {})
