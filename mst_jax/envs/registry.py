@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from mst_jax.envs.base import HostTask, JaxEnv
 from mst_jax.envs.pictures import USUAL, Pictures
+from mst_jax.envs.protocols import USUAL as USUAL_PROTOCOL
 from mst_jax.envs.timed import with_time as timed
 from mst_jax.names import kind_of, nearest
 from mst_jax.user_code import is_dotted, one_line, resolve
@@ -27,14 +28,17 @@ class Suite(NamedTuple):
         module: imported when one of its tasks is first asked for.
         install: what to type when a package it needs is missing.
         pictures: whether its tasks show pictures, whose size and quality `make` then takes too.
+        protocols: whether there are several ways to play, one of which `make` then takes too.
     """
 
     module: str
     install: str
     pictures: bool = False
+    protocols: bool = False
 
 
 SUITES = {
+    "atari": Suite("mst_jax.envs.suites.atari", "pip install 'mst_jax[atari]'", protocols=True),
     "brax": Suite("mst_jax.envs.suites.brax", "pip install brax==0.14.2"),
     "dmc": Suite("mst_jax.envs.suites.dmc", "pip install dm_control 'mujoco>=3.17,<4'"),
     "dmc_pixels": Suite(
@@ -54,6 +58,7 @@ def make(
     with_time: str = "off",
     picture_size: int = USUAL.size,
     quality: str = USUAL.quality,
+    protocol: str = USUAL_PROTOCOL,
 ) -> JaxEnv | HostTask:
     """Makes a task by name.
 
@@ -66,6 +71,7 @@ def make(
             `mst_jax.envs.timed.with_time`.
         picture_size: height and width of a task's pictures, in pixels.
         quality: how they are drawn: `exact`, `fast` or `plain`; see `mst_jax.envs.pictures`.
+        protocol: how an Atari game is played; see `mst_jax.envs.protocols`.
 
     Returns:
         A `JaxEnv` or a `HostTask`; its `spec.task` is `task`.
@@ -73,17 +79,22 @@ def make(
     Raises:
         ValueError: if the suite or the name is unknown, a package is missing, the repeat is
             impossible, the task can have no time, it has no pictures whose size or quality could be
-            chosen, or a function of your own fails or returns something else; the message says what
-            exists or what to install.
+            chosen, or one protocol only, or a function of your own fails or returns something else;
+            the message says what exists or what to install.
     """
-    return timed(_plain(task, action_repeat, Pictures(picture_size, quality)), with_time)
+    pictures = Pictures(picture_size, quality)
+    return timed(_plain(task, action_repeat, pictures, protocol), with_time)
 
 
-def _plain(task: str, action_repeat: int | None, pictures: Pictures) -> JaxEnv | HostTask:
+def _plain(
+    task: str, action_repeat: int | None, pictures: Pictures, protocol: str
+) -> JaxEnv | HostTask:
     """The task as its suite or its user makes it."""
     suite, separator, name = task.partition(":")
     if pictures != USUAL and not (suite in SUITES and SUITES[suite].pictures):
         raise ValueError(f"{task} has no pictures to choose: leave out picture_size and quality")
+    if protocol != USUAL_PROTOCOL and not (suite in SUITES and SUITES[suite].protocols):
+        raise ValueError(f"{task} has one protocol: leave out protocol={protocol}")
     if separator and suite not in SUITES and is_dotted(task):
         return _own(task, action_repeat)
     if not separator:
@@ -95,6 +106,8 @@ def _plain(task: str, action_repeat: int | None, pictures: Pictures) -> JaxEnv |
         raise ValueError(f"action_repeat must be at least 1; got {action_repeat}")
     if SUITES[suite].pictures:
         return module.make(name, action_repeat, pictures)
+    if SUITES[suite].protocols:
+        return module.make(name, action_repeat, protocol)
     return module.make(name, action_repeat)
 
 

@@ -12,6 +12,8 @@ from mst_jax.agents import AGENTS
 from mst_jax.diagnostics import find_metrics
 from mst_jax.envs import WORKER_TIMEOUT
 from mst_jax.envs.pictures import LARGEST, QUALITIES, SMALLEST, USUAL
+from mst_jax.envs.protocols import PROTOCOLS
+from mst_jax.envs.protocols import USUAL as USUAL_PROTOCOL
 from mst_jax.envs.timed import TIMES
 from mst_jax.recipes import RECIPES
 
@@ -92,6 +94,12 @@ class Settings:
         "How pictures are drawn: `fast` with coarser shadows, `plain` without shadows, sky and "
         "reflections.",
         choices=QUALITIES,
+    )
+    protocol: str = _setting(
+        USUAL_PROTOCOL,
+        "How an Atari game is played: `sticky` with sticky actions, one life a game and no start "
+        "without action.",
+        choices=tuple(PROTOCOLS),
     )
     recipe: str = _setting(
         "mst",
@@ -222,7 +230,7 @@ class Settings:
     @property
     def task_options(self) -> dict[str, Any]:
         """How `envs.make` makes the task besides its name: what differs from its defaults."""
-        names = ("action_repeat", "with_time", "picture_size", "quality")
+        names = ("action_repeat", "with_time", "picture_size", "quality", "protocol")
         return {n: getattr(self, n) for n in names if getattr(self, n) != FIELDS[n].default}
 
     @property

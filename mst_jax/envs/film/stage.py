@@ -1,4 +1,4 @@
-"""Tasks whose episodes can be filmed: one environment in this process, with its MuJoCo state."""
+"""Tasks whose episodes can be filmed: one environment in this process, and what it looks like."""
 
 from collections.abc import Callable
 from importlib import import_module
@@ -9,13 +9,26 @@ import mujoco
 import numpy as np
 
 from mst_jax.envs.base import JaxEnv, Spec
+from mst_jax.envs.film.camera import Camera
 from mst_jax.envs.pictures import USUAL, Pictures
+from mst_jax.envs.protocols import USUAL as USUAL_PROTOCOL
 from mst_jax.envs.timed import time_after
 
 if TYPE_CHECKING:  # optional packages
+    from mst_jax.envs.suites.atari import AtariEnv
     from mst_jax.envs.suites.dmc import DmcEnv
     from mst_jax.envs.suites.dmc_pixels import DmcPixelsEnv
     from mst_jax.envs.suites.gym import GymEnv
+
+
+class View(Protocol):
+    """What draws a stage."""
+
+    def picture(self) -> np.ndarray:
+        """The present state, uint8 (H, W, 3); after an episode's end it may be the next one's."""
+
+    def close(self) -> None:
+        """Releases what draws."""
 
 
 class Stage(Protocol):
@@ -23,12 +36,10 @@ class Stage(Protocol):
 
     Attributes:
         spec: of the task.
-        model: what to draw.
         seconds: simulated time of one agent step.
     """
 
     spec: Spec
-    model: mujoco.MjModel
     seconds: float
 
     def reset(self, start: Any) -> np.ndarray:
@@ -37,8 +48,12 @@ class Stage(Protocol):
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool]:
         """Takes one agent step: observation [O], reward, whether the episode ended."""
 
-    def data(self) -> mujoco.MjData:
-        """The current state, to be drawn; after an episode's end it may be the next one's."""
+    def view(self) -> View:
+        """What draws it.
+
+        Raises:
+            ValueError: if nothing can be drawn here.
+        """
 
 
 def open_stage(
@@ -48,6 +63,7 @@ def open_stage(
     with_time: str = "off",
     picture_size: int = USUAL.size,
     quality: str = USUAL.quality,
+    protocol: str = USUAL_PROTOCOL,
 ) -> Stage:
     """The stage of a task.
 
@@ -59,6 +75,7 @@ def open_stage(
         with_time: likewise.
         picture_size: of the pictures that the agent sees.
         quality: likewise.
+        protocol: likewise.
 
     Raises:
         ValueError: if the task has no picture.
@@ -66,9 +83,67 @@ def open_stage(
     suite, _, name = task.partition(":")
     if suite not in _STAGES:
         raise ValueError(f"{task} has no picture; these suites have: {', '.join(_STAGES)}")
-    seen = {"pictures": Pictures(picture_size, quality)} if suite == "dmc_pixels" else {}
-    stage = _STAGES[suite](name, action_repeat, **seen)
+    of_suite = {
+        "atari": {"protocol": protocol},
+        "dmc_pixels": {"pictures": Pictures(picture_size, quality)},
+    }
+    stage = _STAGES[suite](name, action_repeat, **of_suite.get(suite, {}))
     return stage if with_time == "off" else TimedStage(stage, with_time)
+
+
+class MujocoView:
+    """What a camera sees of a model."""
+
+    def __init__(self, model: mujoco.MjModel, data: Callable[[], mujoco.MjData]) -> None:
+        """Draws what `data()` returns of the model."""
+        self._camera, self._data = Camera(model), data
+
+    def picture(self) -> np.ndarray:
+        """See `View`."""
+        return self._camera.picture(self._data())
+
+    def close(self) -> None:
+        """See `View`."""
+        self._camera.close()
+
+
+class EnlargedView:
+    """Pictures that are there anyway, each pixel as a square."""
+
+    def __init__(self, picture: Callable[[], np.ndarray], times: int) -> None:
+        """`picture()` returns uint8 (h, w) or (h, w, 3); `times` is the side of a square."""
+        self._picture, self._times = picture, times
+
+    def picture(self) -> np.ndarray:
+        """See `View`."""
+        small = self._picture()
+        colours = small if small.ndim == 3 else np.repeat(small[..., None], 3, axis=-1)
+        return colours.repeat(self._times, axis=0).repeat(self._times, axis=1)
+
+    def close(self) -> None:
+        """See `View`."""
+
+
+class AtariStage:
+    """An Atari game in its own colours."""
+
+    def __init__(self, env: "AtariEnv", seconds: float) -> None:
+        """`seconds` are those of a frame."""
+        self.spec, self.seconds, self._env = env.spec, seconds * env.spec.action_repeat, env
+
+    def reset(self, start: np.random.SeedSequence) -> np.ndarray:
+        """See `Stage`."""
+        return self._env.reset(start)
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool]:
+        """See `Stage`; a lost life does not end the episode."""
+        shown, reward, terminated, _, over = self._env.step(action)
+        goes_on = terminated and not over
+        return self.spec.observation.fresh(shown) if goes_on else shown, reward, over
+
+    def view(self) -> View:
+        """See `Stage`."""
+        return EnlargedView(self._env.frame, 2)
 
 
 class HostStage:
@@ -95,8 +170,12 @@ class HostStage:
         observation, reward, terminated, truncated = self._env.step(action)
         return observation, reward, terminated or truncated
 
-    def data(self) -> mujoco.MjData:
+    def view(self) -> View:
         """See `Stage`."""
+        return MujocoView(self.model, self.data)
+
+    def data(self) -> mujoco.MjData:
+        """The current state."""
         return self._data
 
 
@@ -135,8 +214,12 @@ class JaxStage:
         ended = bool(timestep.terminated | timestep.truncated)
         return np.asarray(timestep.observation), float(timestep.reward), ended
 
-    def data(self) -> mujoco.MjData:
+    def view(self) -> View:
         """See `Stage`."""
+        return MujocoView(self.model, self.data)
+
+    def data(self) -> mujoco.MjData:
+        """The current state."""
         for field, value in self._pose(self._state.world).items():
             getattr(self._data, field)[:] = value
         mujoco.mj_forward(self.model, self._data)
@@ -148,7 +231,7 @@ class TimedStage:
 
     def __init__(self, stage: Stage, time: str) -> None:
         """`time` is as `with_time` takes it, and not `off`."""
-        self.spec, self.model, self.seconds = stage.spec, stage.model, stage.seconds
+        self.spec, self.seconds = stage.spec, stage.seconds
         self._stage, self._time, self._steps = stage, time, 0
 
     def reset(self, start: Any) -> np.ndarray:
@@ -162,9 +245,9 @@ class TimedStage:
         self._steps += 1
         return self._timed(observation), reward, ended
 
-    def data(self) -> mujoco.MjData:
+    def view(self) -> View:
         """See `Stage`."""
-        return self._stage.data()
+        return self._stage.view()
 
     def _timed(self, observation: np.ndarray) -> np.ndarray:
         now = time_after(np.asarray(self._steps), self.spec.episode_length, self._time)
@@ -207,7 +290,14 @@ def _playground(name: str, repeat: int | None) -> Stage:
     return JaxStage(playground.make(name, repeat), own.mj_model, float(own.dt), pose)
 
 
+def _atari(name: str, repeat: int | None, protocol: str = USUAL_PROTOCOL) -> Stage:
+    suite = import_module("mst_jax.envs.suites.atari")
+    env = suite.load(name, repeat or suite.ACTION_REPEAT, protocol)
+    return AtariStage(env, suite.SECONDS)
+
+
 _STAGES: dict[str, Callable[..., Stage]] = {
+    "atari": _atari,
     "brax": _brax,
     "dmc": _dmc,
     "dmc_pixels": _dmc_pixels,

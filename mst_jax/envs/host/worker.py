@@ -129,7 +129,9 @@ class Block:
             taken = self._take(i, action, unseen=number < unseen)
             if taken is None:
                 return None
-            observation, *_, over = taken
+            observation, _, terminated, truncated, over = taken
+            if (terminated or truncated) and number == len(actions) - 1:  # a lost life
+                observation = self._observation.fresh(observation)
             if over:
                 return self._fail(
                     i, RuntimeError("the episode ends early when it is replayed: not deterministic")
