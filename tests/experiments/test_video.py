@@ -14,6 +14,7 @@ from PIL import Image
 from experiments import video
 from mst_jax import envs
 from mst_jax.envs import vector_spec
+from mst_jax.envs.film import stage as film_stage
 from mst_jax.program.evaluation import make_evaluator
 from mst_jax.training import Policy
 
@@ -22,7 +23,7 @@ class Dice:
     """A stage whose episodes last seven steps of which each pays its number."""
 
     def __init__(self, seconds):
-        self.model, self.seconds, self.steps = None, seconds, 0
+        self.seconds, self.steps = seconds, 0
 
     def reset(self, start):
         return np.full(1, start)
@@ -31,8 +32,8 @@ class Dice:
         self.steps += 1
         return np.full(1, self.steps), float(self.steps), self.steps == 7
 
-    def data(self):
-        return self.steps
+    def view(self):
+        return film_stage.MujocoView(None, lambda: self.steps)
 
 
 class Pinhole:
@@ -53,7 +54,7 @@ ANYBODY = SimpleNamespace(act=lambda observation: np.zeros(1))
 
 @pytest.fixture
 def pinhole(monkeypatch):
-    monkeypatch.setattr(video, "Camera", Pinhole)
+    monkeypatch.setattr(film_stage, "Camera", Pinhole)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +71,7 @@ def test_a_film_runs_at_the_simulations_speed(pinhole, seconds, shown, shades):
     assert [int(picture[0, 0, 0]) // 30 for picture in film.pictures()] == shades
     assert film.seconds == pytest.approx(shown)
     assert (film.steps, film.total) == (7, 28.0)
-    assert film._camera.closed
+    assert film._view._camera.closed
 
 
 def test_an_action_that_is_not_finite_becomes_zero(pinhole, monkeypatch):
