@@ -69,12 +69,14 @@ class Noisy(nn.Module):
 
         kernel = self.param("kernel", init, (2, inputs, self.features))
         bias = self.param("bias", init, (2, self.features))
-        mean = x @ kernel[0] + bias[0]
         if noise is None:
-            return mean
+            return x @ kernel[0] + bias[0]
         before, after = (_signed_root(numbers) for numbers in noise)
-        # The noise of a weight is a product, so no noise of a kernel's size is ever made.
-        return mean + ((x * before) @ kernel[1] + bias[1]) * after
+        # The noise of a weight is a product, so no noise of a kernel's size is ever made. As one
+        # product of both parts: of two, XLA moves what scales the inputs into the second, which
+        # takes 3 times as long on a CPU (jaxlib 0.10.2).
+        mean, scale = _products(jnp.stack([x, x * before]), kernel)
+        return mean + bias[0] + (scale + bias[1]) * after
 
 
 class _ActionValues(nn.Module):
@@ -146,3 +148,30 @@ def make_action_values(
 def _signed_root(numbers: jax.Array) -> jax.Array:
     """What shapes factorised noise: sign(x) sqrt(|x|); the shape stays."""
     return jnp.sign(numbers) * jnp.sqrt(jnp.abs(numbers))
+
+
+@jax.custom_vjp
+def _products(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Each part of x (P, ..., I) times its part of a kernel [P, I, O]: (P, ..., O).
+
+    JAX's own gradient of a kernel is that of the transposed kernel, transposed; of several seeds
+    under `vmap` that is a pass over memory of its own, which takes longer than the product.
+    """
+    return jnp.einsum("p...i,pio->p...o", x, kernel)
+
+
+def _products_forward(
+    x: jax.Array, kernel: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _products(x, kernel), (x, kernel)
+
+
+def _products_backward(
+    read: tuple[jax.Array, jax.Array], grads: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    x, kernel = read
+    of_inputs = jnp.einsum("p...o,pio->p...i", grads, kernel)
+    return of_inputs, jnp.einsum("p...i,p...o->pio", x, grads)
+
+
+_products.defvjp(_products_forward, _products_backward)
