@@ -25,6 +25,7 @@ from mst_jax.agents.costs import TrainingCosts, training_costs
 from mst_jax.agents.mr.config import MRQConfig, MRSACConfig
 from mst_jax.agents.parts.modules import ModuleConfig, modules_of, roles_of
 from mst_jax.agents.pixels.config import DrQv2Config
+from mst_jax.agents.rainbow.config import DERConfig
 from mst_jax.agents.registry import AGENTS, default_config, make_agent
 from mst_jax.agents.scaling import SIMBA_SIZES, scaled, size_factors
 from mst_jax.agents.sweeps import SWEPT, shared_settings, sweep
@@ -38,6 +39,7 @@ __all__ = [
     "AgentState",
     "Clock",
     "DDPGConfig",
+    "DERConfig",
     "DrQv2Config",
     "Experience",
     "Feedback",

@@ -20,6 +20,8 @@ from mst_jax.agents.mr.mrq import build_mrq
 from mst_jax.agents.mr.mrsac import build_mrsac
 from mst_jax.agents.pixels.config import DrQv2Config
 from mst_jax.agents.pixels.drqv2 import build_drqv2
+from mst_jax.agents.rainbow.config import DERConfig
+from mst_jax.agents.rainbow.der import build_der
 from mst_jax.agents.stream.config import StreamACConfig
 from mst_jax.agents.stream.stream_ac import build_stream_ac
 from mst_jax.envs import Spec
@@ -41,6 +43,7 @@ def _entry_of(config: type, build: Callable[..., Any]) -> Entry:
 
 AGENTS: dict[str, Entry] = {
     "ddpg": _entry_of(DDPGConfig, build_ddpg),
+    "der": _entry_of(DERConfig, build_der),
     "drqv2": _entry_of(DrQv2Config, build_drqv2),
     "mrq": _entry_of(MRQConfig, build_mrq),
     "mrsac": _entry_of(MRSACConfig, build_mrsac),

@@ -17,8 +17,10 @@ from mst_jax.networks.architecture import (
     Residual,
     layer_norm,
 )
+from mst_jax.networks.atari import Layer, make_impala, make_nature
 from mst_jax.networks.build import network
 from mst_jax.networks.mrq import Encoder, EncoderSizes, Prediction, make_encoder
+from mst_jax.networks.noisy import ActionValues, Noise, make_action_values
 from mst_jax.networks.operations import Operation
 from mst_jax.networks.pixel import (
     PixelActor,
@@ -33,6 +35,7 @@ from mst_jax.networks.sparse_init import sparse_init
 __all__ = [
     "ACTIVATIONS",
     "RESIDUALS",
+    "ActionValues",
     "Activity",
     "Actor",
     "Architecture",
@@ -40,6 +43,8 @@ __all__ = [
     "Encoder",
     "EncoderSizes",
     "GaussianActor",
+    "Layer",
+    "Noise",
     "Operation",
     "Params",
     "PixelActor",
@@ -48,10 +53,13 @@ __all__ = [
     "Prediction",
     "Residual",
     "layer_norm",
+    "make_action_values",
     "make_actor",
     "make_critic",
     "make_encoder",
     "make_gaussian_actor",
+    "make_impala",
+    "make_nature",
     "make_pixel_actor",
     "make_pixel_critic",
     "make_pixel_encoder",

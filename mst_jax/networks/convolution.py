@@ -29,23 +29,28 @@ BLOCK = 2**22
 # spares copies into the fast layout); more of them are a loop over as many, compiled once.
 UNROLLED = 8
 
-Form = Callable[[jax.Array, jax.Array, int], jax.Array]
+Padding = tuple[tuple[int, int], tuple[int, int]]  # before and after the rows, and the columns
+UNPADDED: Padding = ((0, 0), (0, 0))
+# (pictures, kernel, stride, padding) -> what `convolve` returns
+Form = Callable[[jax.Array, jax.Array, int, Padding], jax.Array]
 
 
 class Convolution(nn.Module):
-    """A layer of square kernels without padding: (..., H, W, C) -> (..., H', W', features).
+    """A layer of square kernels: (..., H, W, C) -> (..., H', W', features).
 
     Attributes:
         features: channels that it makes.
         stride: pixels from one place to the next, in both directions.
         size: of the kernel, in pixels.
         kernel_init: of the kernel [size, size, C, features].
+        same: pad with zeros so that a place is left for every `stride` pixels (`same_padding`).
     """
 
     features: int
     stride: int = 1
     size: int = 3
     kernel_init: Callable[..., jax.Array] = partial(orthogonal, scale=2**0.5)
+    same: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -53,15 +58,32 @@ class Convolution(nn.Module):
         shape = (self.size, self.size, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape)
         bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
-        return convolve(x, kernel, self.stride) + bias
+        sides = x.shape[-3], x.shape[-2]
+        padding = same_padding(sides, self.size, self.stride) if self.same else UNPADDED
+        return convolve(x, kernel, self.stride, padding) + bias
 
 
-def convolve(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """Convolves (..., H, W, C) with a kernel [K, K, C, F] without padding: (..., H', W', F).
+def same_padding(sides: tuple[int, int], size: int, stride: int) -> Padding:
+    """Zeros around pictures of these sides with which ceil(side / stride) places are left.
+
+    An odd one comes after, as in XLA.
+    """
+
+    def of_side(side: int) -> tuple[int, int]:
+        more = max((-(-side // stride) - 1) * stride + size - side, 0)
+        return more // 2, more - more // 2
+
+    return of_side(sides[0]), of_side(sides[1])
+
+
+def convolve(
+    x: jax.Array, kernel: jax.Array, stride: int, padding: Padding = UNPADDED
+) -> jax.Array:
+    """Convolves (..., H, W, C) with a kernel [K, K, C, F]: (..., H', W', F).
 
     A batch of pictures belongs in the leading axes; `vmap` is for what has a kernel of its own.
     """
-    return form_for(jax.default_backend())(x, kernel, stride)
+    return form_for(jax.default_backend())(x, kernel, stride, padding)
 
 
 def form_for(backend: str) -> Form:
@@ -89,57 +111,58 @@ def form_for(backend: str) -> Form:
     return in_turn if backend == "cpu" else plain
 
 
-def plain(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+def plain(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding = UNPADDED) -> jax.Array:
     """`convolve` as JAX differentiates and batches it."""
     out = lax.conv_general_dilated(
-        _batch(x), kernel, (stride, stride), "VALID", dimension_numbers=LAYOUT
+        _batch(x), kernel, (stride, stride), padding, dimension_numbers=LAYOUT
     )
     return out.reshape(*x.shape[:-3], *out.shape[1:])
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def in_turn(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def in_turn(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding = UNPADDED) -> jax.Array:
     """`convolve`, one kernel after the other under `vmap`, with gradients in the fast layout.
 
     It is as fast in loops and conditionals as outside. It has no forward-mode derivative and no
     second one.
     """
-    return _of_each_kernel(partial(_output, stride=stride))(x, kernel)
+    return _of_each_kernel(partial(_output, stride=stride, padding=padding))(x, kernel)
 
 
 def _forward(
-    x: jax.Array, kernel: jax.Array, stride: int
+    x: jax.Array, kernel: jax.Array, stride: int, padding: Padding
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return in_turn(x, kernel, stride), (x, kernel)
+    return in_turn(x, kernel, stride, padding), (x, kernel)
 
 
 def _backward(
-    stride: int, read: tuple[jax.Array, jax.Array], grads: jax.Array
+    stride: int, padding: Padding, read: tuple[jax.Array, jax.Array], grads: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     x, kernel = read
-    of_input = partial(_input_gradient, stride=stride, height=x.shape[-3], width=x.shape[-2])
-    of_kernel = partial(_kernel_gradient, stride=stride, size=kernel.shape[0])
+    sides = x.shape[-3], x.shape[-2]
+    of_input = partial(_input_gradient, stride=stride, padding=padding, sides=sides)
+    of_kernel = partial(_kernel_gradient, stride=stride, padding=padding, size=kernel.shape[0])
     return _of_each_kernel(of_input)(grads, kernel), _of_each(of_kernel)(x, grads)
 
 
 in_turn.defvjp(_forward, _backward)
 
 
-def _output(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+def _output(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> jax.Array:
     """What `convolve` returns."""
-    of_block = partial(_convolution, kernel=kernel, padding=((0, 0), (0, 0)), stride=stride)
+    of_block = partial(_convolution, kernel=kernel, padding=padding, stride=stride)
     out = _in_blocks(of_block, _batch(x))
     return out.reshape(*x.shape[:-3], *out.shape[2:])
 
 
 def _input_gradient(
-    grads: jax.Array, kernel: jax.Array, stride: int, height: int, width: int
+    grads: jax.Array, kernel: jax.Array, stride: int, padding: Padding, sides: tuple[int, int]
 ) -> jax.Array:
-    """Gradient (..., H, W, C) from that of the output (..., H', W', F): a convolution of it."""
+    """Gradient (..., *sides, C) from that of the output (..., H', W', F): a convolution of it."""
     size = kernel.shape[0]
     rows, columns = (
-        (size - 1, size - 1 + _unread(inputs, outputs, stride, size))
-        for inputs, outputs in zip((height, width), grads.shape[-3:-1], strict=True)
+        (size - 1 - before, size - 1 - after + _unread(before + side + after, out, stride, size))
+        for side, out, (before, after) in zip(sides, grads.shape[-3:-1], padding, strict=True)
     )
     turned = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
     of_block = partial(_convolution, kernel=turned, padding=(rows, columns), spread_picture=stride)
@@ -147,14 +170,18 @@ def _input_gradient(
     return out.reshape(*grads.shape[:-3], *out.shape[2:])
 
 
-def _kernel_gradient(x: jax.Array, grads: jax.Array, stride: int, size: int) -> jax.Array:
+def _kernel_gradient(
+    x: jax.Array, grads: jax.Array, stride: int, padding: Padding, size: int
+) -> jax.Array:
     """Gradient [K, K, C, F] from inputs (..., H, W, C) and that of the output (..., H', W', F).
 
     A convolution once more: the channels are its batch, and the batch its channels.
     """
     rows, columns = (
-        (0, -_unread(inputs, outputs, stride, size))
-        for inputs, outputs in zip(x.shape[-3:-1], grads.shape[-3:-1], strict=True)
+        (before, after - _unread(before + side + after, out, stride, size))
+        for side, out, (before, after) in zip(
+            x.shape[-3:-1], grads.shape[-3:-1], padding, strict=True
+        )
     )
 
     def of_block(x: jax.Array, grads: jax.Array) -> jax.Array:
@@ -168,7 +195,7 @@ def _kernel_gradient(x: jax.Array, grads: jax.Array, stride: int, size: int) -> 
 def _convolution(
     pictures: jax.Array,
     kernel: jax.Array,
-    padding: tuple[tuple[int, int], tuple[int, int]],
+    padding: Padding,
     stride: int = 1,
     spread_picture: int = 1,
     spread_kernel: int = 1,
@@ -187,7 +214,7 @@ def _convolution(
         (B, H', W', F).
     """
 
-    def convolved(padding: tuple[tuple[int, int], tuple[int, int]]) -> jax.Array:
+    def convolved(padding: Padding) -> jax.Array:
         return lax.conv_general_dilated(
             pictures,
             kernel,
@@ -223,7 +250,7 @@ def _batch(pictures: jax.Array) -> jax.Array:
 
 
 def _unread(inputs: int, outputs: int, stride: int, size: int) -> int:
-    """Pixels at the end of a side that no kernel reaches."""
+    """Pixels at the end of a side, padding included, that no kernel reaches."""
     return inputs - ((outputs - 1) * stride + size)
 
 

@@ -6,6 +6,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from mst_jax.agents.parts.losses import two_hot
 from mst_jax.networks import Actor, Critic, Encoder, Params
 
 
@@ -21,17 +22,6 @@ def symexp_bins(count: int, limit: float) -> jax.Array:
     """Bin centres sign(x)(exp|x|-1) for x evenly spaced in [-limit, limit]; (count,)."""
     x = jnp.linspace(-limit, limit, count)
     return jnp.sign(x) * jnp.expm1(jnp.abs(x))
-
-
-def two_hot(values: jax.Array, bins: jax.Array) -> jax.Array:
-    """Linear interpolation of scalars between neighbouring bins; (...,) to (..., bins)."""
-    lower = jnp.clip(jnp.searchsorted(bins, values, side="right") - 1, 0, bins.shape[0] - 2)
-    share = (values - bins[lower]) / (bins[lower + 1] - bins[lower])
-    share = jnp.clip(share, 0.0, 1.0)[..., None]
-    codes = jnp.arange(bins.shape[0])
-    at_lower = codes == lower[..., None]
-    at_upper = codes == lower[..., None] + 1
-    return jnp.where(at_lower, 1.0 - share, 0.0) + jnp.where(at_upper, share, 0.0)
 
 
 def encoder_loss(

@@ -68,6 +68,17 @@ def n_step_return(
     return total, alive * discount ** reward.shape[1]
 
 
+def two_hot(values: jax.Array, bins: jax.Array) -> jax.Array:
+    """Linear interpolation of scalars between neighbouring bins; (...,) to (..., bins)."""
+    lower = jnp.clip(jnp.searchsorted(bins, values, side="right") - 1, 0, bins.shape[0] - 2)
+    share = (values - bins[lower]) / (bins[lower + 1] - bins[lower])
+    share = jnp.clip(share, 0.0, 1.0)[..., None]
+    codes = jnp.arange(bins.shape[0])
+    at_lower = codes == lower[..., None]
+    at_upper = codes == lower[..., None] + 1
+    return jnp.where(at_lower, 1.0 - share, 0.0) + jnp.where(at_upper, share, 0.0)
+
+
 def critic_loss(values: jax.Array, target: jax.Array) -> jax.Array:
     """Mean of (Q - y)^2 over the batch, summed over heads; (B, heads), (B,) to a scalar."""
     chex.assert_rank([values, target], [2, 1])

@@ -202,6 +202,28 @@ def make_optimizer(
     return topology.sparse(own, plan)
 
 
+def check_replay(n_step: int, learning_starts: int, buffer_size: int, batch_size: int) -> None:
+    """Raises ValueError unless the first n-step sample is there when learning starts, and fits."""
+    require(
+        learning_starts >= n_step,
+        f"learning_starts={learning_starts} must be at least n_step={n_step}, the "
+        "consecutive steps that one sample needs",
+    )
+    require(
+        buffer_size >= batch_size,
+        f"buffer_size={buffer_size} must be at least batch_size={batch_size}",
+    )
+
+
+def check_episodes(n_step: int, episode_length: int | None) -> None:
+    """Raises ValueError when returns of so many steps are longer than a task's episodes."""
+    require(
+        episode_length is None or n_step <= episode_length,
+        f"n_step={n_step} is more than the {episode_length} steps of an episode of this task, so "
+        "there would be nothing to learn from; lower n_step",
+    )
+
+
 def require(condition: bool, message: str) -> None:
     """Raises ValueError with the message unless the condition holds."""
     if not condition:

@@ -34,11 +34,15 @@ class Optimizer(NamedTuple):
 
 
 def adamw(config: Any) -> optax.GradientTransformation:
-    """Adam with decoupled weight decay; the learning rate is an array leaf of the state."""
+    """Adam with decoupled weight decay; the learning rate is an array leaf of the state.
+
+    Without decay it is Adam. Settings that have an `epsilon` say what Adam adds to the root.
+    """
     make = optax.inject_hyperparams(
         optax.adamw, static_args=("b1", "b2", "eps", "eps_root", "weight_decay", "nesterov")
     )
-    return make(learning_rate=config.learning_rate, weight_decay=config.weight_decay)
+    own = {"eps": config.epsilon} if hasattr(config, "epsilon") else {}
+    return make(learning_rate=config.learning_rate, weight_decay=config.weight_decay, **own)
 
 
 def along_traces(

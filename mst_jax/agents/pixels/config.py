@@ -6,7 +6,14 @@ What was published for each task stands in `mst_jax.presets`.
 from dataclasses import dataclass
 from functools import partial
 
-from mst_jax.agents.parts.modules import ModuleConfig, module, modules_of, not_negative, require
+from mst_jax.agents.parts.modules import (
+    ModuleConfig,
+    check_replay,
+    module,
+    modules_of,
+    not_negative,
+    require,
+)
 
 HEADS = "(q1|q2)/.*kernel"  # of the critic: what its width scales
 
@@ -110,12 +117,4 @@ class DrQv2Config:
             not_negative(name, getattr(self, name))
         for name, value in (("discount", self.discount), ("tau", self.tau)):
             require(0 <= value <= 1, f"{name}={value} must be in [0, 1]")
-        require(
-            self.learning_starts >= self.n_step,
-            f"learning_starts={self.learning_starts} must be at least n_step={self.n_step}, the "
-            "consecutive steps that one sample needs",
-        )
-        require(
-            self.buffer_size >= self.batch_size,
-            f"buffer_size={self.buffer_size} must be at least batch_size={self.batch_size}",
-        )
+        check_replay(self.n_step, self.learning_starts, self.buffer_size, self.batch_size)

@@ -27,7 +27,7 @@ from mst_jax.agents.base import (
     learn_calls,
 )
 from mst_jax.agents.parts import draws, losses
-from mst_jax.agents.parts.modules import require
+from mst_jax.agents.parts.modules import check_episodes
 from mst_jax.agents.parts.pictures import picture_sizes
 from mst_jax.agents.parts.trained import Trained, active_norm, copied, make_trained, replaced
 from mst_jax.agents.pixels.augmentation import random_shift
@@ -325,12 +325,7 @@ def build_drqv2(
     """
     config.validate()
     shape, action_size = picture_sizes(sizes)
-    length = sizes.episode_length
-    require(
-        length is None or config.n_step <= length,
-        f"n_step={config.n_step} is more than the {length} steps of an episode of this task, so "
-        "there would be nothing to learn from; lower n_step",
-    )
+    check_episodes(config.n_step, sizes.episode_length)
     encoder = networks.make_pixel_encoder(
         shape, config.encoder.architecture(), config.encoder.strided
     )
