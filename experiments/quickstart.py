@@ -16,6 +16,7 @@ from experiments.cli import command, launch, one_line_errors
 from experiments.inputs import define_path, require_writable
 from experiments.setting_flags import define_setting
 from mst_jax import envs
+from mst_jax.agents import modules_of
 from mst_jax.analysis import Curve, read_curve, read_layers
 from mst_jax.figures import (
     draw_curves,
@@ -42,6 +43,7 @@ class Show(NamedTuple):
         seeds: of each recipe, unless another number is given.
         of_run: settings of the run that are not the default ones.
         of_pictures: the same for tasks of which it is told how they are drawn.
+        sparsity: of every sparse module; None for the recipes' own.
     """
 
     task: str
@@ -52,6 +54,7 @@ class Show(NamedTuple):
     seeds: int = 4
     of_run: Mapping[str, Any] = {"eval_episodes": 3}
     of_pictures: Mapping[str, Any] = {}
+    sparsity: float | None = None
 
 
 # Small enough for two cores. Narrow networks need larger steps to move as fast, and with few
@@ -84,8 +87,27 @@ PIXELS: Overrides = {
     "learn_every": 1,
     "noise_steps": 15_000,
 }
+# One convolution on 10x5 pixels, and as many steps to a target as a game of a minute has.
+GAME: Overrides = {
+    **{f"encoder.{part}": one for part, one in (("channels", "1"), ("kernels", "3"))},
+    "encoder.strides": "1",
+    "encoder.hidden": 8,
+    "critic.hidden": 32,
+    **{f"{module}.learning_rate": 1e-3 for module in ("encoder", "critic")},
+    "n_step": 3,
+    "atoms": 21,
+    "v_min": -2.0,
+    "v_max": 2.0,
+    "learning_starts": 200,
+    "target_period": 200,
+}
 SMALL_PICTURES = {"picture_size": 32, "quality": "plain", "action_repeat": 8}
 SHOWS = {
+    "der": Show(
+        *("probe:catch", 5_000, ("mst", "all_static", "dense"), GAME, 10),
+        of_run={"eval_episodes": 50},
+        sparsity=0.8,
+    ),
     "drqv2": Show(
         *("dmc_pixels:cartpole-swingup", 40_000, ("mst",), PIXELS, 8),
         seeds=3,
@@ -124,7 +146,10 @@ def _agent() -> str:
     """The agent to show; raises ValueError for a task that there is not."""
     if AGENT.value is not None or TASK.value is None:
         return AGENT.value or "mrq"
-    return "drqv2" if envs.make(TASK.value).spec.observation.dtype == "uint8" else "mrq"
+    spec = envs.make(TASK.value).spec
+    if isinstance(spec.action, envs.Discrete):
+        return "der"
+    return "drqv2" if spec.observation.dtype == "uint8" else "mrq"
 
 
 def settings_of(agent: str) -> list[Settings]:
@@ -139,7 +164,7 @@ def settings_of(agent: str) -> list[Settings]:
             agent=agent,
             task=task,
             recipe=recipe,
-            config=override(make_config(agent, recipe), show.small),
+            config=_config(agent, recipe),
             steps=steps,
             seeds=show.seeds if SEEDS.value is None else SEEDS.value,
             eval_every=max(steps // show.evaluations, 1),
@@ -152,6 +177,16 @@ def settings_of(agent: str) -> list[Settings]:
         )
         for recipe in show.recipes
     ]
+
+
+def _config(agent: str, recipe: str) -> Any:
+    """An agent's configuration under a recipe, small and as sparse as is shown."""
+    show = SHOWS[agent]
+    config = override(make_config(agent, recipe), show.small)
+    if show.sparsity is None:
+        return config
+    sparse = [name for name, own in modules_of(config).items() if own.regime != "dense"]
+    return override(config, {f"{name}.sparsity": show.sparsity for name in sparse})
 
 
 def _report(jobs: list[Job], logdir: Path) -> None:
