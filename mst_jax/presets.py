@@ -48,13 +48,37 @@ NETSPARSITY: dict[str, Overrides] = {
     task: {**DIFFICULTIES["medium"], "buffer_size": 1_000_000}
     for task in ("quadruped-run", "hopper-hop")
 }
+# Of DER (docs/specs/der.md §1.5, §3): the Network Sparsity paper's, its width apart (`--size=3x1`);
+# Rainbow without its parts; and what suffices for pictures of a few pixels.
+DER: dict[str, Overrides] = {
+    "netsparsity": {"encoder.body": "impala", "noisy_std": 0.5},
+    "dqn": {
+        **dict.fromkeys(("double", "dueling", "distributional", "noisy", "prioritised"), False),
+        "n_step": 1,
+    },
+    "small": {
+        "encoder.hidden": 8,
+        "encoder.channels": "1",
+        "encoder.kernels": "3",
+        "encoder.strides": "1",
+        "critic.hidden": 32,
+        **{f"{module}.learning_rate": 1e-3 for module in ("encoder", "critic")},
+        "atoms": 21,
+        "v_min": -2.0,
+        "v_max": 2.0,
+        "n_step": 3,
+        "learning_starts": 200,
+        "target_period": 200,
+    },
+}
 ANY = ""  # the task of a preset that holds for all of them
 PRESETS: dict[str, dict[str, Mapping[str, Overrides]]] = {
+    "der": {name: {ANY: changes} for name, changes in DER.items()},
     "drqv2": {
         "drqv2": DRQV2,
         "netsparsity": NETSPARSITY,
         **{difficulty: {ANY: changes} for difficulty, changes in DIFFICULTIES.items()},
-    }
+    },
 }
 
 

@@ -1,0 +1,510 @@
+"""DER's parts on hand-computed numbers, its settings, and what it refuses."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from der_recording import agent_of, noises_of, view_of
+from recordings import drawing, load
+
+from mst_jax import networks, replay, topology
+from mst_jax.agents import AGENTS, Clock, DERConfig, Experience, Sizes, check, make_agent
+from mst_jax.agents.rainbow import losses
+from mst_jax.agents.rainbow.der import Batch, build_der
+from mst_jax.envs import Continuous, Discrete, Observation
+from mst_jax.presets import preset_overrides
+from mst_jax.recipes import make_config, override
+
+ATARI = Observation((84, 84, 4), "uint8", history=4, fill="zeros")
+TINY = Sizes(Observation((6, 5, 1), "uint8"), Discrete(3), 20)
+PARTS = ("double", "dueling", "distributional", "noisy", "prioritised")
+DQN = dict.fromkeys(PARTS, False)
+SMALL = preset_overrides("der", "small", "any:task") | {
+    "encoder.hidden": 4,
+    "critic.hidden": 16,
+    "atoms": 11,
+    "batch_size": 8,
+}
+KEY = jax.random.key(0)
+
+
+def tiny(recipe="dense", **changes):
+    """DER's functions on pictures of 6x5."""
+    return build_der(override(make_config("der", recipe), {**SMALL, **changes}), TINY, 1_000)
+
+
+def with_values(agent, state, values):
+    """The state with a plain critic that says these values of every picture."""
+    critic = jax.tree.map(jnp.zeros_like, state.params["critic"])
+    critic["value"]["bias"] = jnp.asarray(values, jnp.float32)
+    return {**state.params, "critic": critic}
+
+
+# Networks -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "size", "counts"),
+    [
+        ("nature", "", (8_270_494, 8_375_146, 8_532_124, 9_003_058)),
+        ("nature", "3x1", (24_703_966, 24_808_618, 24_965_596, 25_436_530)),
+        ("impala", "", (4_325_326, 4_429_978, 4_586_956, 5_057_890)),
+        ("impala", "3x1", (13_031_278, 13_135_930, 13_292_908, 13_763_842)),
+    ],
+)
+def test_published_networks_have_as_many_parameters(body, size, counts):
+    for actions, count in zip((4, 6, 9, 18), counts, strict=True):
+        config = override(make_config("der", "dense", size), {"encoder.body": body})
+        agent = make_agent("der", config, Sizes(ATARI, Discrete(actions)), 100_000)
+        params = jax.eval_shape(agent.init, KEY).params
+        assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params)) == count
+
+
+def test_noise_of_a_weight_is_the_product_of_its_inputs_and_outputs():
+    head = networks.make_action_values(
+        5, 3, 1, DERConfig().critic.architecture(), dueling=False, noisy_std=0.5
+    )
+    generator, params = np.random.default_rng(0), jax.device_get(head.init(KEY))
+    assert head.noisy == {"layer_1": (5, 512), "value": (512, 3)}
+    noise = {
+        name: networks.Noise(*(generator.normal(size=n).astype(np.float32) for n in sizes))
+        for name, sizes in head.noisy.items()
+    }
+    x = generator.normal(size=(4, 5)).astype(np.float32)
+    root = lambda e: np.sign(e) * np.sqrt(np.abs(e))  # noqa: E731
+
+    def layer(x, name):
+        (mean, scale), (bias, bias_scale) = params[name]["kernel"], params[name]["bias"]
+        before, after = map(root, noise[name])
+        kernel = mean + scale * np.outer(before, after)
+        return x @ kernel + bias + bias_scale * after
+
+    wanted = layer(np.maximum(layer(x, "layer_1"), 0), "value")
+    np.testing.assert_allclose(head.apply(params, x, noise)[..., 0], wanted, atol=1e-5)
+    still = np.maximum(x @ params["layer_1"]["kernel"][0] + params["layer_1"]["bias"][0], 0)
+    still = still @ params["value"]["kernel"][0] + params["value"]["bias"][0]
+    np.testing.assert_allclose(head.apply(params, x, None)[..., 0], still, atol=1e-5)
+
+
+def test_first_means_and_scales_of_noisy_layers():
+    critic = tiny(noisy_std=0.5).critic
+    for layer in jax.device_get(critic.init(KEY)).values():
+        bound = layer["kernel"].shape[1] ** -0.5
+        for mean, scale in (layer["kernel"], layer["bias"]):
+            np.testing.assert_allclose(scale, 0.5 * bound)
+            assert 0.8 * bound < np.abs(mean).max() <= bound
+            assert mean.min() < 0 < mean.max()
+
+
+def test_layers_have_noise_of_their_own():
+    agent = tiny()
+    noise = agent.noise(KEY)
+    drawn = [np.asarray(numbers) for one in noise.values() for numbers in one]
+    assert len(drawn) == 6
+    for number, one in enumerate(drawn):
+        for other in drawn[:number]:
+            shared = min(len(one), len(other))
+            assert (one[:shared] != other[:shared]).all()
+    again = agent.noise(jax.random.key(1))
+    assert all((again[name].inputs != noise[name].inputs).all() for name in noise)
+
+
+def test_diagnostics_are_of_channels_and_of_what_the_output_layers_read():
+    agent = tiny()
+    state = agent.init(KEY)
+    pictures = jnp.zeros((7, 6, 5, 1), jnp.uint8)
+    encoder = agent.encoder.activity(state.params["encoder"], pictures)
+    assert {name: x.shape for name, x in encoder.post.items()} == {"active_1": (7 * 30, 4)}
+    assert encoder.features.shape == (7, agent.encoder.size) == (7, 120)
+    critic = agent.critic.activity(state.params["critic"], encoder.features, None)
+    assert set(critic.pre) == set(networks.strengths(critic)) - {"layer_1/kernel"} | {"layer_1"}
+    assert critic.features.shape == (7, 16)
+
+
+def test_diagnostics_of_impala_name_every_convolution():
+    agent = tiny(**{"encoder.body": "impala", "encoder.kernels": "", "encoder.strides": ""})
+    params = agent.init(KEY).params["encoder"]
+    activity = agent.encoder.activity(params, jnp.zeros((2, 6, 5, 1), jnp.uint8))
+    blocks = [f"stack_1/block_{n}" for n in (1, 2)]
+    layers = {f"{b}/{layer}" for b in blocks for layer in ("expand", "project")}
+    assert set(activity.pre) == {"stack_1/embed", *layers}
+    assert set(activity.post) == {"active", *(f"{b}/active" for b in blocks)}
+    assert {f"{path}/kernel" for path in activity.pre} == set(agent.encoder.positions)
+    assert agent.encoder.positions["stack_1/embed/kernel"] == 30
+    assert agent.encoder.positions["stack_1/block_1/expand/kernel"] == 9
+
+
+# Returns, targets, losses -------------------------------------------------------------------------
+
+
+def filled(rewards, *, terminated, span, size=6):
+    """The view of a memory with one episode, whose k-th picture has brightness k, and its end."""
+    shown, last = Observation((size, 5, 1), "uint8"), len(rewards) - 1
+    buffer = replay.create(replay.Layout(shown, Discrete(3), span, capacity=32))
+    picture, insert = lambda k: np.full((1, size, 5, 1), k, np.uint8), jax.jit(replay.insert)
+    for k, reward in enumerate(rewards):
+        buffer = insert(
+            buffer,
+            picture(k),
+            np.array([k % 3], np.int32),
+            np.array([reward], np.float32),
+            np.array([terminated and k == last]),
+            np.array([not terminated and k == last]),
+            picture(k + 1),
+        )
+    return buffer, jax.tree.map(lambda leaf: leaf[0], replay.view(buffer))
+
+
+def test_every_step_before_an_end_is_a_sample_with_its_own_return():
+    """Rewards of 10**k tell which are in a return; a lost life is such an end too."""
+    _, view = filled([10.0**k for k in range(6)], terminated=True, span=3)
+    agent = tiny(clip_rewards=False, discount=1.0)
+    batch = jax.jit(agent.batch)(view, jnp.arange(6), KEY)
+    wanted = [111, 1_110, 11_100, 111_000, 110_000, 100_000]
+    np.testing.assert_array_equal(batch.returns, wanted)
+    np.testing.assert_array_equal(batch.bootstrap, [1, 1, 1, 0, 0, 0])
+    np.testing.assert_array_equal(batch.next_observation[:3, 0, 0, 0], [3, 4, 5])
+    assert (view.tree[0][:6] > 0).all()
+
+
+def test_a_time_limit_is_no_end():
+    _, view = filled([1.0] * 6, terminated=False, span=3)
+    np.testing.assert_array_equal(view.tree[0][:6] > 0, [True] * 4 + [False] * 2)
+    batch = jax.jit(tiny(discount=0.5).batch)(view, jnp.arange(4), KEY)
+    np.testing.assert_allclose(batch.returns, 1.75)
+    np.testing.assert_allclose(batch.bootstrap, 0.125)
+
+
+def test_rewards_are_clipped_one_by_one_for_the_learner_alone():
+    _, view = filled([5.0, -3.0, 0.5, 7.0], terminated=True, span=3)
+    batch = jax.jit(tiny(discount=0.5).batch)(view, jnp.arange(4), KEY)
+    np.testing.assert_allclose(batch.returns, [1 - 0.5 + 0.125, -1 + 0.25 + 0.25, 0.5 + 0.5, 1])
+    np.testing.assert_array_equal(view.reward[:4], [5.0, -3.0, 0.5, 7.0])
+
+
+def test_weights_are_those_of_the_sum_tree():
+    buffer, _ = filled([0.0] * 9, terminated=True, span=3)
+    given = np.array([0.5, 3.0, 0.1, 2.0, 1.0], np.float32)
+    indices = jnp.array([[0, 2, 3, 5, 8]])
+    buffer = replay.set_priorities(buffer, indices, given[None])
+    view = jax.tree.map(lambda leaf: leaf[0], replay.view(buffer))
+    leaves = np.ones(9)
+    leaves[np.asarray(indices[0])] = given
+    probability = leaves / leaves.sum()
+    chosen = np.array([2, 0, 2, 1])
+    weights = 1 / np.sqrt(probability[chosen] + 1e-10)
+    batch = jax.jit(tiny().batch)(view, jnp.asarray(chosen), KEY)
+    np.testing.assert_allclose(batch.weight, weights / weights.max(), rtol=1e-6)
+    uniform = jax.jit(tiny(prioritised=False).batch)(view, jnp.asarray(chosen), KEY)
+    np.testing.assert_array_equal(uniform.weight, 1)
+    # A new start has the largest priority that there ever was, also after it has fallen again.
+    buffer = replay.set_priorities(buffer, jnp.array([[2]]), jnp.array([[0.2]], jnp.float32))
+    assert float(buffer.max_priority[0]) == 3.0
+
+
+def dqn_batch(returns, bootstrap):
+    shown = jnp.zeros((1, 6, 5, 1), jnp.uint8)
+    return Batch(
+        *(shown, jnp.array([1]), jnp.array([returns]), jnp.array([bootstrap]), shown),
+        *(jnp.ones(1), None, None),
+    )
+
+
+@pytest.mark.parametrize(("double", "target"), [(False, 0.5 + 0.9 * 3), (True, 0.5 + 0.9 * 1)])
+def test_without_its_parts_it_is_dqn(double, target):
+    """A target network that says [1, 3, 2], an online network that says [5, 0.2, 0]."""
+    agent = tiny(**DQN | {"double": double})
+    state = jax.jit(agent.init)(KEY)
+    state = state.replace(
+        params=with_values(agent, state, [5.0, 0.2, 0.0]),
+        target_params=with_values(agent, state, [1.0, 3.0, 2.0]),
+    )
+    batch = dqn_batch(0.5, 0.9)
+    np.testing.assert_allclose(jax.jit(agent.target)(state, batch), [[target]], rtol=1e-6)
+    after, priorities, metrics = jax.jit(agent.update)(state, batch, jnp.int32(0))
+    # Huber: |error| - 1/2 beyond 1, with a gradient of -1, of which Adam's mean holds a tenth.
+    assert float(metrics["critic/loss"]) == pytest.approx(target - 0.2 - 0.5)
+    mean = optax.tree.get(after.opt_state["critic"], "mu")
+    np.testing.assert_allclose(mean["value"]["bias"], [0, -0.1, 0], rtol=1e-6)
+    np.testing.assert_allclose(priorities, [target - 0.2], rtol=1e-5)
+    assert float(metrics["critic/value"]) == pytest.approx(0.2)
+    assert agent.act(state, batch.observation[0], None, None) == 0
+
+
+def test_the_online_network_chooses_among_distributions():
+    agent = tiny(noisy=False, dueling=False)
+    state, atoms = agent.init(KEY), agent.config.atoms
+    at = lambda *places: 50.0 * np.eye(atoms)[list(places)].ravel()  # noqa: E731
+    state = state.replace(
+        params=with_values(agent, state, at(9, 2, 1)),  # says the first action
+        target_params=with_values(agent, state, at(3, 10, 4)),  # that it is worth the fourth atom
+    )
+    target = agent.target(state, dqn_batch(0.0, 1.0))
+    np.testing.assert_allclose(target[0], np.eye(atoms)[3], atol=1e-6)
+    plain = dataclasses.replace(agent, config=dataclasses.replace(agent.config, double=False))
+    target = plain.target(state, dqn_batch(0.0, 1.0))
+    np.testing.assert_allclose(target[0], np.eye(atoms)[10], atol=1e-6)
+
+
+def test_dueling_adds_the_mean_advantage_to_nothing():
+    agent = tiny(noisy=False, distributional=False)
+    critic = jax.tree.map(jnp.zeros_like, agent.init(KEY).params["critic"])
+    critic["value"]["bias"] = jnp.array([10.0])
+    critic["advantage"]["bias"] = jnp.array([1.0, 2.0, 6.0])
+    found = agent.critic.apply(critic, jnp.zeros(agent.encoder.size), None)[:, 0]
+    np.testing.assert_allclose(found, [8.0, 9.0, 13.0])
+
+
+# Variants that are wrong, and that the recording tells from the right one -------------------------
+
+
+def nearest(places, probabilities, support):
+    """Each place's probability to the nearest atom alone."""
+    index = jnp.argmin(jnp.abs(places[..., None] - support), axis=-1)
+    return jnp.einsum("bj,bji->bi", probabilities, jax.nn.one_hot(index, len(support)))
+
+
+def unmasked(reward, terminated, discount):
+    """Rewards beyond an end count, and so does what follows."""
+    steps = reward.shape[1]
+    return reward @ discount ** jnp.arange(steps), jnp.full(len(reward), discount**steps)
+
+
+def differs(found, wanted):
+    """By much more than the recording's tolerance."""
+    return np.abs(np.asarray(found) - wanted).max() > 1e-3
+
+
+def test_the_recording_tells_wrong_variants(monkeypatch):
+    recorded = {
+        name: array.astype(np.float32) if array.dtype == np.float64 else array
+        for name, array in load("der_step").items()
+    }
+    agent, state = agent_of(recorded)
+    view, indices = view_of(recorded), jnp.arange(len(recorded["states"]))
+
+    def batch():
+        with drawing(monkeypatch, noises_of(recorded, agent, "loss", "target")):
+            return agent.batch(view, indices, KEY)
+
+    right = batch()
+    assert not differs(right.returns, recorded["n_step_return"])
+    assert not differs(agent.target(state, right), recorded["target_distribution"])
+    with monkeypatch.context() as patch:
+        patch.setattr(losses, "projected", nearest)
+        assert differs(agent.target(state, right), recorded["target_distribution"])
+    with monkeypatch.context() as patch:
+        patch.setattr("mst_jax.agents.rainbow.der.n_step_return", unmasked)
+        wrong = batch()
+    assert differs(wrong.bootstrap, right.bootstrap)
+    assert differs(agent.target(state, wrong), recorded["target_distribution"])
+    logits = agent.logits(state.params, right.observation, right.noise)
+    assert not differs(logits, recorded["logits"])
+    first = right.noise["layer_1"]
+    shared = jnp.resize(first.inputs, max(map(max, agent.critic.noisy.values())))
+    same = {
+        name: networks.Noise(shared[:inputs], shared[:outputs])
+        for name, (inputs, outputs) in agent.critic.noisy.items()
+    }
+    assert differs(agent.logits(state.params, right.observation, same), recorded["logits"])
+
+
+# Acting and learning ------------------------------------------------------------------------------
+
+
+def choices(agent, state, act, count=2_000):
+    """How often each action is chosen with different keys."""
+    picture = jnp.zeros((6, 5, 1), jnp.uint8)
+    keys = jax.random.split(KEY, count)
+    actions = jax.jit(jax.vmap(lambda key: act(state, picture, key)))(keys)
+    assert actions.dtype == jnp.int32
+    return np.bincount(actions, minlength=3) / count
+
+
+def test_an_evaluation_is_without_noise_and_almost_always_greedy():
+    assert DERConfig().evaluation_epsilon == 0.001
+    for epsilon in (0.0, 0.3):
+        agent = tiny(evaluation_epsilon=epsilon)
+        state = agent.init(KEY)
+        best = int(agent.act(state, jnp.zeros((6, 5, 1), jnp.uint8), None, None))
+        shares = choices(agent, state, agent.evaluate)
+        wanted = np.full(3, epsilon / 3) + (1 - epsilon) * np.eye(3)[best]
+        np.testing.assert_allclose(shares, wanted, atol=0.03 if epsilon else 0)
+
+
+def test_noise_explores_before_learning_starts_too():
+    agent = tiny(noisy_std=3.0)
+    state, clock = agent.init(KEY), Clock(jnp.int32(0), jnp.int32(0))
+    shares = choices(agent, state, lambda *args: agent.agent().explore(*args, clock))
+    assert (shares < 1).all()
+    np.testing.assert_array_equal(
+        shares, choices(agent, state, lambda *args: agent.act(*args, clock))
+    )
+
+
+def test_without_noise_random_actions_grow_rare():
+    agent = tiny(noisy=False, epsilon_end=0.1, epsilon_steps=100, learning_starts=200)
+    shares = {step: float(agent.epsilon(jnp.int32(step))) for step in (0, 200, 250, 300, 10**6)}
+    assert shares == pytest.approx({0: 1, 200: 1, 250: 0.55, 300: 0.1, 10**6: 0.1})
+    assert agent.agent().explore is None, "uniform actions before learning starts"
+    state, clock = agent.init(KEY), Clock(jnp.int32(250), jnp.int32(0))
+    shares = choices(agent, state, lambda *args: agent.act(*args, clock))
+    np.testing.assert_allclose(sorted(shares)[:2], 0.55 / 3, atol=0.03)
+
+
+@pytest.mark.parametrize(("every", "starts"), [(1, 5), (4, 7), (4, 8)])
+def test_targets_are_copied_once_in_a_period(every, starts):
+    agent = tiny(target_period=10, learn_every=every)
+    state = agent.init(KEY)
+    state = state.replace(target_params=jax.tree.map(jnp.zeros_like, state.params))
+    steps = jnp.arange(starts + 1, 100, every)
+
+    @jax.vmap
+    def copied(step):
+        after = agent.refreshed(state, Clock(step, jnp.int32(0))).target_params
+        return jnp.array([(leaf != 0).any() for leaf in jax.tree.leaves(after["critic"])]).any()
+
+    due = np.asarray(steps)[np.asarray(copied(steps))]
+    first = [min(s for s in np.asarray(steps) if s >= t) for t in range(10, 91, 10)]
+    np.testing.assert_array_equal(due, first)
+
+
+def random_batch(agent, key):
+    size, generator = 8, np.random.default_rng(1)
+    shown = jnp.asarray(generator.integers(0, 256, (2, size, 6, 5, 1), np.uint8))
+    noises = [agent.noise(jax.random.fold_in(key, number)) for number in (1, 2)]
+    returns = jnp.asarray(generator.normal(size=size), jnp.float32)
+    action = jnp.arange(size, dtype=jnp.int32) % 3
+    return Batch(
+        *(shown[0], action, returns, jnp.full(size, 0.9), shown[1], jnp.ones(size)), *noises
+    )
+
+
+def test_seeds_with_masks_of_their_own_learn_as_alone():
+    agent = tiny("all_rigl", **{f"{m}.interval": 2 for m in ("encoder", "critic")})
+    keys = jax.random.split(KEY, 2)
+    states = jax.jit(jax.vmap(agent.init))(keys)
+    masks = agent.trained.masks(states.opt_state)["critic"]["layer_1"]["kernel"]
+    assert (masks[0] != masks[1]).any()
+    assert (masks[:, 0] == masks[:, 1]).all(), "mean and scale of a weight share its mask"
+
+    def update(state, key, step):  # of the clock, which has no seed axis
+        return agent.update(state, random_batch(agent, key), step)[:2]
+
+    alone, of_both = jax.jit(update), jax.jit(jax.vmap(update, (0, 0, None)))
+
+    def updated(program, state, key):
+        for step in range(4):
+            state, priorities = program(state, key, jnp.int32(step))
+        return state, priorities
+
+    together = updated(of_both, states, keys)
+    for seed in range(2):
+        own, priorities = updated(
+            alone, jax.tree.map(lambda leaf, s=seed: leaf[s], states), keys[seed]
+        )
+        among, among_priorities = jax.tree.map(lambda leaf, s=seed: leaf[s], together)
+        np.testing.assert_allclose(priorities, among_priorities, rtol=1e-4)
+        for one, other in zip(
+            jax.tree.leaves(agent.trained.masks(own.opt_state)),
+            jax.tree.leaves(agent.trained.masks(among.opt_state)),
+            strict=True,
+        ):
+            np.testing.assert_array_equal(one, other)
+        for one, other in zip(
+            jax.tree.leaves(own.params), jax.tree.leaves(among.params), strict=True
+        ):
+            np.testing.assert_allclose(one, other, atol=1e-4 * float(jnp.abs(one).max()) + 1e-7)
+        for name, params in own.params.items():
+            topology.check(params, own.opt_state[name], agent.agent().plans[name])
+    moved = agent.trained.masks(together[0].opt_state)["critic"]["layer_1"]["kernel"]
+    assert (moved != masks).any(), "it was rewired"
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, pytest.param(DQN, marks=pytest.mark.slow)], ids=["all parts", "none"]
+)
+def test_it_keeps_the_contract(changes):
+    config = override(make_config("der", "mst"), {**SMALL, **changes})
+    assert check("der", config, TINY) == []
+
+
+def test_a_probe_measures_the_loss_that_is_trained():
+    agent = tiny()
+    state = agent.init(KEY)
+    _, view = filled([1.0, 0.0, -1.0, 0.0, 1.0, 0.0], terminated=True, span=3)
+    probes = agent.probe(state, Experience(None, view), KEY, 8)
+    indices = view.sample(jax.random.fold_in(KEY, 0), 8)
+    batch = agent.batch(view, indices, KEY)
+    loss, grads = jax.value_and_grad(agent.loss, has_aux=True)(
+        state.params, batch, agent.target(state, batch)
+    )
+    for name, probe in probes.items():
+        each = jax.vmap(jax.value_and_grad(probe.loss), (None, 0))(probe.params, probe.samples)
+        np.testing.assert_allclose(each[0].mean(), loss[0], rtol=1e-5)
+        for one, other in zip(jax.tree.leaves(each[1]), jax.tree.leaves(grads[name]), strict=True):
+            np.testing.assert_allclose(one.mean(axis=0), other, atol=1e-6)
+
+
+# Settings -----------------------------------------------------------------------------------------
+
+
+def test_presets_and_what_they_leave():
+    paper = preset_overrides("der", "netsparsity", "atari:Pong")
+    config = make_config("der", "all_static", size="3x1", base=paper)
+    assert (config.encoder.body, config.encoder.hidden, config.noisy_std) == ("impala", 48, 0.5)
+    assert (config.critic.hidden, config.n_step, config.critic.sparsity) == (512, 10, 0.6)
+    assert DERConfig().noisy_std == 0.1
+    dqn = make_config("der", "dense", base=preset_overrides("der", "dqn", "atari:Pong"))
+    assert not any(getattr(dqn, part) for part in PARTS)
+    assert dqn.n_step == 1
+
+
+def test_without_a_policy_recipes_are_of_encoder_and_critic():
+    mst, swap = make_config("der", "mst"), make_config("der", "swap")
+    assert (mst.encoder.regime, mst.critic.regime) == ("dense", "rigl")
+    assert (swap.encoder.regime, swap.critic.regime) == ("dense", "static")
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"atoms": 1}, "atoms=1 must be at least 2"),
+        ({"v_min": 2.0}, "v_min=2.0 must be below v_max=2.0"),
+        ({"n_step": 30}, "learning_starts=200 must|n_step=30 is more than the 20 steps"),
+        ({"encoder.body": "vgg"}, "encoder.body='vgg' is unknown: there are nature, impala"),
+        ({"encoder.body": "impala"}, "encoder.kernels=3 has no effect with encoder.body=impala"),
+        ({"encoder.channels": "2,4"}, "encoder.channels has 2 convolutions, encoder.kernels 1"),
+        ({"encoder.channels": "2;4"}, "encoder.channels='2;4' must be positive whole numbers"),
+        ({"encoder.kernels": "12"}, "pictures of 6x5 are too small for this encoder"),
+        ({"encoder.depth": 3}, "encoder.depth=3 has no effect with encoder.body=nature"),
+        ({"critic.residual": "pre"}, "critic.residual=pre: these layers take no shortcuts"),
+        ({"critic.epsilon": 0.0}, "critic.epsilon=0.0 must be positive"),
+        ({"epsilon_end": 2.0}, "epsilon_end=2.0 must be in"),
+        ({"target_period": 0}, "target_period=0 must be at least 1"),
+    ],
+)
+def test_impossible_settings_are_one_line(changes, what):
+    with pytest.raises(ValueError, match=what) as error:
+        tiny(**changes)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", sorted(AGENTS))
+def test_tasks_of_another_kind_are_one_line(name):
+    """Flat observations, or pictures; continuous actions, or discrete ones."""
+    config = make_config(name, "dense")
+    refused = 0
+    for shown in (ATARI, Observation((3,))):
+        for action in (Continuous(2), Discrete(4)):
+            try:
+                make_agent(name, config, Sizes(shown, action, 1_000), 50_000)
+            except ValueError as error:
+                assert "choose another of the two" in str(error)
+                assert "\n" not in str(error)
+                refused += 1
+    assert refused >= (3 if name == "der" else 1)
