@@ -25,6 +25,7 @@ from mst_jax.figures import (
     title_of,
     write_report,
 )
+from mst_jax.presets import DER
 from mst_jax.recipes import Overrides, make_config, override
 from mst_jax.runs import Settings, read_metrics
 from mst_jax.runs.health import mean_of_known
@@ -87,24 +88,10 @@ PIXELS: Overrides = {
     "learn_every": 1,
     "noise_steps": 15_000,
 }
-# One convolution on 10x5 pixels, and as many steps to a target as a game of a minute has.
-GAME: Overrides = {
-    **{f"encoder.{part}": one for part, one in (("channels", "1"), ("kernels", "3"))},
-    "encoder.strides": "1",
-    "encoder.hidden": 8,
-    "critic.hidden": 32,
-    **{f"{module}.learning_rate": 1e-3 for module in ("encoder", "critic")},
-    "n_step": 3,
-    "atoms": 21,
-    "v_min": -2.0,
-    "v_max": 2.0,
-    "learning_starts": 200,
-    "target_period": 200,
-}
 SMALL_PICTURES = {"picture_size": 32, "quality": "plain", "action_repeat": 8}
 SHOWS = {
     "der": Show(
-        *("probe:catch", 5_000, ("mst", "all_static", "dense"), GAME, 10),
+        *("probe:catch", 5_000, ("mst", "all_static", "dense"), DER["small"], 10),
         of_run={"eval_episodes": 50},
         sparsity=0.8,
     ),

@@ -21,8 +21,14 @@ GAMES = tuple(f"atari:{game}" for game in RETURNS)
 FEW = ("atari:Boxing", "atari:KungFuMaster", "atari:RoadRunner")
 SPARSITIES = (0.0, 0.4, 0.8)
 BASELINE: Labels = {"width": 1, "sparsity": 0.0}
-BASE: dict[str, Overrides] = {AGENT: {"encoder.body": "impala", "noisy_std": 0.5, "joint": True}}
-SMOKE: Overrides = {"encoder.hidden": 4, "encoder.depth": 1, "n_step": 3, "atoms": 21}
+JOINT: Overrides = {"joint": True}
+SMOKE: Overrides = {
+    "encoder.channels": "1,2",  # two stacks: three are too many for 10x5 pixels
+    "encoder.hidden": 4,
+    "encoder.depth": 1,
+    "n_step": 3,
+    "atoms": 21,
+}
 
 
 def _variants(agent: str, _: str) -> list[Variant]:
@@ -96,7 +102,8 @@ def _scale(tasks: tuple[str, ...], steps: int, seeds: int) -> Scale:
         evaluations=1,
         eval_episodes=100,
         rows=20,
-        base=BASE,
+        base={AGENT: JOINT},
+        preset="netsparsity",
     )
 
 
@@ -108,7 +115,8 @@ ATARI_WIDTH = Study(
         "smoke": replace(
             scales.smoke(AGENT),
             tasks=("probe:catch",),
-            base={AGENT: {**scales.TINY[AGENT], **BASE[AGENT], **SMOKE}},
+            base={AGENT: {**scales.TINY[AGENT], **JOINT, **SMOKE}},
+            preset="netsparsity",
         ),
         "small": _scale(FEW, steps=30_000, seeds=3),
         "paper": _scale(GAMES, steps=100_000, seeds=5),

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.studies.base import Labels
-from experiments.studies.figures import name_missing
+from experiments.studies.figures import name_missing, note_diverged
 from experiments.studies.results import Results, VariantRuns, scores
 from mst_jax.analysis import Estimate, estimate, iqm, mean, meaning, optimality_gap
 from mst_jax.figures.style import PALETTE, plain
@@ -89,18 +89,23 @@ def _draw_changes(
     for index, variant in enumerate(others):
         offset = (index - (len(others) - 1) / 2) * 0.8 / len(others)
         own = {task: by_name[task, variant] for task in tasks if (task, variant) in by_name}
-        colour = PALETTE[index % len(PALETTE)]
-        style = {"color": colour, "markersize": 4}
-        found = {task: change(group, base[task]) for task, group in own.items() if task in base}
-        found = {task: value for task, value in found.items() if value is not None}
-        at = [tasks.index(task) + offset for task in found]
+        rows = {task: tasks.index(task) + offset for task in own}
+        style = {"color": PALETTE[index % len(PALETTE)], "markersize": 4}
+        found = {
+            task: one
+            for task, group in own.items()
+            if task in base and (one := change(group, base[task])) is not None
+        }
+        at = [rows[task] for task in found]
         _intervals(axis, at, list(found.values()), fmt="o", label=plain(variant), **style)
+        for task, group in own.items():
+            place = float(found[task].value) if task in found else 0.0
+            note_diverged(axis, (place, rows[task]), group)
         known = {task: published(task, group.labels) for task, group in own.items()}
-        points = [(v, tasks.index(task) + offset) for task, v in known.items() if v is not None]
+        points = [(value, rows[task]) for task, value in known.items() if value is not None]
         if points:
-            axis.plot(
-                *zip(*points, strict=True), "x", label=plain(f"{variant}, published"), **style
-            )
+            label = plain(f"{variant}, published")
+            axis.plot(*zip(*points, strict=True), "x", label=label, **style)
     axis.axvline(0.0, color="0.6", linewidth=0.8)
     axis.set_xscale("symlog", linthresh=100.0)
     axis.set_yticks(range(len(tasks)), [plain(task.partition(":")[2] or task) for task in tasks])
