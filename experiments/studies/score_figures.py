@@ -14,6 +14,7 @@ from mst_jax.analysis import Estimate, estimate, iqm, mean, meaning, optimality_
 from mst_jax.figures.style import PALETTE, plain
 
 ROW = 0.3  # inches of a row
+TICKS = (-1000, -300, -100, -50, 0, 50, 100, 200, 500, 1000, 3000)  # percent
 Change = Callable[[str, Labels], float | None]  # task, labels -> percent, None where there is none
 
 
@@ -108,8 +109,11 @@ def _draw_changes(
             axis.plot(*zip(*points, strict=True), "x", label=label, **style)
     axis.axvline(0.0, color="0.6", linewidth=0.8)
     axis.set_xscale("symlog", linthresh=100.0)
+    low, high = axis.get_xlim()
+    ticks = [tick for tick in TICKS if low <= tick <= high]
+    axis.set_xticks(ticks, [f"{tick:+d}" if tick else "0" for tick in ticks])
     axis.set_yticks(range(len(tasks)), [plain(task.partition(":")[2] or task) for task in tasks])
-    axis.invert_yaxis()
+    axis.set_ylim(len(tasks) - 0.5, -0.5)
     name = ", ".join(f"{key} {value}" for key, value in baseline.items())
     axis.set_xlabel(plain(f"mean return against {name}, percent (95 % intervals)"))
     axis.spines[["top", "right"]].set_visible(False)
