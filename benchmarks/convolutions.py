@@ -8,6 +8,8 @@ kernel.
 
 1. `seeds`: 1 to 4 of them in one program.
 2. `loops`: the gradient within `lax.scan` against the same outside.
+3. `pooling`: IMPALA's maximum of 3x3 pixels at every second one, as this package has it and as XLA
+   has it, forward and with its gradient.
 """
 
 from collections.abc import Callable
@@ -33,6 +35,7 @@ from benchmarks.harness import (
 )
 from experiments.cli import one_line_errors
 from experiments.inputs import define_list, one_of, positive_integer
+from mst_jax.networks.atari import max_pool
 from mst_jax.networks.convolution import Form, in_turn, plain
 from mst_jax.program.state import over_seeds
 
@@ -77,7 +80,9 @@ def slices(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
 
 
 FORMS: dict[str, Form] = {"plain": plain, "in_turn": in_turn, "slices": slices}
-PARTS = ("seeds", "loops")
+PARTS = ("seeds", "loops", "pooling")
+# What IMPALA's stacks take the maximum of, pixels of a side and channels, 32 pictures each.
+POOLED = {"stack_1": (84, 16), "stack_2": (42, 32), "stack_3": (21, 32)}
 
 PART = define_list("parts", PARTS, one_of(PARTS), "Which parts to run.")
 CASE = define_list(
@@ -100,9 +105,12 @@ def main(_: list[str]) -> None:
     for part in PART.value:
         rows = []
         for cores in CORES.value:
-            given = (part, CASE.value, counts[part], REPEATS.value, CLOCK.value)
             with one_line_errors():
-                measured = on_cores(cores, measure, *given)
+                if part == "pooling":
+                    measured = on_cores(cores, measure_pooling, REPEATS.value, CLOCK.value)
+                else:
+                    given = (part, CASE.value, counts[part], REPEATS.value, CLOCK.value)
+                    measured = on_cores(cores, measure, *given)
             rows += [{"cores": cores, **row} for row in measured]
         results[part] = rows
     write_results(OUTPUT.value, "benchmarks.convolutions", results)
@@ -122,6 +130,31 @@ def measure(
             show(f"{part}, {name}, {count} seeds:", row)
             rows.append({"case": name, **CASES[name]._asdict(), "seeds": count, **row})
     return rows
+
+
+def measure_pooling(repeats: int, clock: str) -> list[dict[str, Any]]:
+    """Milliseconds of both forms at the size of each stack."""
+    rows = []
+    for name, (pixels, channels) in POOLED.items():
+        shape = (32, pixels, pixels, channels)
+        x = jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)
+        programs = {}
+        for form, pool in (("max_pool", max_pool), ("reduce_window", reduced)):
+            loss = lambda x, pool=pool: jnp.mean(jnp.square(pool(x)))  # noqa: E731
+            for what, fn in (("forward", pool), ("gradient", jax.grad(loss))):
+                programs[f"{form}_{what}_ms"] = partial(finished, jax.jit(fn), x)
+        row = {
+            program: 1e3 * value
+            for program, value in interleave(programs, repeats, CLOCKS[clock]).items()
+        }
+        show(f"pooling, {name}:", row)
+        rows.append({"stack": name, "pixels": pixels, "channels": channels, **row})
+    return rows
+
+
+def reduced(x: jax.Array) -> jax.Array:
+    """As `max_pool`, of pictures (B, H, W, C)."""
+    return lax.reduce_window(x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), "SAME")
 
 
 def once(case: Case, count: int) -> dict[str, Callable[[], Any]]:

@@ -145,7 +145,8 @@ def max_pool(x: jax.Array) -> jax.Array:
     """The largest of 3x3 pixels at every second one: (..., H, W, C) -> (..., H/2, W/2, C), up.
 
     A maximum of shifted pictures, along one axis after the other: the gradient that XLA has for its
-    own pooling takes a CPU 5 times as long (docs/specs/der.md §2). Equal pixels share the gradient.
+    own pooling takes a CPU many times as long (docs/specs/der.md §2). Equal pixels share the
+    gradient.
     """
     padding = same_padding((x.shape[-3], x.shape[-2]), POOL, POOL_STRIDE)
     for axis, around in zip((x.ndim - 3, x.ndim - 2), padding, strict=True):

@@ -72,6 +72,9 @@ def test_convolutions(tmp_path):
     forms = ("plain", "in_turn", "slices")
     assert all(0 < seeds[f"{form}_forward_ms"] < seeds[f"{form}_gradient_ms"] for form in forms)
     assert loops["in_turn_scan_ms"] < loops["plain_scan_ms"]  # twenty times, not a close call
+    assert [row["stack"] for row in results["pooling"]] == ["stack_1", "stack_2", "stack_3"]
+    for row in results["pooling"]:
+        assert row["max_pool_gradient_ms"] < row["reduce_window_gradient_ms"]
 
 
 def test_drqv2(tmp_path):

@@ -10,7 +10,14 @@ from jax import lax
 from small_runs import equations
 
 from mst_jax.networks import convolution
-from mst_jax.networks.convolution import LAYOUT, Convolution, form_for, in_turn, plain
+from mst_jax.networks.convolution import (
+    LAYOUT,
+    Convolution,
+    form_for,
+    in_turn,
+    plain,
+    same_padding,
+)
 
 rng = np.random.default_rng(0)
 
@@ -56,6 +63,20 @@ def test_other_kernels_and_one_picture_alone(size):
     x, kernel = normal(8, 8, 3), normal(size, size, 3, 4)
     assert in_turn(x, kernel, 2).shape == plain(x, kernel, 2).shape
     assert_close(gradients(in_turn, 2)(x, kernel), gradients(plain, 2)(x, kernel))
+
+
+@pytest.mark.parametrize("sides", [(7, 6), (5, 1)])
+@pytest.mark.parametrize(("size", "stride"), [(3, 1), (3, 2), (4, 2), (8, 4), (2, 3)])
+def test_padding_and_its_gradients(sides, size, stride):
+    padding = same_padding(sides, size, stride)
+    x, kernel = normal(2, *sides, 3), normal(size, size, 3, 4)
+    padded = partial(in_turn, padding=padding)
+    wanted = lax.conv_general_dilated(x, kernel, (stride, stride), "SAME", dimension_numbers=LAYOUT)
+    assert_close(padded(x, kernel, stride), wanted)
+    of_xla = gradients(partial(plain, padding=padding), stride)
+    assert_close(gradients(padded, stride)(x, kernel), of_xla(x, kernel))
+    two = jax.vmap(gradients(padded, stride))(jnp.stack([x, x]), jnp.stack([kernel, 2 * kernel]))
+    assert_close(jax.tree.map(lambda leaf: leaf[0], two), of_xla(x, kernel))
 
 
 PICTURES, KERNELS, BOTH = (0, None), (None, 0), (0, 0)
