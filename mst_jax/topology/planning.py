@@ -275,7 +275,9 @@ def _fitted(
         try:
             return replace(regime, structure=wanted if wanted.fits(shape) else loose)
         except ValueError as error:
-            raise ValueError(f"{path!r} has a tied axis and {regime.name}: {error}") from error
+            raise ValueError(
+                f"{path!r} has a tied axis and {regime.name}: {error}; choose another regime for it"
+            ) from error
 
     return {path: fitted(path, shape, wanted[path]) for path, shape in shapes.items()}
 

@@ -32,13 +32,13 @@ def test_every_agent_has_plans_under_every_structure(agent, name):
     for module, plan in make_agent(agent, config, sizes, 20_000).plans.items():
         entries = [entry for _, _, entry in plan.entries().values()]
         structures = [entry.regime.structure for entry in entries]
-        assert {named.structure, topology.tied(0, named.structure)} & {*structures}, module
+        assert {named.structure, topology.tied(-3, named.structure)} & {*structures}, module
         for path, (g, column, entry) in plan.entries().items():
             structure, size = entry.regime.structure, np.prod(entry.shape)
             noisy = (agent, module) == ("der", "critic")  # its kernels are pairs
             fits = named.structure.fits(entry.shape[1:] if noisy else entry.shape)
             wanted = named.structure if fits else topology.unstructured()
-            assert structure == (topology.tied(0, wanted) if noisy else wanted), path
+            assert structure == (topology.tied(-3, wanted) if noisy else wanted), path
             assert f"{named.structure.name} does not fit" in entry.remarks or fits
             target = plan.groups[g].table.target[:, column]
             unit = structure.groups(entry.shape) * structure.unit_of(entry.shape)
