@@ -19,6 +19,9 @@ def best_action(name, observation):
     best = {"action_reward": probe.BEST_ACTION, "matching_reward": observation[..., 0] / 2}
     if name == "picture_motion":
         best[name] = motion(observation) / 2
+    if name == "catch":
+        ball = (observation[:-1, :, 0] > 0).any(axis=0).argmax()
+        return (1 + jnp.sign(ball - (observation[-1, :, 0] > 0).argmax())).astype(jnp.int32)
     return jnp.atleast_1d(best.get(name, 0.0)).astype(jnp.float32)
 
 
@@ -37,8 +40,8 @@ def rollout(name, steps=50, action=None):
     def one(key):
         def step(carry, _):
             state, observation = carry
-            chosen = best_action(name, observation) if action is None else jnp.array([action])
-            chosen = jnp.broadcast_to(chosen, (environment.spec.action.size,))
+            chosen = best_action(name, observation) if action is None else jnp.array(action)
+            chosen = jnp.broadcast_to(chosen, environment.spec.action.shape)
             state, timestep = environment.step(state, chosen)
             return (state, timestep.observation), (observation, timestep)
 
@@ -148,6 +151,43 @@ def test_a_bar_moves_in_pictures_as_written():
     np.testing.assert_allclose(step.reward[:, start], 0.75)
     value = probe.picture_motion().value(observation, DISCOUNT)
     np.testing.assert_allclose(value, np.where(start, 9.75, 10.0)[None].repeat(4, axis=0))
+
+
+@pytest.mark.parametrize("action", [None, 0, 1, 2])
+def test_a_ball_falls_and_is_caught_by_a_paddle_in_its_column(action):
+    """Always the best action; always left, stay or right: the value says what was paid."""
+    observation, step = rollout("catch", steps=90, action=action)
+    balls, paddles = observation[:, :, :-1, :, 0], observation[:, :, -1, :, 0]
+    assert set(np.unique(observation)) == {0, 255}
+    assert (balls.reshape(4, 90, -1).sum(axis=2) == 255).all()
+    assert (paddles.sum(axis=2) == 255).all()
+    age = np.arange(90) % 9
+    np.testing.assert_array_equal(balls.any(axis=3).argmax(axis=2), np.tile(age, (4, 1)))
+    column, paddle = balls.any(axis=2).argmax(axis=2), paddles.argmax(axis=2)
+    assert (column.reshape(4, 10, 9) == column.reshape(4, 10, 9)[..., :1]).all()
+    assert set(column.ravel().tolist()) == {0, 1, 2, 3, 4}
+    if action is not None:
+        at = np.clip(2 + (action - 1) * age, 0, 4)
+        np.testing.assert_array_equal(paddle, np.tile(at, (4, 1)))
+    ended = age == 8
+    np.testing.assert_array_equal(step.terminated, np.tile(ended, (4, 1)))
+    last = step.next_observation[..., -1, :, 0][:, ended]
+    caught = (last > 0).sum(axis=-1) == 1  # ball and paddle in one place
+    np.testing.assert_array_equal(step.reward[:, ended], np.where(caught, 1, -1))
+    assert not step.reward[:, ~ended].any()
+    value = probe.catch().value(observation, DISCOUNT)
+    going_on = np.where(ended, 0, probe.catch().value(step.next_observation, DISCOUNT))
+    bound = step.reward + DISCOUNT * going_on
+    assert (bound <= value + 1e-6).all()
+    assert caught.all() or action is not None
+
+
+def test_a_ball_out_of_reach_is_worth_minus_one():
+    picture = np.zeros((10, 5, 1), np.uint8)
+    picture[7, 0], picture[9, 3] = 255, 255  # three columns away, two steps to fall
+    assert probe.catch().value(picture, 0.9) == pytest.approx(-0.9)
+    picture[9] = np.roll(picture[9], -1, axis=0)
+    assert probe.catch().value(picture, 0.9) == pytest.approx(0.9)
 
 
 def test_the_final_observation_is_kept():

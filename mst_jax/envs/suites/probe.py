@@ -3,7 +3,8 @@
 Each `KnownTask` isolates one thing that a learner can get wrong: terminal states, bootstrapping at
 a time limit, credit over time, the gradient of the policy, and the use of the observation.
 `KnownTask.value(observation, discount)` is the value of the *optimal* policy (which matters in
-`action_reward` and `matching_reward` alone: elsewhere every policy has that value).
+`action_reward`, `matching_reward`, `picture_motion` and `catch` alone: elsewhere every policy has
+that value).
 """
 
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import jax.numpy as jnp
 
 from mst_jax.envs.base import JaxEnv, Spec, vector_spec
 from mst_jax.envs.device.episodic import Simulation, episodic
-from mst_jax.envs.spaces import Continuous, Observation
+from mst_jax.envs.spaces import Continuous, Discrete, Observation
 
 BEST_ACTION = 0.5  # optimal in `action_reward`
 
@@ -211,6 +212,49 @@ def picture_motion(length: int = 20, size: int = 12) -> KnownTask:
     return KnownTask(episodic(spec, Simulation(start, observe, advance)), value)
 
 
+def catch(rows: int = 10, columns: int = 5) -> KnownTask:
+    """A ball falls through a picture, straight down, and a paddle at the bottom is to catch it.
+
+    As in bsuite (Osband et al. 2020): the ball starts in a column drawn for the episode, the paddle
+    in the middle. Each step moves the paddle by action - 1 columns (left, stay, right) and then the
+    ball by one row. When it is at the bottom the episode terminates, with reward 1 if the paddle is
+    there and -1 if not; every other reward is 0.
+
+    Observation: uint8 [rows, columns, 1], 255 for ball and paddle and 0 elsewhere. With d steps to
+    fall the value is g^(d-1) where the paddle can get there in time, and -g^(d-1) where not.
+    """
+
+    def start(key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        column = jax.random.randint(key, (), 0, columns)
+        return jnp.zeros((), jnp.int32), column, jnp.full((), columns // 2, jnp.int32)
+
+    def advance(
+        world: tuple[jax.Array, jax.Array, jax.Array], action: jax.Array
+    ) -> tuple[tuple[jax.Array, jax.Array, jax.Array], jax.Array, jax.Array]:
+        row, column, paddle = world
+        paddle = jnp.clip(paddle + action - 1, 0, columns - 1)
+        row = row + 1
+        fallen = row >= rows - 1
+        paid = jnp.where(paddle == column, 1.0, -1.0)
+        return (row, column, paddle), jnp.where(fallen, paid, 0.0), fallen
+
+    def observe(world: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+        row, column, paddle = world
+        picture = jnp.zeros((rows, columns, 1), jnp.uint8)
+        return picture.at[row, column].set(255).at[rows - 1, paddle].set(255)
+
+    def value(observation: jax.Array, g: float) -> jax.Array:
+        bright = observation[..., 0] > 0
+        ball, paddle = bright[..., :-1, :], bright[..., -1, :].argmax(axis=-1)
+        steps = rows - 1 - ball.any(axis=-1).argmax(axis=-1)
+        away = abs(ball.any(axis=-2).argmax(axis=-1) - paddle)
+        return (1 - 2.0 * (away > steps)) * g ** (steps - 1)
+
+    shown = Observation((rows, columns, 1), "uint8")
+    spec = Spec("probe:catch", shown, Discrete(3), rows - 1, 1, ends_early=False)
+    return KnownTask(episodic(spec, Simulation(start, observe, advance)), value)
+
+
 PROBES: dict[str, Callable[..., KnownTask]] = {
     probe.__name__: probe
     for probe in (
@@ -222,6 +266,7 @@ PROBES: dict[str, Callable[..., KnownTask]] = {
         matching_reward,
         point,
         picture_motion,
+        catch,
     )
 }
 
