@@ -34,14 +34,14 @@ def main(argv: list[str]) -> None:
         found, snapshot = read_layers(folder, SEED.value), load_snapshot(folder)
         diverged = read_diverged(folder)
         digest = checkpoint_fingerprint(folder) if FINGERPRINT.value else None
-    settings = found.settings
+    settings, index = found.settings, found.settings.index_of(found.seed)
     print(f"{settings.task}, {settings.recipe}, seed {found.seed}, step {found.step:,}")
     if diverged:
         print(f"  {describe_diverged(diverged)}")
     for module, params in snapshot.agent.parameters(snapshot.states).items():
         total = sum(leaf[0].size for leaf in jax.tree.leaves(params))
-        own = [layer for layer in found.layers if layer.name.startswith(f"{module}/")]
-        absent = sum(np.count_nonzero(~layer.after) for layer in own)
+        masks = [mask[index] for path, mask in snapshot.masks.items() if _of(module, path)]
+        absent = sum(np.count_nonzero(~mask) for mask in masks)
         print(f"  {module}: {total - absent:,} of {total:,} parameters active")
     print(f"  {training_costs(snapshot.agent)}")
     print(layer_table(found.layers))
@@ -53,6 +53,10 @@ def main(argv: list[str]) -> None:
     print(report.page)
     if digest:
         print(f"fingerprint {digest}")
+
+
+def _of(module: str, path: str) -> bool:
+    return path.startswith(f"{module}/")
 
 
 if __name__ == "__main__":

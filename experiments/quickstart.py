@@ -16,6 +16,7 @@ from experiments.cli import command, launch, one_line_errors
 from experiments.inputs import define_path, require_writable
 from experiments.setting_flags import define_setting
 from mst_jax import envs
+from mst_jax.agents import modules_of
 from mst_jax.analysis import Curve, read_curve, read_layers
 from mst_jax.figures import (
     draw_curves,
@@ -24,6 +25,7 @@ from mst_jax.figures import (
     title_of,
     write_report,
 )
+from mst_jax.presets import DER
 from mst_jax.recipes import Overrides, make_config, override
 from mst_jax.runs import Settings, read_metrics
 from mst_jax.runs.health import mean_of_known
@@ -42,6 +44,7 @@ class Show(NamedTuple):
         seeds: of each recipe, unless another number is given.
         of_run: settings of the run that are not the default ones.
         of_pictures: the same for tasks of which it is told how they are drawn.
+        sparsity: of every sparse module; None for the recipes' own.
     """
 
     task: str
@@ -52,6 +55,7 @@ class Show(NamedTuple):
     seeds: int = 4
     of_run: Mapping[str, Any] = {"eval_episodes": 3}
     of_pictures: Mapping[str, Any] = {}
+    sparsity: float | None = None
 
 
 # Small enough for two cores. Narrow networks need larger steps to move as fast, and with few
@@ -86,6 +90,11 @@ PIXELS: Overrides = {
 }
 SMALL_PICTURES = {"picture_size": 32, "quality": "plain", "action_repeat": 8}
 SHOWS = {
+    "der": Show(
+        *("probe:catch", 5_000, ("mst", "all_static", "dense"), DER["small"], 10),
+        of_run={"eval_episodes": 50},
+        sparsity=0.8,
+    ),
     "drqv2": Show(
         *("dmc_pixels:cartpole-swingup", 40_000, ("mst",), PIXELS, 8),
         seeds=3,
@@ -124,7 +133,10 @@ def _agent() -> str:
     """The agent to show; raises ValueError for a task that there is not."""
     if AGENT.value is not None or TASK.value is None:
         return AGENT.value or "mrq"
-    return "drqv2" if envs.make(TASK.value).spec.observation.dtype == "uint8" else "mrq"
+    spec = envs.make(TASK.value).spec
+    if isinstance(spec.action, envs.Discrete):
+        return "der"
+    return "drqv2" if spec.observation.dtype == "uint8" else "mrq"
 
 
 def settings_of(agent: str) -> list[Settings]:
@@ -139,7 +151,7 @@ def settings_of(agent: str) -> list[Settings]:
             agent=agent,
             task=task,
             recipe=recipe,
-            config=override(make_config(agent, recipe), show.small),
+            config=_config(agent, recipe),
             steps=steps,
             seeds=show.seeds if SEEDS.value is None else SEEDS.value,
             eval_every=max(steps // show.evaluations, 1),
@@ -152,6 +164,16 @@ def settings_of(agent: str) -> list[Settings]:
         )
         for recipe in show.recipes
     ]
+
+
+def _config(agent: str, recipe: str) -> Any:
+    """An agent's configuration under a recipe, small and as sparse as is shown."""
+    show = SHOWS[agent]
+    config = override(make_config(agent, recipe), show.small)
+    if show.sparsity is None:
+        return config
+    sparse = [name for name, own in modules_of(config).items() if own.regime != "dense"]
+    return override(config, {f"{name}.sparsity": show.sparsity for name in sparse})
 
 
 def _report(jobs: list[Job], logdir: Path) -> None:

@@ -7,6 +7,7 @@ from experiments.launch.study_folder import StudyFolder
 from experiments.launch.study_report import study_report
 from experiments.studies import STUDIES
 from experiments.studies.figures import learning_curves
+from experiments.studies.score_figures import over_tasks
 from mst_jax.analysis import write_csv
 from mst_jax.figures import save_figure
 
@@ -29,6 +30,9 @@ def main(argv: list[str]) -> None:
         write_csv(output / "results.csv", results.rows)
         save_figure(study.figure(results), output / f"{study.name}.png")
         pictures[study.question] = f"{study.name}.png"
+        if any(all(group.final for group in groups) for groups in results.over_tasks):
+            save_figure(over_tasks(results), output / "over_tasks.png")
+            pictures["Normalised scores over all tasks"] = "over_tasks.png"
         for column, label in (
             ("step", "agent steps"),
             ("flops", "theoretical sparse operations of training"),

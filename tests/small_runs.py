@@ -15,8 +15,9 @@ import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
 
 from mst_jax.agents import AGENTS, Sizes, default_config, make_agent
-from mst_jax.envs import Continuous, Observation, Timestep
+from mst_jax.envs import Continuous, Discrete, Observation, Timestep
 from mst_jax.names import dotted
+from mst_jax.presets import preset_overrides
 from mst_jax.program import cache
 from mst_jax.program.drivers import make_driver
 from mst_jax.program.state import init_loop
@@ -27,6 +28,7 @@ from mst_jax.runs import Settings
 # One object each, so that tests share its programs.
 POINT = cache.kept_task("probe:point")
 PICTURES = cache.kept_task("probe:picture_motion")
+CATCH = cache.kept_task("probe:catch")
 
 MR_SMALL = {
     **{f"{module}.hidden": 16 for module in ("encoder", "critic", "actor")},
@@ -64,18 +66,33 @@ PIXEL_SMALL = {
     "learning_starts": 64,
     "critic.interval": 10,
 }
+DER_SMALL = {
+    **preset_overrides("der", "small", "probe:catch"),
+    "encoder.hidden": 4,
+    "critic.hidden": 16,
+    "atoms": 11,
+    "batch_size": 16,
+    "learning_starts": 64,
+    "target_period": 50,
+    **{f"{module}.interval": 20 for module in ("encoder", "critic")},
+}
 
 
 PICTURE_SIZES = Sizes(Observation((84, 84, 9), "uint8", history=3), Continuous(6), 500)
+ATARI_SIZES = Sizes(Observation((84, 84, 4), "uint8", 4, "zeros"), Discrete(6), 27_000)
 
 
 def task_of(name):
-    """A small task that shows what an agent takes."""
+    """A small task that shows what an agent takes, and takes what it gives."""
+    if SMALL[name] is DER_SMALL:
+        return CATCH
     return PICTURES if SMALL[name] is PIXEL_SMALL else POINT
 
 
 def sizes_of(name, vectors):
     """Sizes of a task for an agent: these, or those of published pictures."""
+    if SMALL[name] is DER_SMALL:
+        return ATARI_SIZES
     return PICTURE_SIZES if SMALL[name] is PIXEL_SMALL else vectors
 
 
@@ -83,6 +100,8 @@ def _small(name):
     known = dotted(default_config(name))
     if "encoder.strided" in known:
         return PIXEL_SMALL
+    if "noisy_std" in known:
+        return DER_SMALL
     if "critic.kappa" in known:
         return STREAM_SMALL
     return MR_SMALL if "zs_size" in known else SIMBA_SMALL
@@ -161,7 +180,9 @@ def conditionals_of_a_step(agent, run):
     num_seeds, observation = len(run.observation), jnp.zeros_like(run.observation)
     ended = jnp.zeros(num_seeds, bool)
     timestep = Timestep(observation, jnp.zeros(num_seeds), ended, ended, observation, ended, ended)
-    step = make_step(agent, Continuous(run.action.shape[-1]), num_seeds, Phase.LEARN)
+    discrete = jnp.issubdtype(run.action.dtype, jnp.integer)
+    space = Discrete(3) if discrete else Continuous(run.action.shape[-1])
+    step = make_step(agent, space, num_seeds, Phase.LEARN)
     return list(equations(jax.make_jaxpr(step)(run, timestep).jaxpr, "cond"))
 
 

@@ -9,8 +9,8 @@ import numpy as np
 from experiments.launch.comparisons import FEWEST_SEEDS, LEVEL, Comparison, compare_all
 from experiments.launch.study_folder import Status, StudyFolder
 from experiments.studies import Cell, Study
-from experiments.studies.results import Results, VariantRuns, comparable, scores
-from mst_jax.analysis import Estimate, estimate, iqm, mean, median, optimality_gap
+from experiments.studies.results import Results, VariantRuns, scores
+from mst_jax.analysis import Estimate, estimate, iqm, mean, meaning, median, optimality_gap
 from mst_jax.runs.json_file import read_json
 
 
@@ -126,22 +126,26 @@ def _outcome(group: VariantRuns, seed: int) -> str:
 
 def _over_tasks(results: Results) -> str:
     """Aggregates of each variant over tasks, if there are several and all have scores."""
-    rows = []
-    for agent, variant in dict.fromkeys((g.agent, g.variant) for g in results.groups):
-        groups = results.named(agent, variant)
-        known = comparable(group.task for group in groups)
-        if len(groups) < 2 or not known or not all(group.outcomes for group in groups):
-            continue
+    rows, tasks = [], []
+    for groups in results.over_tasks:
+        tasks += [group.task for group in groups]
         values = scores(groups)
         shown = ["-"] * 4  # a task without any return cannot be left out of an average over tasks
         if all(group.final for group in groups):
             shown = [_show(estimate(e, values)) for e in (iqm, mean, median, optimality_gap)]
         planned = sum(len(group.planned) for group in groups)
-        rows.append([agent, variant, *shown, f"{sum(map(len, values))}/{planned}"])
+        name = [groups[0].agent, groups[0].variant]
+        rows.append([*name, *shown, f"{sum(map(len, values))}/{planned}"])
     if not rows:
         return ""
     head = ["agent", "variant", "IQM", "mean", "median", "optimality gap", "runs"]
-    return "## Normalised scores over all tasks, with 95 % intervals\n\n" + _table(head, rows)
+    explained = (
+        f"Of a score {'; of others '.join(dict.fromkeys(map(meaning, tasks)))}. IQM is the mean of "
+        "the middle half of all runs, mean and median are over tasks; intervals are of a bootstrap "
+        "that draws runs within each task."
+    )
+    title = "## Normalised scores over all tasks, with 95 % intervals"
+    return f"{title}\n\n{_table(head, rows)}\n\n{explained}"
 
 
 def _comparisons(study: Study, results: Results) -> str:

@@ -1,5 +1,6 @@
 """Studies as data: which runs answer which question."""
 
+from experiments.studies.atari import ATARI_WIDTH
 from experiments.studies.base import Cell, Labels, Scale, Study, Variant, check_distinct
 from experiments.studies.modules import MODULES, MST_VS_UNIFORM, RIGL_SETTINGS
 from experiments.studies.pixels import VISUAL_WIDTH
@@ -18,6 +19,7 @@ STUDIES: dict[str, Study] = {
         RESET,
         STREAMING_WIDTH,
         VISUAL_WIDTH,
+        ATARI_WIDTH,
     )
 }
 

@@ -188,9 +188,14 @@ def mark_diverged(
 ) -> None:
     """Writes beside a mean how many seeds are not in it because they diverged."""
     for x, mean_of_rest, group in zip(xs, found, groups, strict=True):
-        if group.diverged:
-            text, place = f"{len(group.diverged)} diverged", (x, float(mean_of_rest.value))
-            axis.annotate(text, place, (3, 3), textcoords="offset points", fontsize=6)
+        note_diverged(axis, (x, float(mean_of_rest.value)), group)
+
+
+def note_diverged(axis: Axes, place: tuple[float, float], group: VariantRuns) -> None:
+    """Writes at a place how many of a group's seeds diverged, if any."""
+    if group.diverged:
+        text = f"{len(group.diverged)} diverged"
+        axis.annotate(text, place, (3, 3), textcoords="offset points", fontsize=6)
 
 
 def _errorbar(axis: Axes, xs: Sequence[float], found: Sequence[Estimate], **style: Any) -> None:

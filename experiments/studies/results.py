@@ -121,6 +121,22 @@ class Results:
         return [group for group in self.groups if (group.agent, group.variant) == (agent, variant)]
 
     @property
+    def over_tasks(self) -> list[list[VariantRuns]]:
+        """The groups of each agent's variant that may be averaged over tasks.
+
+        Those are several tasks with scores, and each group has outcomes.
+        """
+        pairs = dict.fromkeys((group.agent, group.variant) for group in self.groups)
+        found = [self.named(*pair) for pair in pairs]
+        return [
+            groups
+            for groups in found
+            if len(groups) > 1
+            and comparable(group.task for group in groups)
+            and all(group.outcomes for group in groups)
+        ]
+
+    @property
     def missing(self) -> list[str]:
         """One line for each group that lacks seeds: which, and the steps by which they diverged."""
         return [

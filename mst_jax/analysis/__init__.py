@@ -23,7 +23,7 @@ from mst_jax.analysis.results_table import (
     updates_at,
     write_csv,
 )
-from mst_jax.analysis.scores import normalised, score_range
+from mst_jax.analysis.scores import meaning, normalised, score_range
 from mst_jax.analysis.signs import plasticity
 from mst_jax.analysis.statistics import (
     Estimate,
@@ -64,6 +64,7 @@ __all__ = [
     "iqm",
     "last_rows",
     "mean",
+    "meaning",
     "median",
     "movement",
     "normalised",

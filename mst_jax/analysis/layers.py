@@ -9,7 +9,7 @@ from mst_jax.agents import ModuleConfig
 from mst_jax.runs import Settings
 from mst_jax.runs.folder import INITIAL_TOPOLOGY
 from mst_jax.runs.health import healthy_at, read_diverged
-from mst_jax.runs.history import read_leaf
+from mst_jax.runs.history import read_leaf, read_ties, single
 from mst_jax.runs.light import masks_in, read_light
 from mst_jax.topology.mask_tree import as_matrix
 
@@ -32,7 +32,8 @@ class Layers(NamedTuple):
         healthy: whether all that the checkpoint holds of the seed is finite, and its rows do not
             show that it had diverged.
         layers: every masked layer of the seed, in the order of its path.
-        masks: {path: bool (S, ...)} of every masked leaf and seed, in the checkpoint.
+        masks: {path: bool (S, ...)} of every masked leaf and seed, in the checkpoint, without tied
+            axes.
     """
 
     settings: Settings
@@ -62,11 +63,16 @@ def read_layers(folder: Path, seed: int | None = None) -> Layers:
             its config.json was changed since the run began.
     """
     settings, checkpoint = read_light(folder)
-    index, masks = settings.index_of(seed), masks_in(checkpoint.arrays)
+    index, initial = settings.index_of(seed), folder / INITIAL_TOPOLOGY
+    ties = read_ties(initial)
+    masks = {
+        path: single(np.asarray(mask), ties.get(path))
+        for path, mask in masks_in(checkpoint.arrays).items()
+    }
     layers = [
         Layer(
             short_name(path),
-            as_matrix(read_leaf(folder / INITIAL_TOPOLOGY, path)[index]),
+            as_matrix(read_leaf(initial, path)[index]),
             as_matrix(masks[path][index]),
         )
         for path in sorted(masks)

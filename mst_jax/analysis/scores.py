@@ -46,6 +46,13 @@ ATARI = {
 }
 
 
+MEANING = {  # what 0 and 1 stand for
+    "dmc": "0 is no reward and 1 all there is",
+    "gym": "0 is a return of zero and 1 the published one of MR.Q",
+    "atari": "0 is random play and 1 a human (human-normalised)",
+}
+
+
 def score_range(task: str) -> tuple[float, float] | None:
     """The returns that count as 0 and as 1 on a task (`suite:name`), or None.
 
@@ -53,15 +60,18 @@ def score_range(task: str) -> tuple[float, float] | None:
     costs. Gymnasium's MuJoCo tasks (`gym`, `envpool`): 0 and the published return of MR.Q. Atari
     (`atari`): random play and a human. Returns of other tasks must not be averaged over tasks.
     """
-    suite, _, name = task.partition(":")
-    if suite == "envpool":  # it has the tasks of both; only Gymnasium's have a version
-        suite = "gym" if re.search(r"-v\d+$", name) else "dmc"
+    suite, name = _benchmark(task)
     if suite == "dmc":
         return None if name.startswith("lqr") else (0.0, DMC)
     if suite == "gym":
         best = GYM.get(name.partition("-")[0])
         return None if best is None else (0.0, best)
     return ATARI.get(name) if suite == "atari" else None
+
+
+def meaning(task: str) -> str:
+    """What scores of 0 and 1 on a task stand for; the task has a `score_range`."""
+    return MEANING[_benchmark(task)[0]]
 
 
 def normalised(task: str, returns: ArrayLike) -> np.ndarray:
@@ -73,3 +83,11 @@ def normalised(task: str, returns: ArrayLike) -> np.ndarray:
         )
     zero, one = found
     return (np.asarray(returns, np.float64) - zero) / (one - zero)
+
+
+def _benchmark(task: str) -> tuple[str, str]:
+    """(dmc, gym, atari or another suite, name)."""
+    suite, _, name = task.partition(":")
+    if suite == "envpool":  # it has the tasks of both; only Gymnasium's have a version
+        suite = "gym" if re.search(r"-v\d+$", name) else "dmc"
+    return suite, name

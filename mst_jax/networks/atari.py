@@ -5,14 +5,14 @@ All convolutions are padded, so that a stride of s leaves a place for every s pi
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from mst_jax.networks.activity import activity_of
-from mst_jax.networks.architecture import Activated, Architecture
+from mst_jax.networks.architecture import Activated, Architecture, Params
 from mst_jax.networks.convolution import Convolution, same_padding
 from mst_jax.networks.pixel import PixelEncoder
 
@@ -170,9 +170,12 @@ def _largest(arrays: Sequence[jax.Array]) -> jax.Array:
 def _encoder(
     module: nn.Module, shape: tuple[int, int, int], size: int, positions: dict[str, int]
 ) -> PixelEncoder:
+    def apply(params: Params, picture: jax.Array) -> Any:
+        return module.apply({"params": params}, picture)
+
     return PixelEncoder(
         lambda key: module.init(key, jnp.zeros(shape, jnp.uint8))["params"],
-        lambda params, picture: module.apply({"params": params}, picture),
+        apply,
         activity_of(module, features=""),
         size,
         positions,

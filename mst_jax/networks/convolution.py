@@ -31,8 +31,7 @@ UNROLLED = 8
 
 Padding = tuple[tuple[int, int], tuple[int, int]]  # before and after the rows, and the columns
 UNPADDED: Padding = ((0, 0), (0, 0))
-# (pictures, kernel, stride, padding) -> what `convolve` returns
-Form = Callable[[jax.Array, jax.Array, int, Padding], jax.Array]
+Form = Callable[..., jax.Array]  # with the arguments of `convolve`
 
 
 class Convolution(nn.Module):

@@ -5,7 +5,7 @@ the noise of its weights (factorised Gaussian noise, Fortunato et al. 2018).
 """
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -133,13 +133,16 @@ def make_action_values(
     def init(key: jax.Array) -> Params:
         return module.init(key, jnp.zeros(features))["params"]
 
+    def apply(params: Params, x: jax.Array, noise: Mapping[str, Noise] | None) -> Any:
+        return module.apply({"params": params}, x, noise)
+
     kernels = {
         name: layer["kernel"].shape
         for name, layer in jax.eval_shape(init, jax.random.key(0)).items()
     }
     return ActionValues(
         init,
-        lambda params, x, noise: module.apply({"params": params}, x, noise),
+        apply,
         activity_of(module, features=f"active_{architecture.depth}"),
         {} if noisy_std is None else {name: shape[1:] for name, shape in kernels.items()},
     )

@@ -28,7 +28,8 @@ class TopologyHistory(NamedTuple):
         files: file of every snapshot, the masks before training first.
         steps: (T,) agent step of each.
         layers: paths of the leaves whose masks can move, `layer_2` before `layer_10`.
-        sizes: (inputs, outputs) of each layer, kernel and ensemble axes counted as inputs.
+        sizes: (inputs, outputs) of each layer, kernel and ensemble axes counted as inputs, a tied
+            axis not at all.
     """
 
     settings: Settings
@@ -61,6 +62,15 @@ def moving_leaves(agent: Agent) -> dict[str, tuple[int, ...]]:
     }
 
 
+def tied_leaves(agent: Agent) -> dict[str, int]:
+    """{path: tied axis, counted from the last}; paths begin with the module's name."""
+    return {
+        f"{module}/{path}": axis
+        for module, plan in agent.plans.items()
+        for path, axis in plan.tied.items()
+    }
+
+
 def save(folders: Mapping[Path, slice], agent: Agent, states: Any, step: int) -> None:
     """Writes the masks after `step`; each file appears whole or not at all.
 
@@ -76,11 +86,12 @@ def save(folders: Mapping[Path, slice], agent: Agent, states: Any, step: int) ->
     if not moving:
         return
     masks = {path: m for path, m in named_leaves(agent.masks(states)).items() if path in moving}
+    tied = tied_leaves(agent)
     for folder, rows in folders.items():
         (folder / TOPOLOGY).mkdir(exist_ok=True)
         own = {path: mask[rows] for path, mask in masks.items()}
         path = folder / TOPOLOGY / f"{step:012d}.npz"
-        topology.save_masks(path, own)
+        topology.save_masks(path, own, tied)
         sync(path)  # a checkpoint after it counts on it
         sync(path.parent)
 
@@ -106,20 +117,33 @@ def read_history(folder: Path) -> TopologyHistory:
     files = [folder / INITIAL_TOPOLOGY, *snapshots.values()]
     with np.load(files[-1]) as file:
         shapes = {
-            name.removeprefix("shape/"): file[name].tolist()
+            name.removeprefix("shape/"): np.empty(file[name], bool)
             for name in file.files
             if name.startswith("shape/")
         }
-    layers = sorted(shapes, key=natural)
-    sizes = {name: as_matrix(np.empty(shapes[name][1:], bool)).shape for name in layers}
+    layers, ties = sorted(shapes, key=natural), read_ties(files[-1])
+    sizes = {name: as_matrix(single(shapes[name], ties.get(name))[0]).shape for name in layers}
     return TopologyHistory(settings, files, np.array([0, *snapshots]), layers, sizes)
 
 
 def read_leaf(path: Path, leaf: str) -> np.ndarray:
-    """One leaf's masks of all seeds, bool (S, ...), from a file of bit-packed masks."""
+    """One leaf's masks of all seeds, bool (S, ...) without a tied axis, from bit-packed masks."""
     with np.load(path) as file:
-        shape = file[f"shape/{leaf}"]
-        return np.unpackbits(file[f"bits/{leaf}"], count=shape.prod()).reshape(shape).astype(bool)
+        shape, axis = file[f"shape/{leaf}"], file.get(f"tied/{leaf}")
+        bits = np.unpackbits(file[f"bits/{leaf}"], count=shape.prod())
+        return single(bits.reshape(shape).astype(bool), axis)
+
+
+def read_ties(path: Path) -> dict[str, int]:
+    """{leaf: tied axis, counted from the last} of a file of bit-packed masks."""
+    with np.load(path) as file:
+        names = [name for name in file.files if name.startswith("tied/")]
+        return {name.removeprefix("tied/"): int(file[name]) for name in names}
+
+
+def single(mask: np.ndarray, axis: int | None) -> np.ndarray:
+    """A mask without its tied axis, along which all entries are alike."""
+    return mask if axis is None else mask.take(0, axis=int(axis))
 
 
 def cut_back(folder: Path, step: int) -> None:

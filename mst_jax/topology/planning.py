@@ -75,7 +75,8 @@ class Plan:
         dense: path -> shape of the leaves without a mask.
         groups: the masked leaves, by timing.
         names: path -> regime name, every leaf in tree order.
-        tied: path -> axis whose entries are parts of one weight, of the leaves that have one.
+        tied: path -> axis whose entries are parts of one weight, of the leaves that have one;
+            counted from the last, so that axes of seeds before it do not matter.
     """
 
     dense: Mapping[str, tuple[int, ...]]
@@ -200,7 +201,7 @@ def _require_rules(rules: Mapping[str, Regime]) -> None:
 
 
 def _ties(shapes: Mapping[str, tuple[int, ...]], tied: Mapping[str, int]) -> dict[str, int]:
-    """Path -> tied axis, counted from the first."""
+    """Path -> tied axis, counted from the last."""
     for pattern in tied:
         allocations.pattern_of(pattern)
     ties = {}
@@ -210,7 +211,7 @@ def _ties(shapes: Mapping[str, tuple[int, ...]], tied: Mapping[str, int]) -> dic
             raise ValueError(
                 f"tied leaf {pattern!r}: {path!r} of shape {shape} cannot be tied along axis {axis}"
             )
-        ties[path] = axis % len(shape)
+        ties[path] = axis % len(shape) - len(shape)
     return ties
 
 
@@ -218,7 +219,7 @@ def _tied(structure: Structure, shape: tuple[int, ...], axis: int | None) -> Str
     """A rule's structure for a leaf, tied as the leaf is."""
     if axis is None:
         return structure
-    if isinstance(structure, Tied) and structure.axis % len(shape) == axis:
+    if isinstance(structure, Tied) and (structure.axis - axis) % len(shape) == 0:
         return structure
     return structures.tied(axis, structure)
 
@@ -274,7 +275,9 @@ def _fitted(
         try:
             return replace(regime, structure=wanted if wanted.fits(shape) else loose)
         except ValueError as error:
-            raise ValueError(f"{path!r} has a tied axis and {regime.name}: {error}") from error
+            raise ValueError(
+                f"{path!r} has a tied axis and {regime.name}: {error}; choose another regime for it"
+            ) from error
 
     return {path: fitted(path, shape, wanted[path]) for path, shape in shapes.items()}
 

@@ -1,12 +1,14 @@
 """Masks on disk: one bit per weight, readable with NumPy alone.
 
 The file is an ``.npz``. For every masked leaf it holds ``bits/<path>`` (``numpy.packbits`` of the
-flattened mask) and ``shape/<path>``; ``dense`` lists the paths without a mask.
+flattened mask) and ``shape/<path>``, and ``tied/<path>`` if the entries along an axis are alike;
+``dense`` lists the paths without a mask.
 """
 
 import os
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
@@ -16,12 +18,15 @@ import numpy as np
 from mst_jax.topology.mask_tree import DenseLeaf, PyTree, is_sentinel, named_leaves, path_of
 
 
-def save_masks(path: str | os.PathLike[str], masks: PyTree) -> None:
+def save_masks(
+    path: str | os.PathLike[str], masks: PyTree, tied: Mapping[str, int] | None = None
+) -> None:
     """Writes a mask tree, bit-packed; the file appears whole or not at all.
 
     Args:
         path: file to write.
         masks: mask tree, concrete; any leading axes.
+        tied: path -> tied axis, counted from the last, as `Plan.tied`; for who looks at the file.
     """
     named = named_leaves(masks, is_leaf=is_sentinel)
     arrays = {"dense": np.array([name for name, m in named.items() if is_sentinel(m)], dtype=str)}
@@ -29,6 +34,8 @@ def save_masks(path: str | os.PathLike[str], masks: PyTree) -> None:
         if not is_sentinel(mask):
             arrays[f"bits/{name}"] = np.packbits(np.asarray(mask, bool).reshape(-1))
             arrays[f"shape/{name}"] = np.asarray(mask.shape, np.int64)
+            if tied and name in tied:
+                arrays[f"tied/{name}"] = np.asarray(tied[name], np.int64)
     path = Path(path)
     partial = path.with_name(path.name + ".partial")
     with partial.open("wb") as file:

@@ -172,7 +172,7 @@ def _begun(session: Session, loop: LoopState) -> LoopState:
     session.open_files()
     for folder, rows in session.folders.items():
         masks = jax.tree.map(lambda mask, rows=rows: mask[rows], session.agent.masks(loop.agent))
-        topology.save_masks(folder / INITIAL_TOPOLOGY, masks)
+        topology.save_masks(folder / INITIAL_TOPOLOGY, masks, history.tied_leaves(session.agent))
         sync(folder / INITIAL_TOPOLOGY)
     return evaluate(session, loop, 0)[0]
 

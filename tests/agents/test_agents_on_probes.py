@@ -25,7 +25,7 @@ DELAYED = {"tau": 0.04}
 COLD = {"temperature__initial": 1e-3, "temperature__learning_rate": 1e-9}
 SLOW = {"ddpg", "mrsac", "td3"}  # relatives of SAC, and of MR.Q
 STREAMING = {"stream_ac"}  # to which a truncation is an end
-PICTURES = {"drqv2"}  # test_drqv2.py has a probe for it
+PICTURES = {"der", "drqv2"}  # test_der.py and test_drqv2.py have probes for them
 NAMES = [
     pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n
     for n in sorted(AGENTS.keys() - STREAMING - PICTURES)

@@ -10,6 +10,7 @@ import optax
 import pytest
 from der_recording import agent_of, noises_of, view_of
 from recordings import drawing, load
+from small_runs import CATCH, advance, start_run
 
 from mst_jax import networks, replay, topology
 from mst_jax.agents import AGENTS, Clock, DERConfig, Experience, Sizes, check, make_agent
@@ -17,6 +18,7 @@ from mst_jax.agents.rainbow import losses
 from mst_jax.agents.rainbow.der import Batch, build_der
 from mst_jax.envs import Continuous, Discrete, Observation
 from mst_jax.presets import preset_overrides
+from mst_jax.program.evaluation import make_evaluator
 from mst_jax.recipes import make_config, override
 
 ATARI = Observation((84, 84, 4), "uint8", history=4, fill="zeros")
@@ -508,3 +510,19 @@ def test_tasks_of_another_kind_are_one_line(name):
                 assert "\n" not in str(error)
                 refused += 1
     assert refused >= (3 if name == "der" else 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("noisy", [True, False])
+def test_it_learns_to_catch(noisy):
+    """As it explores and as it is judged, in each of three seeds."""
+    small = preset_overrides("der", "small", "probe:catch")
+    changes = {"noisy": noisy, "epsilon_steps": 1_000}
+    config, seeds = override(make_config("der", "dense"), {**small, **changes}), [0, 1, 2]
+    driver, agent, run = start_run(CATCH, config, seeds, 3_500, total_steps=4_000, agent="der")
+    before = jax.device_get((run.totals.returns, run.totals.episodes))
+    run = advance(driver, run, 500)
+    returns, episodes = jax.device_get((run.totals.returns, run.totals.episodes))
+    assert ((returns - before[0]) / (episodes - before[1]) > 0.8).all()
+    judged = make_evaluator(agent, CATCH, seeds, 50)(run.agent, 0)
+    assert (judged.returns.mean(axis=1) > 0.9).all()

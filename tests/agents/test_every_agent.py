@@ -28,6 +28,8 @@ from mst_jax.training import plan_resume, plan_run, train, trainer
 # One of each family by default: the others differ in how they act and in one update, and compile as
 # long.
 RELATIVES = {"ddpg", "mrsac", "td3"}
+# Regimes that count single weights are not for noisy layers, whose weights are pairs.
+WITHOUT_NOISE = {"der": {"noisy": False}}
 NAMES = [
     pytest.param(name, marks=pytest.mark.slow) if name in RELATIVES else name
     for name in sorted(AGENTS)
@@ -178,11 +180,11 @@ def test_a_reset_renews_networks_and_optimizers_only(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["ddpg", "drqv2", "mrq", "sac"]
+    "name", ["ddpg", "der", "drqv2", "mrq", "sac"]
 )  # MR.SAC is made of the same parts
 def test_units_are_measured_at_rewires_only(name):
     """Fault C14: agents tell NE how active their units are, under the conditional."""
-    config = small_config("ne_dormancy", name)
+    config = small_config("ne_dormancy", name, **WITHOUT_NOISE.get(name, {}))
     agent, run = run_shapes(task_of(name), config, 2, name)
     hidden = {
         module: {p for p, (_, _, e) in plan.entries().items() if e.regime.reads_activity}
@@ -206,7 +208,7 @@ def test_units_are_measured_at_rewires_only(name):
             work in branch for branch in branches for work in ("dot_general", "conv_general")
         )
     # All kernels but those of output layers.
-    outputs = {"value", "output", "mean", "log_std", "std", "head", "layer_3"}
+    outputs = {"value", "advantage", "output", "mean", "log_std", "std", "head", "layer_3"}
     for module, paths in hidden.items():
         known = max(asked, key=lambda own, paths=paths: len(own & paths))
         assert known <= set(agent.plans[module].names)
@@ -224,7 +226,7 @@ def test_published_variants_train(name, recipe):
     modules = roles_of(default_config(name))
     changes = {f"{module}__interval": 20 for module in modules}
     changes |= {f"{module}__start_fraction": 0.05 for module in modules}
-    config = small_config(recipe, name, **changes)
+    config = small_config(recipe, name, **changes, **WITHOUT_NOISE.get(name, {}))
     _, agent, run = start_run(task_of(name), config, [0, 1], 164, total_steps=500, agent=name)
     for module, params in agent.parameters(run.agent).items():
         topology.check(params, run.agent.opt_state[module], agent.plans[module])
@@ -246,7 +248,8 @@ def test_seeds_differ_in_every_leaf_that_should(name):
             assert leaf[0].sum() == leaf[1].sum() == leaf[2].sum(), path
 
 
-OWN = {"mrq": 1, "mrsac": 1, "td3": 1}  # MR.Q's encoder burst, TD3's delayed actor
+# MR.Q's encoder burst, TD3's delayed actor, DER's copies of targets
+OWN = {"der": 1, "mrq": 1, "mrsac": 1, "td3": 1}
 
 
 @pytest.mark.parametrize("name", sorted(AGENTS))  # nothing is compiled

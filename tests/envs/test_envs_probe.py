@@ -11,8 +11,7 @@ from mst_jax import envs
 from mst_jax.envs.suites import probe
 
 DISCOUNT = 0.9
-# No values; values of the mean of what may follow; a terminal picture of no height.
-WITHOUT = {"point", "picture_motion", "catch"}
+WITHOUT = {"point", "picture_motion"}  # no values; values of the mean of what may follow
 WITH_VALUES = [name for name in probe.PROBES if name not in WITHOUT]
 
 
@@ -172,7 +171,7 @@ def test_a_ball_falls_and_is_caught_by_a_paddle_in_its_column(action):
         np.testing.assert_array_equal(paddle, np.tile(at, (4, 1)))
     ended = age == 8
     np.testing.assert_array_equal(step.terminated, np.tile(ended, (4, 1)))
-    last = step.next_observation[:, ended, -1, :, 0]
+    last = step.next_observation[..., -1, :, 0][:, ended]
     caught = (last > 0).sum(axis=-1) == 1  # ball and paddle in one place
     np.testing.assert_array_equal(step.reward[:, ended], np.where(caught, 1, -1))
     assert not step.reward[:, ~ended].any()
@@ -180,9 +179,7 @@ def test_a_ball_falls_and_is_caught_by_a_paddle_in_its_column(action):
     going_on = np.where(ended, 0, probe.catch().value(step.next_observation, DISCOUNT))
     bound = step.reward + DISCOUNT * going_on
     assert (bound <= value + 1e-6).all()
-    if action is None:
-        assert caught.all()
-        np.testing.assert_allclose(bound, value, rtol=1e-6)
+    assert caught.all() or action is not None
 
 
 def test_a_ball_out_of_reach_is_worth_minus_one():

@@ -11,7 +11,8 @@ from experiments.launch.comparisons import compare_all
 from experiments.launch.study_folder import StudyFolder
 from experiments.launch.study_report import _table, study_report
 from experiments.studies import STUDIES, figures
-from mst_jax.envs import vector_spec
+from experiments.studies.score_figures import over_tasks
+from mst_jax.envs import Discrete, Observation, Spec, vector_spec
 from mst_jax.figures import save_figure
 from mst_jax.runs.config_file import write_settings
 from mst_jax.runs.task_file import write_spec
@@ -21,8 +22,12 @@ def fake_run(folder, cell, returns):
     """A finished run with these final returns of its seeds; they begin at zero, None diverged."""
     run = folder.run(cell)
     run.mkdir(parents=True)
-    if cell.settings.task.startswith("gym:"):  # an extra; sizes do not matter here
+    suite = cell.settings.task.partition(":")[0]  # extras below; sizes do not matter here
+    if suite == "gym":
         write_spec(run, vector_spec(cell.settings.task, 18, 6, 1000))
+    if suite == "atari":
+        pictures = Observation((84, 84, 4), "uint8", history=4, fill="zeros")
+        write_spec(run, Spec(cell.settings.task, pictures, Discrete(18), None, 4))
     write_settings(run, cell.settings)
     for seed, value in zip(cell.settings.seed_list, returns, strict=True):
         (run / f"seed_{seed}").mkdir()
@@ -325,3 +330,60 @@ def test_the_registered_study_says_nothing_before_its_look(tmp_path):
     text = streaming_report(tmp_path, 3, 3100)
     assert "No verdict: looks are planned at 5 and 10 seeds of every cell." in text
     assert "The published claim is" not in text
+
+
+def games_study(tmp_path, finals, games=("Boxing", "Freeway")):
+    """`atari_width` on some games; `finals` are (game, variant) -> returns of two seeds."""
+    tasks = tuple(f"atari:{game}" for game in games)
+    study, folder, cells = make_study(tmp_path, "atari_width", tasks=tasks)
+    for cell in cells:
+        game = cell.settings.task.removeprefix("atari:")
+        fake_run(folder, cell, finals.get((game, cell.settings.recipe), [1.3, 2.3]))
+    return study, folder, cells
+
+
+def test_changes_of_games_stand_beside_published_ones(tmp_path):
+    """By hand: a human scores 12.1 in Boxing and chance 0.1; the change is of means, in percent."""
+    finals = {
+        ("Boxing", "1-0"): [5.0, 7.2],
+        ("Boxing", "3-0"): [6.1, 12.2],
+        ("Boxing", "3-0.8"): [3.05, 3.05],
+        ("Freeway", "1-0"): [0.0, 0.0],
+    }
+    study, folder, cells = games_study(tmp_path, finals)
+    text, results = report_of(study, folder, cells)
+    row = line_with(text, "| Boxing | 6.1 |")
+    assert row == "| Boxing | 6.1 | 0.500 | 0.2 | +50 (+28) | -70 (+56) | -50 (+69) |"
+    assert line_with(text, "| Freeway | 0 |").endswith("| 27.9 | - (-75) | - (-39) | - (-2) |")
+    scores = text.partition("## Normalised scores")[2].partition("##")[0]
+    # 1.3 and 2.3 are 0.1 and 0.1833 of a human in Boxing, 0.0439 and 0.0777 in Freeway.
+    assert line_with(scores, "| der | 1-0.4 |").startswith("| der | 1-0.4 | 0.08885 [")
+    assert "0 is random play and 1 a human (human-normalised)" in scores
+    figure = study.figure(results)
+    crosses = {
+        line.get_label(): sorted(line.get_xdata())
+        for axis in figure.axes
+        for line in axis.lines
+        if line.get_label().endswith("published")
+    }
+    assert crosses == {
+        "3-0, published": [-75, 28],
+        "3-0.4, published": [-39, 56],
+        "3-0.8, published": [-2, 69],
+    }
+    drawn = over_tasks(results)
+    (first, *_) = drawn.axes
+    names = [label.get_text() for label in first.get_yticklabels()]
+    assert names == [f"der {width}-{s}" for width in (1, 3) for s in ("0", "0.4", "0.8")]
+    points, *_ = first.lines  # the others are the ends of intervals
+    assert points.get_xdata()[1] == pytest.approx(0.08885, abs=1e-5)
+    save_figure(drawn, tmp_path / "over.png")
+
+
+def test_a_variant_without_a_task_is_not_averaged(tmp_path):
+    finals = {("Boxing", "3-0"): [None, None]}
+    study, folder, cells = games_study(tmp_path, finals)
+    _, results = report_of(study, folder, cells)
+    names = [label.get_text() for label in over_tasks(results).axes[0].get_yticklabels()]
+    assert "der 3-0" not in names
+    assert len(names) == 5

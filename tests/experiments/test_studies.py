@@ -25,8 +25,13 @@ VARIANTS = {  # at the paper's size
     "reset": 2 * 2,
     "streaming_width": 2 * 2,
     "visual_width": 4 * 3,
+    "atari_width": 2 * 3,
 }
-STEPS = {"streaming_width": 2_000_000, "visual_width": 1_000_000}  # of the others 500,000
+STEPS = {  # of the others 500,000
+    "streaming_width": 2_000_000,
+    "visual_width": 1_000_000,
+    "atari_width": 100_000,
+}
 
 
 def test_there_is_every_study_of_the_plan():

@@ -5,12 +5,12 @@ import math
 import numpy as np
 from small_runs import small_config, small_settings, stop_after
 
-from mst_jax import envs
+from mst_jax import envs, topology
 from mst_jax.agents import make_agent
 from mst_jax.recipes import make_config
 from mst_jax.runs import history
-from mst_jax.runs.config_file import read_settings
-from mst_jax.runs.folder import TOPOLOGY
+from mst_jax.runs.config_file import read_settings, write_settings
+from mst_jax.runs.folder import INITIAL_TOPOLOGY, TOPOLOGY
 from mst_jax.training import load_snapshot, plan_resume, plan_run, prepare, train, trainer
 
 
@@ -92,3 +92,30 @@ def test_a_full_size_run_takes_tens_of_megabytes(finished_run):
 def test_without_history_there_is_none(tmp_path):
     agent, settings = make("mst", history_every=0)
     assert history.total_bytes(agent, settings) == 0
+
+
+def test_parts_of_one_weight_are_one_connection(tmp_path):
+    """A noisy kernel's mean and scale: degrees, churn and pictures see one weight."""
+    agent, _ = make("dense")
+    noisy = topology.plan(
+        {"kernel": np.ones((2, 5, 4)), "bias": np.ones((2, 4))},
+        {"kernel": topology.rigl(0.5, end=900)},
+        tied={".*": 0},
+    )
+    critic = agent.modules["critic"]._replace(plan=noisy)
+    agent = agent._replace(modules={**agent.modules, "critic": critic})
+    ties = history.tied_leaves(agent)
+    assert ties == {"critic/kernel": -3, "critic/bias": -2}
+    write_settings(tmp_path, small_settings())
+    (tmp_path / TOPOLOGY).mkdir()
+    one = np.random.default_rng(0).random((2, 5, 4)) < 0.5
+    masks = {"critic": {"kernel": np.stack([one, one], axis=1), "bias": topology.DenseLeaf()}}
+    for path in (tmp_path / INITIAL_TOPOLOGY, tmp_path / TOPOLOGY / "000000000010.npz"):
+        topology.save_masks(path, masks, ties)
+        assert history.read_ties(path) == {"critic/kernel": -3}
+        np.testing.assert_array_equal(history.read_leaf(path, "critic/kernel"), one)
+        whole = topology.load_masks(path)["critic"]["kernel"]
+        np.testing.assert_array_equal(whole, masks["critic"]["kernel"])
+    found = history.read_history(tmp_path)
+    assert found.sizes == {"critic/kernel": (5, 4)}
+    np.testing.assert_array_equal(found.masks("critic/kernel"), np.stack([one, one], axis=1))

@@ -108,11 +108,11 @@ def test_a_tie_belongs_to_the_leaf_whatever_the_rule():
     plan = topology.plan(leaves, {".*": two_of_four}, tied=ties)
     found = {path: entry.regime.structure for path, (_, _, entry) in plan.entries().items()}
     assert found == {
-        "noisy": topology.tied(0, topology.n_of_m(4)),
-        "odd": topology.tied(),
+        "noisy": topology.tied(-3, topology.n_of_m(4)),
+        "odd": topology.tied(-3),
         "plain": topology.n_of_m(4),
     }
-    assert plan.tied == {"noisy": 0, "odd": 0, "scale": 0}
+    assert plan.tied == {"noisy": -3, "odd": -3, "scale": -2}
     assert "scale" in plan.dense  # one weight an output: no kernel
     text = str(plan)
     assert "rigl (tied n:4) " in text

@@ -137,6 +137,8 @@ class DERConfig:
     Attributes:
         encoder: convolutions.
         critic: linear layers on their features, noisy ones; `depth` counts the hidden layers.
+        joint: sparse kernels of encoder and critic share one budget, as if they were of one module
+            (docs/topology.md, "Joint budgets").
         double: the next action is the online network's choice, not the target network's.
         dueling: values of states and advantages of actions have output layers of their own.
         distributional: a distribution of returns over `atoms`, and cross-entropy in place of the
@@ -164,6 +166,7 @@ class DERConfig:
 
     encoder: EncoderConfig = module("representation", EncoderConfig)
     critic: AdamModule = module("value", partial(AdamModule, hidden=512, depth=1), scaled=False)
+    joint: bool = False
     double: bool = True
     dueling: bool = True
     distributional: bool = True

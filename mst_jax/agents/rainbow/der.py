@@ -31,7 +31,7 @@ from mst_jax.agents.base import (
 )
 from mst_jax.agents.parts import draws
 from mst_jax.agents.parts.losses import n_step_return
-from mst_jax.agents.parts.modules import check_episodes, require
+from mst_jax.agents.parts.modules import check_episodes
 from mst_jax.agents.parts.pictures import picture_shape
 from mst_jax.agents.parts.trained import Trained, active_norm, copied, make_trained, replaced
 from mst_jax.agents.rainbow import losses
@@ -370,12 +370,7 @@ def build_der(
             has continuous actions or shorter episodes than a return.
     """
     config.validate()
-    shape, actions = picture_shape(sizes), sizes.action
-    require(
-        isinstance(actions, Discrete),
-        "this agent chooses one of several actions, and the task takes continuous ones: choose "
-        "another of the two",
-    )
+    shape, actions = picture_shape(sizes), _choices(sizes)
     check_episodes(config.n_step, sizes.episode_length)
     encoder = config.encoder.make(shape)
     critic = networks.make_action_values(
@@ -401,6 +396,16 @@ def build_der(
         tied={"critic": {".*": 0}} if config.noisy else None,  # mean and scale are one weight
     )
     return DER(config, actions, encoder, critic, trained)
+
+
+def _choices(sizes: Sizes) -> Discrete:
+    """The actions that the task takes; ValueError for continuous ones."""
+    if not isinstance(sizes.action, Discrete):
+        raise ValueError(
+            "this agent chooses one of several actions, and the task takes continuous ones: choose "
+            "another of the two"
+        )
+    return sizes.action
 
 
 def _of_action(logits: jax.Array, action: jax.Array) -> jax.Array:
