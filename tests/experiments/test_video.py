@@ -175,6 +175,6 @@ def test_a_task_without_a_picture_is_one_line(finished_run, tmp_path):
     for arguments in (["evaluate", finished_run, f"--video={path}"], ["video", finished_run, path]):
         done = launchers.run(f"experiments.{arguments[0]}", *arguments[1:])
         assert done.status == 1
-        assert done.err.startswith("error: probe:point has no picture; these suites have: brax, ")
+        assert done.err.startswith("error: probe:point has no picture; these suites have: atari, ")
         assert done.err.count("\n") == 1
     assert not path.exists()

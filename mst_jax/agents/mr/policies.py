@@ -131,9 +131,10 @@ class GumbelPolicy:
 
     def differentiable(self, outputs: jax.Array, noise: jax.Array | None) -> jax.Array:
         """See `Policy`: soft choices."""
+        assert noise is not None  # `noise` draws it
         return self._soft(outputs, noise)
 
-    def _soft(self, outputs: jax.Array, gumbel: jax.Array | None) -> jax.Array:
+    def _soft(self, outputs: jax.Array, gumbel: jax.Array) -> jax.Array:
         return jax.nn.softmax((outputs + gumbel) / self.config.temperature)
 
     def _or_any(self, choice: jax.Array, key: jax.Array) -> jax.Array:

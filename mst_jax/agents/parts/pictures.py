@@ -4,7 +4,7 @@ from mst_jax.agents.base import Sizes
 from mst_jax.agents.parts.vectors import action_size
 
 
-def picture_sizes(sizes: Sizes) -> tuple[tuple[int, ...], int]:
+def picture_sizes(sizes: Sizes) -> tuple[tuple[int, int, int], int]:
     """Shape (H, W, C) of what the task shows, and how many numbers an action has.
 
     Raises:

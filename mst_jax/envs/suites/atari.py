@@ -108,20 +108,20 @@ class AtariEnv:
         Returns:
             uint8 (84, 84, 4), reward, terminated, truncated, whether the game is over.
         """
-        reward, *ends = self._play(action)
-        return self._show(self._screen.picture(), ends[0]), reward, *ends
+        ends = self._play(action)
+        return self._show(self._screen.picture(), ends[1]), *ends
 
     def skip(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, bool]:
         """As `step`, but no picture is made: what it shows is out of date."""
-        reward, *ends = self._play(action)
-        return self._show(self._pictures[-1], ends[0]), reward, *ends
+        ends = self._play(action)
+        return self._show(self._pictures[-1], ends[1]), *ends
 
     def frame(self) -> np.ndarray:
         """The screen in colours, uint8 (210, 160, 3)."""
         return self._ale.getScreenRGB()
 
     def _play(self, action: np.ndarray) -> tuple[float, bool, bool, bool]:
-        """A step less its picture."""
+        """A step less its picture: reward, terminated, truncated, whether the game is over."""
         reward, lost, over = self._advance(int(action))
         self._steps += 1
         late = self._steps >= STEPS and not over
