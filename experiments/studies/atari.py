@@ -1,4 +1,4 @@
-"""The Network Sparsity paper's study on Atari with 100,000 steps (docs/topology.md, joint budgets).
+"""The Network Sparsity paper's study on Atari with 100,000 steps (docs/specs/der.md §3).
 
 The encoder is IMPALA, three times as wide or not, and static Erdős–Rényi masks share one budget
 over the whole network. The paper does not say which layers are pruned, or by which allocation: by

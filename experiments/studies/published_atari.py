@@ -31,7 +31,7 @@ RETURNS = {
     "UpNDown": 2877.4,
 }
 # Percent by which the mean return of the IMPALA network three times as wide is above that of the
-# dense one of width 1, at sparsity 0, 0.4 and 0.8: arXiv 2506.17204 §5.3, read off its figure.
+# dense one of width 1, at sparsity 0, 0.4 and 0.8: arXiv 2506.17204, read off its figure.
 CHANGES = {
     "Alien": (-6, 10, 9),
     "Amidar": (-22, 73, 269),

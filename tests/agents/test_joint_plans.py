@@ -8,11 +8,15 @@ import numpy as np
 import pytest
 
 from mst_jax import topology
-from mst_jax.agents import ModuleConfig
+from mst_jax.agents import ModuleConfig, Sizes, make_agent, training_costs
 from mst_jax.agents.parts.plans import plan_modules
+from mst_jax.envs import Discrete, Observation
+from mst_jax.presets import preset_overrides
+from mst_jax.recipes import make_config
 
 TIED = {"critic": {".*": 0}}  # mean and scale of every noisy weight and bias
 ACTIONS, ATOMS, HIDDEN = 18, 51, 512
+STATIC = {"regime": "static", "sparsity": 0.4}
 
 
 @dataclass
@@ -191,3 +195,18 @@ def test_what_cannot_share_a_budget_is_one_line(encoder, settings, what):
     with pytest.raises(ValueError, match=what) as error:
         plans(config(encoder=encoder, **settings), NETWORKS["nature"])
     assert "\n" not in str(error.value)
+
+
+def test_der_has_the_setting():
+    """Its own networks are those whose shapes are written down above."""
+    shown = Observation((84, 84, 4), "uint8", history=4, fill="zeros")
+    changes = {f"{m}.{k}": v for m in ("encoder", "critic") for k, v in STATIC.items()}
+    base = {**preset_overrides("der", "netsparsity", "atari:Pong"), **changes, "joint": True}
+    own = make_config("der", "dense", "3x1", "", base)
+    agent = make_agent("der", own, Sizes(shown, Discrete(ACTIONS), None), 10_000)
+    found, expected = (
+        sparsities(agent.plans),
+        sparsities(plans(config(**STATIC), NETWORKS["impala"])),
+    )
+    assert sorted(found.values()) == sorted(expected.values())
+    assert str(training_costs(agent)).endswith("were zeros free, 1.01 times fewer")

@@ -138,7 +138,7 @@ class DERConfig:
         encoder: convolutions.
         critic: linear layers on their features, noisy ones; `depth` counts the hidden layers.
         joint: sparse kernels of encoder and critic share one budget, as if they were of one module
-            (docs/topology.md, "Joint budgets").
+            (docs/topology.md, "Concepts").
         double: the next action is the online network's choice, not the target network's.
         dueling: values of states and advantages of actions have output layers of their own.
         distributional: a distribution of returns over `atoms`, and cross-entropy in place of the
