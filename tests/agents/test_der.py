@@ -117,20 +117,22 @@ def test_layers_have_noise_of_their_own():
 
 def test_diagnostics_are_of_channels_and_of_what_the_output_layers_read():
     agent = tiny()
-    state = agent.init(KEY)
-    pictures = jnp.zeros((7, 6, 5, 1), jnp.uint8)
-    encoder = agent.encoder.activity(state.params["encoder"], pictures)
+    params = jax.eval_shape(agent.init, KEY).params
+    pictures = jax.ShapeDtypeStruct((7, 6, 5, 1), jnp.uint8)
+    encoder = jax.eval_shape(agent.encoder.activity, params["encoder"], pictures)
     assert {name: x.shape for name, x in encoder.post.items()} == {"active_1": (7 * 30, 4)}
     assert encoder.features.shape == (7, agent.encoder.size) == (7, 120)
-    critic = agent.critic.activity(state.params["critic"], encoder.features, None)
-    assert set(critic.pre) == set(networks.strengths(critic)) - {"layer_1/kernel"} | {"layer_1"}
+    critic = jax.eval_shape(agent.critic.activity, params["critic"], encoder.features, None)
+    assert set(critic.pre) == {"layer_1"}
+    assert set(jax.eval_shape(networks.strengths, critic)) == {"layer_1/kernel"}
     assert critic.features.shape == (7, 16)
 
 
 def test_diagnostics_of_impala_name_every_convolution():
     agent = tiny(**{"encoder.body": "impala", "encoder.kernels": "", "encoder.strides": ""})
-    params = agent.init(KEY).params["encoder"]
-    activity = agent.encoder.activity(params, jnp.zeros((2, 6, 5, 1), jnp.uint8))
+    params = jax.eval_shape(agent.init, KEY).params["encoder"]
+    pictures = jax.ShapeDtypeStruct((2, 6, 5, 1), jnp.uint8)
+    activity = jax.eval_shape(agent.encoder.activity, params, pictures)
     blocks = [f"stack_1/block_{n}" for n in (1, 2)]
     layers = {f"{b}/{layer}" for b in blocks for layer in ("expand", "project")}
     assert set(activity.pre) == {"stack_1/embed", *layers}
@@ -291,20 +293,24 @@ def test_the_recording_tells_wrong_variants(monkeypatch):
 
     def batch():
         with drawing(monkeypatch, noises_of(recorded, agent, "loss", "target")):
-            return agent.batch(view, indices, KEY)
+            return jax.jit(lambda: agent.batch(view, indices, KEY))()
+
+    def targets(batch):
+        return jax.jit(lambda *args: agent.target(*args))(state, batch)
 
     right = batch()
     assert not differs(right.returns, recorded["n_step_return"])
-    assert not differs(agent.target(state, right), recorded["target_distribution"])
+    assert not differs(targets(right), recorded["target_distribution"])
     with monkeypatch.context() as patch:
         patch.setattr(losses, "projected", nearest)
-        assert differs(agent.target(state, right), recorded["target_distribution"])
+        assert differs(targets(right), recorded["target_distribution"])
     with monkeypatch.context() as patch:
         patch.setattr("mst_jax.agents.rainbow.der.n_step_return", unmasked)
         wrong = batch()
     assert differs(wrong.bootstrap, right.bootstrap)
-    assert differs(agent.target(state, wrong), recorded["target_distribution"])
-    logits = agent.logits(state.params, right.observation, right.noise)
+    assert differs(targets(wrong), recorded["target_distribution"])
+    logits_of = jax.jit(lambda noise: agent.logits(state.params, right.observation, noise))
+    logits = logits_of(right.noise)
     assert not differs(logits, recorded["logits"])
     first = right.noise["layer_1"]
     shared = jnp.resize(first.inputs, max(map(max, agent.critic.noisy.values())))
@@ -312,17 +318,21 @@ def test_the_recording_tells_wrong_variants(monkeypatch):
         name: networks.Noise(shared[:inputs], shared[:outputs])
         for name, (inputs, outputs) in agent.critic.noisy.items()
     }
-    assert differs(agent.logits(state.params, right.observation, same), recorded["logits"])
+    assert differs(logits_of(same), recorded["logits"])
 
 
 # Acting and learning ------------------------------------------------------------------------------
 
 
 def choices(agent, state, act, count=2_000):
-    """How often each action is chosen with different keys."""
+    """How often each action is chosen with different keys.
+
+    The state is an argument, as in every run: where kernels are constants of a program, jaxlib
+    0.10.2 reads other memory in noisy layers of 512 samples and more on a CPU (YNNPACK's fusions).
+    """
     picture = jnp.zeros((6, 5, 1), jnp.uint8)
     keys = jax.random.split(KEY, count)
-    actions = jax.jit(jax.vmap(lambda key: act(state, picture, key)))(keys)
+    actions = jax.jit(jax.vmap(act, (None, None, 0)))(state, picture, keys)
     assert actions.dtype == jnp.int32
     return np.bincount(actions, minlength=3) / count
 
@@ -427,14 +437,14 @@ def test_seeds_with_masks_of_their_own_learn_as_alone():
     assert (moved != masks).any(), "it was rewired"
 
 
-@pytest.mark.parametrize(
-    "changes", [{}, pytest.param(DQN, marks=pytest.mark.slow)], ids=["all parts", "none"]
-)
+@pytest.mark.slow  # test_every_agent.py trains it
+@pytest.mark.parametrize("changes", [{}, DQN], ids=["all parts", "none"])
 def test_it_keeps_the_contract(changes):
     config = override(make_config("der", "mst"), {**SMALL, **changes})
     assert check("der", config, TINY) == []
 
 
+@pytest.mark.slow
 def test_a_probe_measures_the_loss_that_is_trained():
     agent = tiny()
     state = agent.init(KEY)
