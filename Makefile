@@ -21,7 +21,7 @@ $(VENV)/.installed: setup.py
 
 # A task of an optional suite brings its extra along: make quickstart TASK=gym:InvertedPendulum-v5
 SUITE := $(firstword $(subst :, ,$(TASK)) $(if $(filter stream_ac,$(AGENT)),gym))
-EXTRA := $(filter gym envpool playground,$(SUITE))
+EXTRA := $(filter atari gym envpool playground,$(SUITE))
 
 quickstart: $(VENV)/.installed
 	$(if $(EXTRA),$(INSTALL) -e '.[$(EXTRA)]')

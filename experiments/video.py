@@ -72,7 +72,6 @@ class Film:
         """
         self._stage, self._policy, self._key = stage, policy, key
         self._observation = stage.reset(start)
-        self._view = stage.view()
         self._stride = math.ceil(SHORTEST / stage.seconds - 1e-6)
         self.seconds = stage.seconds * self._stride
         self.steps, self.total = 0, 0.0
@@ -83,12 +82,12 @@ class Film:
             ended = False
             while not ended:
                 if self.steps % self._stride == 0:
-                    yield self._view.picture()
+                    yield self._stage.picture()
                 action = self._action()
                 self._observation, reward, ended = self._stage.step(action)
                 self.steps, self.total = self.steps + 1, self.total + reward
         finally:
-            self._view.close()
+            self._stage.close()
 
     def _action(self) -> np.ndarray:
         if self._key is None:

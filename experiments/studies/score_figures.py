@@ -91,7 +91,7 @@ def _draw_changes(
         offset = (index - (len(others) - 1) / 2) * 0.8 / len(others)
         own = {task: by_name[task, variant] for task in tasks if (task, variant) in by_name}
         rows = {task: tasks.index(task) + offset for task in own}
-        style = {"color": PALETTE[index % len(PALETTE)], "markersize": 4}
+        style: dict[str, Any] = {"color": PALETTE[index % len(PALETTE)], "markersize": 4}
         found = {
             task: one
             for task, group in own.items()
@@ -106,7 +106,8 @@ def _draw_changes(
         points = [(value, rows[task]) for task, value in known.items() if value is not None]
         if points:
             label = plain(f"{variant}, published")
-            axis.plot(*zip(*points, strict=True), "x", label=label, **style)
+            values, places = zip(*points, strict=True)
+            axis.plot(values, places, "x", label=label, **style)
     axis.axvline(0.0, color="0.6", linewidth=0.8)
     axis.set_xscale("symlog", linthresh=100.0)
     low, high = axis.get_xlim()

@@ -7,24 +7,29 @@ from typing import Literal, NamedTuple
 
 
 class Protocol(NamedTuple):
-    """One way to play.
+    """How a game is played; games and agents are compared under one protocol only.
 
     Attributes:
-        sticky: probability with which a frame repeats the action before.
-        lives: whether a lost life terminates what is learned from.
-        noops: a game begins with fewer agent steps without action than that, drawn uniformly.
+        frames: of the emulator in an agent step, all with one action.
+        steps: agent steps after which a game is cut.
+        no_ops: a game begins with fewer than so many agent steps of doing nothing, as many as its
+            seed says; their rewards are not counted.
+        lives_terminate: whether a lost life is a terminal state.
+        sticky: probability with which a frame repeats the action of the one before.
         fill: what stands for pictures before the first; see `Observation`.
     """
 
-    sticky: float
-    lives: bool
-    noops: int
-    fill: Literal["repeat", "zeros"]
+    frames: int = 4
+    steps: int = 27_000
+    no_ops: int = 30
+    lives_terminate: bool = True
+    sticky: float = 0.0
+    fill: Literal["repeat", "zeros"] = "zeros"
 
 
-# Dopamine's program for Atari-100k; and Machado et al. (2018), as MR.Q has it.
+# Atari-100k as Dopamine's program has it; and as Machado et al. (2018) advise, and MR.Q has it.
 PROTOCOLS = {
-    "atari100k": Protocol(0.0, lives=True, noops=30, fill="zeros"),
-    "sticky": Protocol(0.25, lives=False, noops=1, fill="repeat"),
+    "atari100k": Protocol(),
+    "sticky": Protocol(no_ops=1, lives_terminate=False, sticky=0.25, fill="repeat"),
 }
 USUAL = "atari100k"

@@ -17,8 +17,8 @@ from mst_jax.envs import registry
         ),
         ("dm:cartpole-swingup", "unknown suite 'dm': did you mean dmc?"),
         (
-            "xyz:pong",
-            f"unknown suite 'xyz': there are {', '.join(registry.SUITES)}",
+            "nintendo:pong",
+            f"unknown suite 'nintendo': there are {', '.join(registry.SUITES)}",
         ),
         ("dmc:cartpole-swingpu", "unknown task 'cartpole-swingpu' in suite 'dmc': did you mean "),
         ("dmc:cartpole_swingup", "did you mean cartpole-swingup"),
@@ -70,6 +70,7 @@ def test_a_missing_package_is_named_with_its_remedy(monkeypatch):
 @pytest.mark.parametrize(
     ("task", "package"),
     [
+        ("atari:Pong", "ale_py"),
         ("gym:Ant-v5", "gymnasium"),
         ("envpool:dog-run", "envpool"),
         ("playground:WalkerWalk", "mujoco_playground"),

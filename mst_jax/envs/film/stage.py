@@ -21,16 +21,6 @@ if TYPE_CHECKING:  # optional packages
     from mst_jax.envs.suites.gym import GymEnv
 
 
-class View(Protocol):
-    """What draws a stage."""
-
-    def picture(self) -> np.ndarray:
-        """The present state, uint8 (H, W, 3); after an episode's end it may be the next one's."""
-
-    def close(self) -> None:
-        """Releases what draws."""
-
-
 class Stage(Protocol):
     """One environment and what it looks like.
 
@@ -48,12 +38,11 @@ class Stage(Protocol):
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool]:
         """Takes one agent step: observation [O], reward, whether the episode ended."""
 
-    def view(self) -> View:
-        """What draws it.
+    def picture(self) -> np.ndarray:
+        """The current state, uint8 (H, W, 3); after an episode's end it may be the next one's."""
 
-        Raises:
-            ValueError: if nothing can be drawn here.
-        """
+    def close(self) -> None:
+        """Releases what draws."""
 
 
 def open_stage(
@@ -91,62 +80,33 @@ def open_stage(
     return stage if with_time == "off" else TimedStage(stage, with_time)
 
 
-class MujocoView:
-    """What a camera sees of a model."""
+class Drawn:
+    """What MuJoCo draws; the subclass says in which state it is.
 
-    def __init__(self, model: mujoco.MjModel, data: Callable[[], mujoco.MjData]) -> None:
-        """Draws what `data()` returns of the model."""
-        self._camera, self._data = Camera(model), data
+    Attributes:
+        model: what to draw.
+    """
 
-    def picture(self) -> np.ndarray:
-        """See `View`."""
-        return self._camera.picture(self._data())
+    model: mujoco.MjModel
+    _camera: Camera | None = None
 
-    def close(self) -> None:
-        """See `View`."""
-        self._camera.close()
-
-
-class EnlargedView:
-    """Pictures that are there anyway, each pixel as a square."""
-
-    def __init__(self, picture: Callable[[], np.ndarray], times: int) -> None:
-        """`picture()` returns uint8 (h, w) or (h, w, 3); `times` is the side of a square."""
-        self._picture, self._times = picture, times
+    def data(self) -> mujoco.MjData:
+        """The current state."""
+        raise NotImplementedError
 
     def picture(self) -> np.ndarray:
-        """See `View`."""
-        small = self._picture()
-        colours = small if small.ndim == 3 else np.repeat(small[..., None], 3, axis=-1)
-        return colours.repeat(self._times, axis=0).repeat(self._times, axis=1)
+        """See `Stage`."""
+        if self._camera is None:
+            self._camera = Camera(self.model)
+        return self._camera.picture(self.data())
 
     def close(self) -> None:
-        """See `View`."""
-
-
-class AtariStage:
-    """An Atari game in its own colours."""
-
-    def __init__(self, env: "AtariEnv", seconds: float) -> None:
-        """`seconds` are those of a frame."""
-        self.spec, self.seconds, self._env = env.spec, seconds * env.spec.action_repeat, env
-
-    def reset(self, start: np.random.SeedSequence) -> np.ndarray:
         """See `Stage`."""
-        return self._env.reset(start)
-
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool]:
-        """See `Stage`; a lost life does not end the episode."""
-        shown, reward, terminated, _, over = self._env.step(action)
-        goes_on = terminated and not over
-        return self.spec.observation.fresh(shown) if goes_on else shown, reward, over
-
-    def view(self) -> View:
-        """See `Stage`."""
-        return EnlargedView(self._env.frame, 2)
+        if self._camera is not None:
+            self._camera.close()
 
 
-class HostStage:
+class HostStage(Drawn):
     """A host environment whose MuJoCo model and state are at hand."""
 
     def __init__(
@@ -170,16 +130,12 @@ class HostStage:
         observation, reward, terminated, truncated = self._env.step(action)
         return observation, reward, terminated or truncated
 
-    def view(self) -> View:
-        """See `Stage`."""
-        return MujocoView(self.model, self.data)
-
     def data(self) -> mujoco.MjData:
         """The current state."""
         return self._data
 
 
-class JaxStage:
+class JaxStage(Drawn):
     """A pure-JAX environment whose positions are put into a MuJoCo model of the same bodies."""
 
     def __init__(
@@ -214,10 +170,6 @@ class JaxStage:
         ended = bool(timestep.terminated | timestep.truncated)
         return np.asarray(timestep.observation), float(timestep.reward), ended
 
-    def view(self) -> View:
-        """See `Stage`."""
-        return MujocoView(self.model, self.data)
-
     def data(self) -> mujoco.MjData:
         """The current state."""
         for field, value in self._pose(self._state.world).items():
@@ -245,13 +197,48 @@ class TimedStage:
         self._steps += 1
         return self._timed(observation), reward, ended
 
-    def view(self) -> View:
+    def picture(self) -> np.ndarray:
         """See `Stage`."""
-        return self._stage.view()
+        return self._stage.picture()
+
+    def close(self) -> None:
+        """See `Stage`."""
+        self._stage.close()
 
     def _timed(self, observation: np.ndarray) -> np.ndarray:
         now = time_after(np.asarray(self._steps), self.spec.episode_length, self._time)
         return np.append(observation, np.float32(now))
+
+
+class AtariStage:
+    """A game as the emulator shows it."""
+
+    def __init__(self, env: "AtariEnv", seconds: float) -> None:
+        """`seconds` are those of one frame."""
+        self.spec, self.seconds = env.spec, seconds * env.spec.action_repeat
+        self._env = env
+
+    def reset(self, start: np.random.SeedSequence) -> np.ndarray:
+        """See `Stage`."""
+        return self._env.reset(start)
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool]:
+        """See `Stage`; after a lost life the history begins anew, and the film goes on."""
+        observation, reward, terminated, _, over = self._env.step(action)
+        fresh = self.spec.observation.fresh
+        return fresh(observation) if terminated else observation, reward, over
+
+    def picture(self) -> np.ndarray:
+        """See `Stage`: each of the emulator's pixels is four."""
+        return self._env.screen().repeat(2, axis=0).repeat(2, axis=1)
+
+    def close(self) -> None:
+        """Nothing draws but the emulator."""
+
+
+def _atari(name: str, repeat: int | None, protocol: str = USUAL_PROTOCOL) -> Stage:
+    atari = import_module("mst_jax.envs.suites.atari")
+    return AtariStage(atari.load(name, repeat, protocol), 1 / atari.FRAMES_A_SECOND)
 
 
 def _dmc(name: str, repeat: int | None) -> Stage:
@@ -288,12 +275,6 @@ def _playground(name: str, repeat: int | None) -> Stage:
     own = playground.load(name)
     pose = lambda world: {"qpos": world.data.qpos, "mocap_pos": world.data.mocap_pos}  # noqa: E731
     return JaxStage(playground.make(name, repeat), own.mj_model, float(own.dt), pose)
-
-
-def _atari(name: str, repeat: int | None, protocol: str = USUAL_PROTOCOL) -> Stage:
-    suite = import_module("mst_jax.envs.suites.atari")
-    env = suite.load(name, repeat or suite.ACTION_REPEAT, protocol)
-    return AtariStage(env, suite.SECONDS)
 
 
 _STAGES: dict[str, Callable[..., Stage]] = {

@@ -130,12 +130,12 @@ class Block:
             if taken is None:
                 return None
             observation, _, terminated, truncated, over = taken
-            if (terminated or truncated) and number == len(actions) - 1:  # a lost life
-                observation = self._observation.fresh(observation)
             if over:
                 return self._fail(
                     i, RuntimeError("the episode ends early when it is replayed: not deterministic")
                 )
+            if terminated or truncated:
+                observation = self._observation.fresh(observation)
         return observation
 
     def _take(
