@@ -22,7 +22,6 @@ from experiments.inputs import require_output, user_path
 from mst_jax import envs
 from mst_jax.envs import HostTask, JaxEnv
 from mst_jax.envs.base import episode_seed
-from mst_jax.envs.film.camera import Camera
 from mst_jax.envs.film.stage import Stage, open_stage
 from mst_jax.program.evaluation import SEED_OFFSET, action_key, episode_keys, episodes_together
 from mst_jax.program.state import seed_keys
@@ -73,7 +72,6 @@ class Film:
         """
         self._stage, self._policy, self._key = stage, policy, key
         self._observation = stage.reset(start)
-        self._camera = Camera(stage.model)
         self._stride = math.ceil(SHORTEST / stage.seconds - 1e-6)
         self.seconds = stage.seconds * self._stride
         self.steps, self.total = 0, 0.0
@@ -84,12 +82,12 @@ class Film:
             ended = False
             while not ended:
                 if self.steps % self._stride == 0:
-                    yield self._camera.picture(self._stage.data())
+                    yield self._stage.picture()
                 action = self._action()
                 self._observation, reward, ended = self._stage.step(action)
                 self.steps, self.total = self.steps + 1, self.total + reward
         finally:
-            self._camera.close()
+            self._stage.close()
 
     def _action(self) -> np.ndarray:
         if self._key is None:

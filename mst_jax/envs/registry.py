@@ -35,6 +35,7 @@ class Suite(NamedTuple):
 
 
 SUITES = {
+    "atari": Suite("mst_jax.envs.suites.atari", "pip install 'mst_jax[atari]'"),
     "brax": Suite("mst_jax.envs.suites.brax", "pip install brax==0.14.2"),
     "dmc": Suite("mst_jax.envs.suites.dmc", "pip install dm_control 'mujoco>=3.17,<4'"),
     "dmc_pixels": Suite(

@@ -17,8 +17,8 @@ from mst_jax.envs import registry
         ),
         ("dm:cartpole-swingup", "unknown suite 'dm': did you mean dmc?"),
         (
-            "atari:pong",
-            f"unknown suite 'atari': there are {', '.join(registry.SUITES)}",
+            "nintendo:pong",
+            f"unknown suite 'nintendo': there are {', '.join(registry.SUITES)}",
         ),
         ("dmc:cartpole-swingpu", "unknown task 'cartpole-swingpu' in suite 'dmc': did you mean "),
         ("dmc:cartpole_swingup", "did you mean cartpole-swingup"),
@@ -33,7 +33,7 @@ def test_unknown_names_say_what_exists(task, message):
 
 
 def test_tasks_of_every_suite_have_their_own_names():
-    expected = ["brax", "dmc", "dmc_pixels", "envpool", "gym", "playground", "probe"]
+    expected = ["atari", "brax", "dmc", "dmc_pixels", "envpool", "gym", "playground", "probe"]
     assert sorted(envs.SUITES) == expected
     names = envs.tasks("dmc")
     assert {"dog-run", "ball_in_cup-catch", "humanoid_CMU-run", "cartpole-swingup"} <= set(names)
@@ -70,6 +70,7 @@ def test_a_missing_package_is_named_with_its_remedy(monkeypatch):
 @pytest.mark.parametrize(
     ("task", "package"),
     [
+        ("atari:Pong", "ale_py"),
         ("gym:Ant-v5", "gymnasium"),
         ("envpool:dog-run", "envpool"),
         ("playground:WalkerWalk", "mujoco_playground"),

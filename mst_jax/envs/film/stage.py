@@ -1,4 +1,4 @@
-"""Tasks whose episodes can be filmed: one environment in this process, with its MuJoCo state."""
+"""Tasks whose episodes can be filmed: one environment in this process, and what it looks like."""
 
 from collections.abc import Callable
 from importlib import import_module
@@ -9,10 +9,12 @@ import mujoco
 import numpy as np
 
 from mst_jax.envs.base import JaxEnv, Spec
+from mst_jax.envs.film.camera import Camera
 from mst_jax.envs.pictures import USUAL, Pictures
 from mst_jax.envs.timed import time_after
 
 if TYPE_CHECKING:  # optional packages
+    from mst_jax.envs.suites.atari import AtariEnv
     from mst_jax.envs.suites.dmc import DmcEnv
     from mst_jax.envs.suites.dmc_pixels import DmcPixelsEnv
     from mst_jax.envs.suites.gym import GymEnv
@@ -23,12 +25,10 @@ class Stage(Protocol):
 
     Attributes:
         spec: of the task.
-        model: what to draw.
         seconds: simulated time of one agent step.
     """
 
     spec: Spec
-    model: mujoco.MjModel
     seconds: float
 
     def reset(self, start: Any) -> np.ndarray:
@@ -37,8 +37,11 @@ class Stage(Protocol):
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool]:
         """Takes one agent step: observation [O], reward, whether the episode ended."""
 
-    def data(self) -> mujoco.MjData:
-        """The current state, to be drawn; after an episode's end it may be the next one's."""
+    def picture(self) -> np.ndarray:
+        """The current state, uint8 (H, W, 3); after an episode's end it may be the next one's."""
+
+    def close(self) -> None:
+        """Releases what draws."""
 
 
 def open_stage(
@@ -71,7 +74,33 @@ def open_stage(
     return stage if with_time == "off" else TimedStage(stage, with_time)
 
 
-class HostStage:
+class Drawn:
+    """What MuJoCo draws; the subclass says in which state it is.
+
+    Attributes:
+        model: what to draw.
+    """
+
+    model: mujoco.MjModel
+    _camera: Camera | None = None
+
+    def data(self) -> mujoco.MjData:
+        """The current state."""
+        raise NotImplementedError
+
+    def picture(self) -> np.ndarray:
+        """See `Stage`."""
+        if self._camera is None:
+            self._camera = Camera(self.model)
+        return self._camera.picture(self.data())
+
+    def close(self) -> None:
+        """See `Stage`."""
+        if self._camera is not None:
+            self._camera.close()
+
+
+class HostStage(Drawn):
     """A host environment whose MuJoCo model and state are at hand."""
 
     def __init__(
@@ -96,11 +125,11 @@ class HostStage:
         return observation, reward, terminated or truncated
 
     def data(self) -> mujoco.MjData:
-        """See `Stage`."""
+        """The current state."""
         return self._data
 
 
-class JaxStage:
+class JaxStage(Drawn):
     """A pure-JAX environment whose positions are put into a MuJoCo model of the same bodies."""
 
     def __init__(
@@ -136,7 +165,7 @@ class JaxStage:
         return np.asarray(timestep.observation), float(timestep.reward), ended
 
     def data(self) -> mujoco.MjData:
-        """See `Stage`."""
+        """The current state."""
         for field, value in self._pose(self._state.world).items():
             getattr(self._data, field)[:] = value
         mujoco.mj_forward(self.model, self._data)
@@ -148,7 +177,7 @@ class TimedStage:
 
     def __init__(self, stage: Stage, time: str) -> None:
         """`time` is as `with_time` takes it, and not `off`."""
-        self.spec, self.model, self.seconds = stage.spec, stage.model, stage.seconds
+        self.spec, self.seconds = stage.spec, stage.seconds
         self._stage, self._time, self._steps = stage, time, 0
 
     def reset(self, start: Any) -> np.ndarray:
@@ -162,13 +191,49 @@ class TimedStage:
         self._steps += 1
         return self._timed(observation), reward, ended
 
-    def data(self) -> mujoco.MjData:
+    def picture(self) -> np.ndarray:
         """See `Stage`."""
-        return self._stage.data()
+        return self._stage.picture()
+
+    def close(self) -> None:
+        """See `Stage`."""
+        self._stage.close()
 
     def _timed(self, observation: np.ndarray) -> np.ndarray:
         now = time_after(np.asarray(self._steps), self.spec.episode_length, self._time)
         return np.append(observation, np.float32(now))
+
+
+class AtariStage:
+    """A game as the emulator shows it."""
+
+    def __init__(self, env: "AtariEnv", seconds: float) -> None:
+        """`seconds` are those of one frame."""
+        self.spec, self.seconds = env.spec, seconds * env.spec.action_repeat
+        self._env = env
+
+    def reset(self, start: np.random.SeedSequence) -> np.ndarray:
+        """See `Stage`."""
+        return self._env.reset(start)
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool]:
+        """See `Stage`; after a lost life the history begins anew, and the film goes on."""
+        observation, reward, terminated, _, over = self._env.step(action)
+        fresh = self.spec.observation.fresh
+        return fresh(observation) if terminated else observation, reward, over
+
+    def picture(self) -> np.ndarray:
+        """See `Stage`: each of the emulator's pixels is four."""
+        return self._env.screen().repeat(2, axis=0).repeat(2, axis=1)
+
+    def close(self) -> None:
+        """Nothing draws but the emulator."""
+
+
+def _atari(name: str, repeat: int | None) -> Stage:
+    atari = import_module("mst_jax.envs.suites.atari")
+    atari.make(name, repeat)  # refuses what it does not have
+    return AtariStage(atari.AtariEnv(name), 1 / atari.FRAMES_A_SECOND)
 
 
 def _dmc(name: str, repeat: int | None) -> Stage:
@@ -208,6 +273,7 @@ def _playground(name: str, repeat: int | None) -> Stage:
 
 
 _STAGES: dict[str, Callable[..., Stage]] = {
+    "atari": _atari,
     "brax": _brax,
     "dmc": _dmc,
     "dmc_pixels": _dmc_pixels,

@@ -129,11 +129,13 @@ class Block:
             taken = self._take(i, action, unseen=number < unseen)
             if taken is None:
                 return None
-            observation, *_, over = taken
+            observation, _, terminated, truncated, over = taken
             if over:
                 return self._fail(
                     i, RuntimeError("the episode ends early when it is replayed: not deterministic")
                 )
+            if terminated or truncated:
+                observation = self._observation.fresh(observation)
         return observation
 
     def _take(
