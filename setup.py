@@ -87,13 +87,14 @@ setup(
         # mkdocs 2 is announced without plugins, which mkdocstrings is one of.
         "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.8,<10", "mkdocstrings[python]>=1,<2"],
         "gym": ["gymnasium[mujoco]==1.4.0", MUJOCO],
-        "atari": ["ale-py==0.12.1", "gymnasium==1.4.0", "opencv-python-headless"],
+        "atari": ["ale-py==0.12.1"],
         "envpool": ["envpool==1.2.5"],
         "playground": ["playground==0.2.0", MUJOCO, "mujoco-mjx>=3.17,<4"],
         # arch<8, which rliable needs, fails on import with pandas 3 (deprecate_kwarg changed)
         "rliable": ["rliable>=1.2", "pandas<3"],
         "video": ["imageio-ffmpeg>=0.6"],
-        "peers": ["torch==2.13.0", "gymnasium==1.4.0"],
+        # What tests and benchmarks compare with.
+        "peers": ["torch==2.13.0", "gymnasium==1.4.0", "opencv-python-headless"],
         "slurm": ["submitit>=1.5"],
         "wandb": ["wandb>=0.19.10"],  # the first with several runs in one process
         "cuda": ["jax[cuda13]>=0.10,<0.13"],

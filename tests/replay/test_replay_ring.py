@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tapes import SEEDS, insert, play, set_priorities
 
 from mst_jax import replay
+from mst_jax.agents.parts.losses import n_step_return
 from mst_jax.envs import Continuous, Discrete, Observation
 
 
@@ -118,6 +119,24 @@ def test_final_observation_is_kept():
     rows = np.asarray(buffer.fields["rows"][0])
     assert rows[:5].tolist() == [[0, 0], [1, 1], [2, 0], [2, 2], [3, 0]]
     assert np.asarray(buffer.terminated[0, :5]).tolist() == [0, 1, 0, 0, 0]
+
+
+def test_every_start_of_an_episode_that_terminates_by_hand():
+    """Six rewards 10^k, three steps a return. A program of the field never stores the last start,
+    and takes the terminal state to be one step nearer than it is."""
+    buffer = small(12, span=3)
+    for k in range(6):
+        row = np.full((1, 1), k, np.float32)
+        ends = np.array([k == 5]), np.array([False])
+        buffer = insert(buffer, row, row, np.array([10.0**k], np.float32), *ends, row + 1)
+    starts = np.asarray(buffer.tree[0][0, :12]).nonzero()[0]
+    view = jax.tree.map(lambda leaf: leaf[0], replay.view(buffer))
+    sample = view.transition(jnp.asarray(starts), 3)
+    np.testing.assert_array_equal(sample.observation[:, 0], [0, 1, 2, 3, 4, 5])
+    returns, bootstrap = n_step_return(sample.reward, sample.terminated, 1.0)
+    assert returns.tolist() == [111, 1_110, 11_100, 111_000, 110_000, 100_000]
+    assert bootstrap.tolist() == [1, 1, 1, 0, 0, 0]
+    np.testing.assert_array_equal(sample.next_observation[:3, 0], [3, 4, 5])
 
 
 def test_mean_absolute_reward_by_hand():
