@@ -36,7 +36,7 @@ def learning_rates(run):
 
 
 def test_a_run_of_a_sweep_starts_as_it_would_alone():
-    configs = [small_config(critic__sparsity=s) for s in (0.4, 0.7)]
+    configs = [small_config(agent="mrq", critic__sparsity=s) for s in (0.4, 0.7)]
     agent, numbers = sweep("mrq", configs, Sizes.vector(4, 2), 2000)
     key = jax.random.key(5)
     among = jax.vmap(agent.init, (None, 0))(key, numbers)
@@ -47,8 +47,8 @@ def test_a_run_of_a_sweep_starts_as_it_would_alone():
 
 def test_structural_differences_are_refused_by_name():
     with pytest.raises(ValueError, match=r"these differ in critic\.hidden"):
-        sweep("mrq", [small_config(), small_config(critic__hidden=24)], Sizes.vector(4, 2), 2000)
+        sweep("sac", [small_config(), small_config(critic__hidden=24)], Sizes.vector(4, 2), 2000)
     with pytest.raises(ValueError, match=r"these differ in batch_size"):
-        sweep("mrq", [small_config(), small_config(batch_size=8)], Sizes.vector(4, 2), 2000)
+        sweep("sac", [small_config(), small_config(batch_size=8)], Sizes.vector(4, 2), 2000)
     with pytest.raises(ValueError, match="at least one"):
-        sweep("mrq", [], Sizes.vector(4, 2), 2000)
+        sweep("sac", [], Sizes.vector(4, 2), 2000)

@@ -1,5 +1,7 @@
 """MR.Q inside the training program: seeds, masks, conditionals, learning on probes."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +14,9 @@ from mst_jax.envs.suites import probe
 from mst_jax.program.arrays import loop_from_arrays, loop_to_arrays
 from mst_jax.program.state import keys_for
 from mst_jax.program.step import Phase
+
+mrq_config = partial(small_config, agent="mrq")
+start_mrq = partial(start_run, agent="mrq")
 
 
 @pytest.mark.parametrize(
@@ -36,7 +41,7 @@ from mst_jax.program.step import Phase
 )
 def test_impossible_settings_are_refused_in_one_line(changes, words):
     with pytest.raises(ValueError, match=r".") as caught:
-        make_agent("mrq", small_config(**changes), Sizes.vector(4, 2), 1000)
+        make_agent("mrq", mrq_config(**changes), Sizes.vector(4, 2), 1000)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -63,7 +68,7 @@ def test_impossible_settings_are_refused_in_one_line(changes, words):
     ],
 )
 def test_every_regime_works_on_any_module(regime, first, last):
-    config = small_config("dense", actor__regime=regime, actor__sparsity=0.6, actor__interval=50)
+    config = mrq_config("dense", actor__regime=regime, actor__sparsity=0.6, actor__interval=50)
     plan = make_agent("mrq", config, Sizes.vector(4, 2), 2000).plans["actor"]
     (table,) = plan.tables
     total = 16 * 16 * 2 + 16 * 2  # the actor's kernels
@@ -90,7 +95,7 @@ def test_defaults_are_the_published_ones():
 
 
 def test_twin_heads_get_independent_masks():
-    agent = make_agent("mrq", small_config(), Sizes.vector(4, 2), 1000)
+    agent = make_agent("mrq", mrq_config(), Sizes.vector(4, 2), 1000)
     critic = agent.masks(agent.init(jax.random.key(0)))["critic"]
     for layer in ("layer_1", "layer_2", "layer_3"):
         q1, q2 = (critic[q]["trunk"][layer]["kernel"] for q in ("q1", "q2"))
@@ -98,7 +103,7 @@ def test_twin_heads_get_independent_masks():
 
 
 def test_conditionals_of_a_restored_run_are_those_of_a_fresh_one():
-    _, agent, run = start_run(POINT, small_config(), [0, 1], steps=66)
+    _, agent, run = start_mrq(POINT, mrq_config(), [0, 1], steps=66)
     restored = loop_from_arrays(loop_to_arrays(run), jax.eval_shape(lambda: run))
     for state in (run, restored):
         found = conditionals_of_a_step(agent, state)
@@ -106,13 +111,13 @@ def test_conditionals_of_a_restored_run_are_those_of_a_fresh_one():
 
 
 def test_conditionals_survive_compilation():
-    driver, _agent, _run = start_run(POINT, small_config(), [0, 1], steps=66)
+    driver, _agent, _run = start_mrq(POINT, mrq_config(), [0, 1], steps=66)
     text = driver._programs._compiled[Phase.LEARN].as_text()
     assert text.count(" conditional(") == 2
 
 
 def test_the_encoder_moves_only_in_bursts_and_targets_are_copied_before_them():
-    driver, _agent, run = start_run(POINT, small_config(), [0, 1], steps=64)
+    driver, _agent, run = start_mrq(POINT, mrq_config(), [0, 1], steps=64)
     changed, copied = [], []
     for _ in range(22):
         before = jax.device_get(run.agent)
@@ -134,9 +139,9 @@ def same(a, b):
 
 
 def test_reward_scales_follow_the_buffer():
-    config = small_config("dense", target_period=5)
+    config = mrq_config("dense", target_period=5)
     env = probe.constant_reward_truncated(length=20).env
-    driver, _agent, run = start_run(env, config, [0], steps=65)
+    driver, _agent, run = start_mrq(env, config, [0], steps=65)
     assert float(run.agent.target_reward_scale[0]) == 1.0
     slots = 65 + 65 // 20  # rewards of 1, and a zero in the slot of each final observation
     assert float(run.agent.reward_scale[0]) == pytest.approx(65 / slots, rel=1e-6)
@@ -146,8 +151,8 @@ def test_reward_scales_follow_the_buffer():
 
 
 def test_masks_stay_exact_and_parameters_zero_outside_them():
-    config = small_config("all_rigl", critic__interval=3, actor__interval=4, encoder__interval=5)
-    driver, agent, run = start_run(POINT, config, [0, 1], 64, total_steps=2000)
+    config = mrq_config("all_rigl", critic__interval=3, actor__interval=4, encoder__interval=5)
+    driver, agent, run = start_mrq(POINT, config, [0, 1], 64, total_steps=2000)
     first = jax.device_get(agent.masks(run.agent))
     budgets = jax.tree.map(lambda m: m.sum(axis=tuple(range(1, m.ndim))), first)
     for _ in range(5):
@@ -175,9 +180,9 @@ def zero_outside(params, masks):
 
 def test_seed_alone_equals_seed_among_others():
     """docs/design.md rule 5, on an environment whose observations do not depend on actions."""
-    env, config = envs.make("probe:observation_reward"), small_config()
-    alone = start_run(env, config, [1], steps=0)
-    among = start_run(env, config, [0, 1], steps=0)
+    env, config = envs.make("probe:observation_reward"), mrq_config()
+    alone = start_mrq(env, config, [1], steps=0)
+    among = start_mrq(env, config, [0, 1], steps=0)
 
     def seed(tree, index):
         return jax.tree.map(lambda leaf: leaf[index], tree)
@@ -214,12 +219,10 @@ def sampled(run, index):
 
 
 def test_a_seed_with_non_finite_parameters_is_marked_and_the_others_go_on():
-    from functools import partial
-
     from mst_jax.program.step import finish_chunk
 
     def after_damage(value):
-        driver, agent, run = start_run(POINT, small_config(), [0, 1], 80)
+        driver, agent, run = start_mrq(POINT, mrq_config(), [0, 1], 80)
         damaged = jax.tree.map(lambda leaf: leaf, run.agent.params)
         kernel = damaged["actor"]["layer_1"]["kernel"]
         damaged["actor"]["layer_1"]["kernel"] = kernel.at[1].set(kernel[1] * value)

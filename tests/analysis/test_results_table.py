@@ -53,7 +53,11 @@ def test_results_are_read_where_the_task_cannot_be_made(finished_run, tmp_path):
 def test_parameters_and_operations_of_stock_networks():
     """MR.Q on the dog, docs/specs/mst-and-mrq.md §2.5: 3,987,306 parameters."""
     settings = small_settings(
-        task="dmc:dog-run", recipe="mrq_stock", config=make_config("mrq", "mrq_stock"), steps=20_000
+        task="dmc:dog-run",
+        agent="mrq",
+        recipe="mrq_stock",
+        config=make_config("mrq", "mrq_stock"),
+        steps=20_000,
     )
     cost = analysis.cost_of(settings)
     assert cost.parameters == cost.active_parameters == 3_987_306
@@ -61,12 +65,10 @@ def test_parameters_and_operations_of_stock_networks():
 
 
 def test_a_statically_sparse_network_has_its_share_of_everything():
-    config = small_config("all_static", actor__hidden=64, critic__hidden=64, encoder__hidden=64)
-    sparse = analysis.cost_of(small_settings(config=config))
-    dense = analysis.cost_of(
-        small_settings(
-            config=small_config("dense", actor__hidden=64, critic__hidden=64, encoder__hidden=64)
-        )
+    wide = {f"{module}__hidden": 64 for module in ("actor", "critic", "encoder")}
+    sparse, dense = (
+        analysis.cost_of(small_settings(agent="mrq", config=small_config(recipe, "mrq", **wide)))
+        for recipe in ("all_static", "dense")
     )
     assert sparse.parameters == dense.parameters
     assert sparse.dense_flops == dense.flops

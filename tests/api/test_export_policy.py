@@ -89,7 +89,7 @@ def test_agents_whose_operations_are_others_or_none(finished_run, tmp_path, monk
     for operations, match in (
         (lambda state: snapshot.agent.operations(state)[:-1], "its operations are not what evalu"),
         (lambda state: ["tanh"], "the agent's operations hold a str, and only those of"),
-        (None, "agent 'mrq' does not write its policies as operations"),
+        (None, "agent 'sac' does not write its policies as operations"),
     ):
         other = snapshot._replace(agent=snapshot.agent._replace(operations=operations))
         monkeypatch.setattr(exporting, "load_snapshot", lambda *_, other=other: other)

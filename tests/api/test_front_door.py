@@ -9,7 +9,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from small_runs import MR_SMALL, compilations, content, small_config, small_settings
+from small_runs import SIMBA_SMALL, compilations, content, small_config, small_settings
 
 import mst_jax
 from mst_jax.api.given import settings_from
@@ -19,8 +19,8 @@ from mst_jax.runs.lock import held
 from mst_jax.training import trainer
 
 SMALL = {
-    **MR_SMALL,
-    "agent": "mrq",
+    **SIMBA_SMALL,
+    "agent": "sac",
     "recipe": "mst",
     "steps": 120,
     "seeds": 2,
@@ -43,11 +43,11 @@ def home(tmp_path, monkeypatch):
 def test_a_run_is_trained_looked_at_and_loaded_again(finished_run, home, capsys):
     run = mst_jax.train(*POINT, **SMALL, progress=False)
     assert capsys.readouterr().out == "", "no tables of plans unless they are asked for"
-    assert run.folder.resolve() == home / "runs" / "probe-point" / "mrq-mst-seeds0-1"
+    assert run.folder.resolve() == home / "runs" / "probe-point" / "sac-mst-seeds0-1"
     assert run.finished
     assert (run.returns.shape, run.steps.tolist(), run.diverged) == ((2, 3), [0, 60, 120], {})
     for one in (run, mst_jax.load(str(run.folder))):
-        assert one.masks["critic/q1/trunk/layer_2/kernel"].mean(axis=(1, 2)).shape == (2,)
+        assert one.masks["critic/q1/trunk/block_1/expand/kernel"].mean(axis=(1, 2)).shape == (2,)
         assert one.policy(seed=1, best=True).act(np.zeros(4)).shape == (2,)
         assert one.settings == mst_jax.load(finished_run).settings
     assert (run.metric("critic/loss").steps.tolist(), len(run.rows)) == ([120], 10)
@@ -58,18 +58,18 @@ def test_a_run_is_trained_looked_at_and_loaded_again(finished_run, home, capsys)
     assert run.history.masks(run.history.layers[0]).shape[:2] == (2, 7)
     assert run.resume().finished, "nothing is done"
     again = mst_jax.train(*POINT, **SMALL, progress=False)
-    assert again.folder.name == "mrq-mst-seeds0-1-2", "a second call is another run"
+    assert again.folder.name == "sac-mst-seeds0-1-2", "a second call is another run"
     np.testing.assert_array_equal(again.returns, run.returns)
 
 
 def test_a_run_shows_itself(finished_run):
     run = mst_jax.load(finished_run)
-    words = ("mrq mst on probe:point", "finished 120 steps", "at step 120, mean over seeds")
+    words = ("sac mst on probe:point", "finished 120 steps", "at step 120, mean over seeds")
     for text in (repr(run), run._repr_html_()):
         assert all(word in text for word in words)
     assert "critic/q1" not in repr(run.tables)
     for text in (str(run.tables), run.tables._repr_html_()):
-        assert "q1/trunk/layer_2/kernel" in text
+        assert "q1/trunk/block_1/expand/kernel" in text
         assert "rigl" in text
     (axis,) = run.plot(run).axes
     assert [text.get_text()[:3] for text in axis.get_legend().get_texts()] == ["mst", "mst"]
@@ -95,12 +95,12 @@ def test_runs_of_one_call_share_programs_where_they_can(finished_run, home, monk
     ]
     runs = mst_jax.train_many(own, task="probe:point", **SMALL)
     names = [
-        "mrq-mst-critic.sparsity=0.5-seeds0-1",
-        "mrq-dense-seeds0-1",
-        "mrq-mst-critic.sparsity=0.8-actor.learning_rate=0.001-seeds0-1",
-        "mrq-mst-seeds2-3",
-        "mrq-mst-log_every=50-seeds0-1",
-        "mrq-mst-seeds2-3-2",
+        "sac-mst-critic.sparsity=0.5-seeds0-1",
+        "sac-dense-seeds0-1",
+        "sac-mst-critic.sparsity=0.8-actor.learning_rate=0.001-seeds0-1",
+        "sac-mst-seeds2-3",
+        "sac-mst-log_every=50-seeds0-1",
+        "sac-mst-seeds2-3-2",
     ]
     assert [run.folder.name for run in runs] == names
     assert [[names.index(name) for name in program] for program in programs] == [
@@ -191,7 +191,7 @@ WRONG = {
     "metrics": ({"metrics": "json:dumps"}, "metrics needs diagnose_every above 0"),
     "metric": (
         {"metrics": "json:dumps", "diagnose_every": 60},
-        "metric 'dumps' of the encoder fails: TypeError: Object of type",
+        "metric 'dumps' of the critic fails: TypeError: Object of type",
     ),
     "steps": ({"steps": 20}, "steps=20 must exceed learning_starts=64"),
 }

@@ -153,7 +153,7 @@ def test_covariance_by_hand():
 )
 def test_every_module_of_every_agent_can_be_diagnosed(name):
     """Vmapped equals alone; sample gradients average to the gradient of the mean loss."""
-    _, agent, run = start_run(POINT, small_config("all_static", name), [0, 1], 70, agent=name)
+    _, agent, run = start_run(POINT, small_config("all_static", name), [0, 1], 64, agent=name)
     keys = jax.random.split(jax.random.key(0), 2)
     view = between_steps(run)
     both = jax.jit(jax.vmap(lambda *args: diagnose(agent, *args)))(run.agent, view, keys)

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import jax
+import launchers
 import pytest
 from small_runs import ATARI_SIZES, CLI, sizes_of
 
@@ -18,6 +19,7 @@ from mst_jax.runs import read_metrics, read_settings
 
 
 def run(module, *arguments, **variables):
+    """A process of its own; `launchers.run` is the same without the seconds of its imports."""
     command = [sys.executable, "-m", f"experiments.{module}", *map(str, arguments)]
     return subprocess.run(
         command,
@@ -154,8 +156,8 @@ def test_an_error_is_one_clear_line_in_a_process_of_its_own(tmp_path):
 
 def test_settings_win_over_the_recipe(tmp_path):
     changes = ["--config.critic.sparsity=0.8", "--config.actor.regime=dense"]
-    result = run(
-        "train",
+    result = launchers.run(
+        "experiments.train",
         "--task=probe:point",
         "--recipe=mst",
         "--steps=120",
@@ -165,34 +167,34 @@ def test_settings_win_over_the_recipe(tmp_path):
         *changes,
         "--config.actor.sparsity=0",
     )
-    assert result.returncode == 0, result.stderr
+    assert result.status == 0, result.err
     (folder,) = tmp_path.glob("*/*")
     config = read_settings(folder).config
     assert (config.critic.sparsity, config.critic.regime) == (0.8, "rigl")
     assert (config.actor.sparsity, config.actor.regime) == (0.0, "dense")
-    assert config.encoder.residual == "pre"
+    assert config.critic.residual == "simba", "what neither says is the agent's own"
 
 
 def test_varied_settings_are_runs_of_one_program(tmp_path):
     small = ["--task=probe:point", "--steps=100", "--eval_episodes=1", f"--logdir={tmp_path}", *CLI]
     varied = ["--vary=critic.sparsity=0.5,0.8", "--vary=actor.learning_rate=0.001"]
-    result = run("train", *small, *varied)
-    assert result.returncode == 0, result.stderr
-    names = [f"mrq-mst-critic.sparsity={s}-actor.learning_rate=0.001-seeds0-0" for s in (0.5, 0.8)]
+    result = launchers.run("experiments.train", *small, *varied)
+    assert result.status == 0, result.err
+    names = [f"sac-mst-critic.sparsity={s}-actor.learning_rate=0.001-seeds0-0" for s in (0.5, 0.8)]
     folders = [tmp_path / "probe-point" / name for name in names]
     assert sorted(tmp_path.glob("*/*")) == folders
     for folder, sparsity in zip(folders, (0.5, 0.8), strict=True):
         config = read_settings(folder).config
         assert (config.critic.sparsity, config.actor.learning_rate) == (sparsity, 0.001)
-        assert f"experiments.plot {folder}\n" in result.stdout
-    told = [line for line in result.stdout.splitlines() if line.startswith("finished 100 steps")]
+        assert f"experiments.plot {folder}\n" in result.out
+    told = [line for line in result.out.splitlines() if line.startswith("finished 100 steps")]
     assert len(set(told)) == 2
 
     (folders[1] / "fingerprint.txt").unlink()  # as if it had been killed before the end
-    result = run("train", f"--resume={folders[1]}")
-    assert result.returncode == 0, result.stderr
-    assert told[1] in result.stdout
-    assert told[0] not in result.stdout
+    result = launchers.run("experiments.train", f"--resume={folders[1]}")
+    assert result.status == 0, result.err
+    assert told[1] in result.out
+    assert told[0] not in result.out
 
 
 @pytest.mark.slow
@@ -206,8 +208,8 @@ def test_varied_structures_are_programs_in_turn(tmp_path):
         found[folder.name] = (critic.structure, critic.sparsity)
         assert f"experiments.plot {folder}\n" in result.stdout
     assert found == {
-        "mrq-mst-critic.structure=fan_in-seeds0-0": ("fan_in", 0.6),
-        "mrq-mst-critic.structure=2-4-seeds0-0": ("2:4", 0.5),
+        "sac-mst-critic.structure=fan_in-seeds0-0": ("fan_in", 0.6),
+        "sac-mst-critic.structure=2-4-seeds0-0": ("2:4", 0.5),
     }
 
 
@@ -252,10 +254,10 @@ def test_a_run_past_its_limit_is_one_line_and_goes_on_with_a_larger_one(tmp_path
 
 def test_evaluate_plot_and_inspect(finished_run):
     finished = finished_run
-    evaluated = run("evaluate", finished, "--episodes=2")
-    assert "seed 1:" in evaluated.stdout, evaluated.stderr
-    best = run("evaluate", finished, "--episodes=3", "--best", "--index=7")
-    assert "best policies until step 120" in best.stdout, best.stderr
+    evaluated = launchers.run("experiments.evaluate", finished, "--episodes=2")
+    assert "seed 1:" in evaluated.out, evaluated.err
+    best = launchers.run("experiments.evaluate", finished, "--episodes=3", "--best", "--index=7")
+    assert "best policies until step 120" in best.out, best.err
     for name, policy, episodes, index in (  # fault A12
         ("evaluation", "last", 2, 1_000_000),
         ("evaluation_best", "best", 3, 7),
@@ -264,19 +266,19 @@ def test_evaluate_plot_and_inspect(finished_run):
         returns = written.pop("returns")
         assert [len(returns[seed]) for seed in ("0", "1")] == [episodes] * 2
         assert written == {
-            "run": "probe-point/mrq-mst-seeds0-1",
+            "run": "probe-point/sac-mst-seeds0-1",
             "policy": policy,
             "step": 120,
             "episodes": episodes,
             "index": index,
         }
-    plotted = run("plot", finished)
-    assert str(finished / "learning_curve.png") in plotted.stdout, plotted.stderr
-    inspected = run("inspect", finished, "--seed=1", "--fingerprint")
-    assert "critic/q1/trunk/layer_2  16 x 16" in inspected.stdout, inspected.stderr
-    assert "not drawn: Gradient covariance, early and late" in inspected.stdout
-    assert inspected.stdout.splitlines()[-2] == str(finished / "inspect.html")
-    assert (finished / "fingerprint.txt").read_text().strip() in inspected.stdout
+    plotted = launchers.run("experiments.plot", finished)
+    assert str(finished / "learning_curve.png") in plotted.out, plotted.err
+    inspected = launchers.run("experiments.inspect", finished, "--seed=1", "--fingerprint")
+    assert "critic/q1/trunk/block_1/expand  16 x 64" in inspected.out, inspected.err
+    assert "not drawn: Gradient covariance, early and late" in inspected.out
+    assert inspected.out.splitlines()[-2] == str(finished / "inspect.html")
+    assert (finished / "fingerprint.txt").read_text().strip() in inspected.out
     assert (finished / "inspect.html").is_file()
     for name in ("learning_curve.png", "pictures/masks.png", "pictures/survival.png"):
         assert (finished / name).read_bytes().startswith(b"\x89PNG")

@@ -117,14 +117,15 @@ def test_layers_of_a_run_are_those_masked(finished_run):
     layers = found.layers
     names = [layer.name for layer in layers]
     assert len(names) == 11
-    assert names[0] == "actor/layer_1"
-    assert not any(name.startswith("encoder") for name in names)
+    assert names[0] == "actor/trunk/block_1/expand"
     by_name = {layer.name: layer for layer in layers}
-    np.testing.assert_array_equal(*by_name["actor/layer_2"][1:])
-    critic = by_name["critic/q1/trunk/layer_2"]
+    np.testing.assert_array_equal(*by_name["actor/trunk/block_1/project"][1:])
+    critic = by_name["critic/q1/trunk/block_1/expand"]
     assert critic.before.sum() == critic.after.sum()
     assert (critic.before != critic.after).any()
-    assert (found.step, found.seed, found.healthy, found.dense) == (120, 1, True, ["encoder"])
+    assert (found.step, found.seed, found.healthy, found.dense) == (120, 1, True, [])
+    of_the_critic = {path: one for path, one in found.masks.items() if path.startswith("critic/")}
+    assert found._replace(masks=of_the_critic).dense == ["actor"]
 
 
 def test_intervals_of_curves_are_those_of_the_statistics():

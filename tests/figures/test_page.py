@@ -54,7 +54,7 @@ def test_a_run_s_page_holds_every_picture_and_needs_no_network(report):
     assert page.count("data:image/png;base64,") == len(names)
     assert not re.search(r'(?:src|href)="(?!data:)', page)
     assert "Layers of seed 1 at step 120" in page
-    assert "critic/q1/trunk/layer_2" in page
+    assert "critic/q1/trunk/block_1/expand" in page
     for title, why in report.absent.items():
         assert title in page
         assert why

@@ -79,7 +79,7 @@ def test_nothing_is_written_where_nothing_moves(tmp_path):
 
 def test_a_full_size_run_takes_tens_of_megabytes(finished_run):
     """Two heads of 3 x 512 x 512 weights, 1 bit each; their full output layers never move."""
-    agent, settings = make("mst", make_config("mrq", "mst"), steps=500_000, seeds=1)
+    agent, settings = make("mst", make_config("mrq", "mst"), agent="mrq", steps=500_000, seeds=1)
     assert settings.history_every == 10_000
     assert history.total_bytes(agent, settings) == 50 * 196_608
     tiny = read_settings(finished_run)

@@ -17,7 +17,7 @@ from mst_jax.training import make_program, plan_in, room
 from mst_jax.training.jobs import prepare
 from mst_jax.training.memory import checkpoint_bytes, describe_memory, memory_bytes, replay_slots
 
-SETTINGS = small_settings(steps=1_000, seeds=2, checkpoint_every=50)
+SETTINGS = small_settings(agent="mrq", steps=1_000, seeds=2, checkpoint_every=50)
 
 
 def test_pictures_are_counted_once():

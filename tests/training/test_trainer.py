@@ -9,6 +9,7 @@ import time
 
 import jax
 import jax.numpy as jnp
+import launchers
 import numpy as np
 import pytest
 from small_runs import (
@@ -35,8 +36,11 @@ from mst_jax.training import (
     trainer,
 )
 
-# The replay buffer is full after 100 steps and begins to overwrite its oldest transitions.
-SETTINGS = small_settings(final_eval_episodes=3, config=small_config(buffer_size=100))
+# The replay buffer is full after 100 steps and begins to overwrite its oldest transitions. MR.Q has
+# most to keep: priorities, targets, three modules.
+SETTINGS = small_settings(
+    agent="mrq", final_eval_episodes=3, config=small_config(agent="mrq", buffer_size=100)
+)
 
 
 @pytest.fixture(scope="module")
@@ -239,7 +243,8 @@ def test_killed_and_terminated_dm_control_runs_resume_exactly(tmp_path):
 
     The replay buffer has begun to overwrite its oldest transitions when the second signal comes.
     """
-    finish(launch(*dmc_arguments(tmp_path / "whole")))
+    here = launchers.run("experiments.train", *dmc_arguments(tmp_path / "whole"))
+    assert here.status == 0, here.err
     process = launch(*dmc_arguments(tmp_path / "broken"))
     (whole,) = tmp_path.glob("whole/*/*")
     broken = tmp_path / "broken" / whole.relative_to(tmp_path / "whole")
@@ -254,7 +259,7 @@ def test_killed_and_terminated_dm_control_runs_resume_exactly(tmp_path):
     if "finished" not in output:  # a fast machine may have ended before the signal came
         assert f"--resume={broken}" in output
         finish(launch(f"--resume={broken}"))
-    told = finish(launch(f"--resume={broken}"))
+    told = launchers.run("experiments.train", f"--resume={broken}").out
     assert f"{broken} is finished: there is nothing to do" in told
     assert (broken / "fingerprint.txt").read_text() == (whole / "fingerprint.txt").read_text()
     assert metrics_without_wall_clock(broken) == metrics_without_wall_clock(whole)
@@ -301,7 +306,7 @@ def test_evaluation_on_the_host_equals_a_plain_loop():
     from mst_jax.program.evaluation import HostEvaluator
 
     task = envs.make("dmc:cartpole-swingup")
-    agent = make_agent("mrq", small_config("dense"), Sizes.vector(5, 1), 1000)
+    agent = make_agent("sac", small_config("dense"), Sizes.vector(5, 1), 1000)
     state = jax.jit(agent.init)(jax.random.key(0))
     evaluate = HostEvaluator(agent, task, seeds=[3], episodes=2)
     returns, biases = evaluate(jax.tree.map(lambda leaf: leaf[None], state), 4)
