@@ -318,3 +318,80 @@ def test_drqv2_starts_as_ours_does():
     numbers = (torch.from_numpy(normal(B, ACT)), torch.from_numpy(normal(B)), torch.ones(B))
     peer.learn(TorchTransition(pictures[0], *numbers, pictures[1]), 0.5)
     assert all((old != new).any() for old, new in zip(before, peer.actor.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("body", ["nature", "impala"])
+def test_der_update_is_ours(body):
+    """From the same parameters, batch and noise; ours is checked against the recorded one."""
+    from benchmarks.peers.torch_der import TorchDer, Transition
+    from mst_jax.agents.rainbow.der import Batch, build_der
+    from mst_jax.envs import Discrete
+    from mst_jax.networks import Noise
+
+    changes = {"encoder.body": body, "encoder.hidden": 2, "critic.hidden": 8, "atoms": 11}
+    config = override(default_config("der"), {**changes, "v_min": -2.0, "v_max": 2.0})
+    shown = Observation((20, 20, 4), "uint8", history=4)
+    ours = build_der(config, Sizes(shown, Discrete(3)), 10_000)
+    state = ours.init(jax.random.key(1))
+    state = state.replace(target_params=jax.tree.map(lambda x: 0.9 * x, state.params))
+    peer = TorchDer(config, 4, 20, 3)
+
+    def convolutions(params):
+        if body == "nature":
+            return [params["encoder"][f"layer_{n}"] for n in (1, 2, 3)]
+        layers = []
+        for n in (1, 2, 3):
+            stack = params["encoder"][f"stack_{n}"]
+            parts = [stack[f"block_{b}"][part] for b in (1, 2) for part in ("expand", "project")]
+            layers += [stack["embed"], *parts]
+        return layers
+
+    def in_their_order(params):
+        """Leaves as PyTorch has them: channels first, outputs before inputs."""
+        for layer in convolutions(params):
+            yield np.transpose(layer["kernel"], (3, 2, 0, 1))
+            yield layer["bias"]
+        channels = convolutions(params)[-1]["bias"].shape[0]
+        for name in ("layer_1", "advantage", "value"):
+            kernel, bias = (np.asarray(params["critic"][name][leaf]) for leaf in ("kernel", "bias"))
+            if name == "layer_1":
+                side = round((kernel.shape[1] / channels) ** 0.5)
+                places = kernel.reshape(2, side, side, channels, -1)
+                kernel = places.transpose(0, 3, 1, 2, 4).reshape(kernel.shape)
+            yield from (kernel[0].T, bias[0], kernel[1].T, bias[1])
+
+    for network, params in ((peer.online, state.params), (peer.target, state.target_params)):
+        with torch.no_grad():
+            for own, value in zip(network.parameters(), in_their_order(params), strict=True):
+                own.copy_(torch.from_numpy(np.array(value)))
+    drawn = [
+        {name: (normal(i), normal(o)) for name, (i, o) in ours.critic.noisy.items()}
+        for _ in range(2)  # of the next observations, and of the loss
+    ]
+
+    def theirs(noise):
+        """Signed roots, with the features' channels first."""
+        before, after = noise["layer_1"]
+        channels = convolutions(state.params)[-1]["bias"].shape[0]
+        side = round((len(before) / channels) ** 0.5)
+        first = before.reshape(side, side, channels).transpose(2, 0, 1).ravel()
+        pairs = [(first, after), noise["advantage"], noise["value"]]
+        root = lambda x: torch.from_numpy(np.sign(x) * np.sqrt(np.abs(x)))  # noqa: E731
+        return [(root(i), root(o)) for i, o in pairs]
+
+    queue = [theirs(noise) for noise in drawn]
+    peer.online.draw = lambda: queue.pop(0)
+    pictures = rng.integers(0, 256, (2, B, 20, 20, 4), np.uint8)
+    action, returns = rng.integers(0, 3, B, np.int32), normal(B)
+    bootstrap, weight = np.where(np.arange(B) % 3, 0.9, 0).astype(np.float32), rng.uniform(size=B)
+    weight = weight.astype(np.float32)
+    first, following = torch.from_numpy(np.ascontiguousarray(pictures.transpose(0, 1, 4, 2, 3)))
+    numbers = (torch.from_numpy(action).long(), *map(torch.from_numpy, (returns, bootstrap)))
+    batch = Transition(first, *numbers, following)
+    priorities = peer.learn(batch, torch.from_numpy(weight))
+    next_noise, noise = ({k: Noise(*pair) for k, pair in one.items()} for one in drawn)
+    own = Batch(pictures[0], action, returns, bootstrap, pictures[1], weight, noise, next_noise)
+    after, expected, _ = jax.jit(ours.update)(state, own, jnp.int32(0))
+    np.testing.assert_allclose(priorities, expected, rtol=1e-4)
+    for leaf, value in zip(peer.online.parameters(), in_their_order(after.params), strict=True):
+        np.testing.assert_allclose(leaf.detach(), value, rtol=0, atol=2e-5)
