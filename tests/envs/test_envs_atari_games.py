@@ -3,13 +3,22 @@
 Skipped where ale-py is missing.
 """
 
+import contextlib
+import itertools
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments import video
 from mst_jax import envs
 from mst_jax.envs.base import episode_seed
 from mst_jax.envs.film.stage import open_stage
 from mst_jax.envs.suites.atari_pictures import Screen
+from mst_jax.program.evaluation import action_key, make_evaluator
+from mst_jax.training import Policy
 
 ale_py = pytest.importorskip("ale_py")
 atari = pytest.importorskip("mst_jax.envs.suites.atari")
@@ -155,6 +164,51 @@ def test_resume_is_exact_in_a_life_and_right_after_a_loss():
             for number in range(start + 1, start + 8):
                 for one, other in zip(env.step(actions[number]), steps[number], strict=True):
                     np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("game", ["Breakout", "Assault", "DemonAttack", "Frostbite", "IceHockey"])
+def test_a_game_does_not_know_what_was_played_before(game):
+    """The emulator's own reset keeps memory: all of these but Breakout went on otherwise then."""
+    env, fresh = atari.load(game), atari.load(game)
+    actions = actions_for(env, 150, seed=1)
+    env.reset(episode_seed(0, 0, 6))
+    for action in actions[::-1]:
+        if env.step(action)[-1]:
+            break
+    seed = episode_seed(0, 0, 5)
+    np.testing.assert_array_equal(env.reset(seed), fresh.reset(seed))
+    for action in actions:
+        observation, *rest = fresh.step(action)
+        shown, *others = env.step(action)
+        np.testing.assert_array_equal(shown, observation)
+        assert others == rest
+
+
+def test_the_return_of_a_game_goes_on_over_lost_lives():
+    """An evaluation's is that of the film, whose steps are counted by hand."""
+    task = envs.make(BREAKOUT)
+    agent = SimpleNamespace(
+        evaluate=lambda gain, observation, key: jax.random.randint(key, (), 0, 4),
+        value=lambda gain, observation, action: jnp.zeros(()),
+        act=None,
+        discount=0.99,
+    )
+    with contextlib.closing(make_evaluator(agent, task, [5], 2)) as evaluate:
+        returns = np.asarray(evaluate(jnp.zeros(1), 7).returns)
+    start, key = video.first_start(task, [5], 0, 2, 7), video.first_key([5], 0, 2, 7)
+    env, paid_in_lives = atari.load("Breakout"), [0.0]
+    observation, over = env.reset(start), False
+    for number in itertools.count():
+        action = Policy(agent, jnp.zeros(()), task.spec).act(
+            observation, action_key(key, np.int32(number))
+        )
+        observation, reward, terminated, _, over = env.step(action)
+        paid_in_lives[-1] += reward
+        paid_in_lives += [0.0] * terminated
+        if over:
+            break
+    assert sum(paid_in_lives) == returns[0, 0]
+    assert np.count_nonzero(paid_in_lives) > 1
 
 
 def test_nothing_is_done_first_for_as_many_steps_as_the_seed_says(monkeypatch):

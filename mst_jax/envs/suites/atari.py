@@ -82,6 +82,10 @@ class AtariEnv:
         self._ale.setFloat("repeat_action_probability", 0.0)
         self._ale.setInt("max_num_frames_per_episode", 0)  # games are cut here, and nowhere else
         self._ale.loadROM(path)
+        self._ale.reset_game()
+        # The emulator's own reset leaves parts of its memory as they were, which some games read.
+        self._start = self._ale.cloneState(include_rng=True)
+        self._first = self._ale.getScreenGrayscale()  # states hold no picture
         self._actions = self._ale.getMinimalActionSet()
         self._protocol = protocol
         self._screen = Screen(*self._ale.getScreenDims())
@@ -128,11 +132,10 @@ class AtariEnv:
         return self._ale.getScreenRGB()
 
     def _begin(self) -> None:
-        """A new game."""
-        self._ale.reset_game()
+        """A new game, as right after loading it."""
+        self._ale.restoreState(self._start)
         self._lives, self._action = self._ale.lives(), Action.NOOP
-        self._screen.frames[1] = 0
-        self._ale.getScreenGrayscale(self._screen.frames[0])
+        self._screen.frames[:] = self._first, np.zeros_like(self._first)
         self._screen.pool()
 
     def _advance(self, action: Action) -> tuple[float, bool, bool, bool]:
