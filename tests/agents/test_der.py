@@ -519,7 +519,7 @@ def test_tasks_of_another_kind_are_one_line(name):
                 assert "choose another of the two" in str(error)
                 assert "\n" not in str(error)
                 refused += 1
-    assert refused >= (3 if name == "der" else 1)
+    assert refused >= {"der": 3, "mrq": 0}.get(name, 1)  # MR.Q takes all of them
 
 
 @pytest.mark.slow

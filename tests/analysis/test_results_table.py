@@ -23,7 +23,7 @@ def test_rows_of_a_finished_run(finished_run, tmp_path):
         for line in (finished_run / "seed_1" / "metrics.jsonl").read_text().splitlines()
     ]
     assert rows[-1]["return"] == [r["return"] for r in written if r["kind"] == "eval"][-1]
-    assert rows[-1]["updates"] == 120 - 64
+    assert rows[-1]["updates"] == 2 * (120 - 64)
     assert rows[0]["flops"] == 0
     assert rows[-1]["config.critic.regime"] == "rigl"
     assert rows[-1]["config.critic.sparsity"] == 0.6

@@ -242,7 +242,7 @@ def test_names_are_settings_of_the_run_or_of_its_agent():
         5_000,
     )
     mine = small_config()
-    changed = settings_from({"config": mine, "steps": 100, "critic.sparsity": 0.5})
+    changed = settings_from({"agent": "sac", "config": mine, "steps": 100, "critic.sparsity": 0.5})
     assert (changed.config.critic.sparsity, mine.critic.sparsity) == (0.5, 0.6)
     assert changed.config == dataclasses.replace(mine, critic=changed.config.critic)
     for beside in ({"preset": "easy"}, {"size": "1x1"}, {"architecture": "relu"}):

@@ -275,7 +275,7 @@ def test_evaluate_plot_and_inspect(finished_run):
     plotted = launchers.run("experiments.plot", finished)
     assert str(finished / "learning_curve.png") in plotted.out, plotted.err
     inspected = launchers.run("experiments.inspect", finished, "--seed=1", "--fingerprint")
-    assert "critic/q1/trunk/block_1/expand  16 x 64" in inspected.out, inspected.err
+    assert "critic/q1/trunk/block_1/expand   16 x 64" in inspected.out, inspected.err
     assert "not drawn: Gradient covariance, early and late" in inspected.out
     assert inspected.out.splitlines()[-2] == str(finished / "inspect.html")
     assert (finished / "fingerprint.txt").read_text().strip() in inspected.out

@@ -233,7 +233,7 @@ TABLE = [
     ("sweep --study=modules --agents=", "--agents= is empty"),
     ("sweep --study=modules --submitit=foo --executor=local", "takes name=value, not 'foo'"),
     ("sweep --study=modules --submitit=timeout_min=5", "--submitit needs --executor"),
-    ("sweep", "name a study with --study: modules"),
+    ("sweep", "name a study with --study: atari_width, modules"),
     ("sweep --study=modles", "study 'modles' is unknown: did you mean modules"),
     ("sweep --study=modules --size=tiny", "size 'tiny' is unknown: there are smoke, small"),
     ("sweep --study=modules --tasks=probe:pint", "did you mean point"),

@@ -321,7 +321,7 @@ def test_evaluation_on_the_host_equals_a_plain_loop():
             action = np.stack([act(jnp.asarray(o)) for o in observation])
             timestep = vector.step(action)
             by_hand += timestep.reward
-            discounted += 0.99**number * timestep.reward
+            discounted += agent.discount**number * timestep.reward
             observation = timestep.observation
         assert timestep.truncated.all()
     np.testing.assert_allclose(returns[0], by_hand, rtol=1e-3)
