@@ -3,13 +3,19 @@
 Skipped where ale-py is missing.
 """
 
+import contextlib
+from types import SimpleNamespace
+
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments import video
 from mst_jax import envs
 from mst_jax.envs.base import episode_seed
 from mst_jax.envs.film.stage import open_stage
 from mst_jax.envs.suites.atari_pictures import Screen
+from mst_jax.program.evaluation import make_evaluator
 
 ale_py = pytest.importorskip("ale_py")
 atari = pytest.importorskip("mst_jax.envs.suites.atari")
@@ -157,6 +163,48 @@ def test_resume_is_exact_in_a_life_and_right_after_a_loss():
                     np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize("game", ["Assault", "DemonAttack", "Frostbite", "Qbert"])
+def test_a_game_does_not_know_what_was_played_before(game):
+    """The emulator's own reset keeps memory, and each of these went on otherwise after it or after
+    a state that it had saved."""
+    env, fresh = atari.AtariEnv(game), atari.AtariEnv(game)
+    actions = actions_for(env, 150, seed=1)
+    env.reset(episode_seed(0, 0, 6))
+    for action in actions[::-1]:
+        if env.step(action)[-1]:
+            break
+    seed = episode_seed(0, 0, 5)
+    np.testing.assert_array_equal(env.reset(seed), fresh.reset(seed))
+    for action in actions:
+        observation, *rest = fresh.step(action)
+        shown, *others = env.step(action)
+        np.testing.assert_array_equal(shown, observation)
+        assert others == rest
+
+
+def test_the_return_of_a_game_goes_on_over_lost_lives():
+    """An evaluation's, against a game of the same policy played by hand."""
+    task = envs.make(BREAKOUT)
+    choose = lambda observation: 1 + observation.astype(np.int32).sum() % 2  # noqa: E731
+    agent = SimpleNamespace(
+        evaluate=lambda gain, observation, key: choose(observation).astype(np.int32),
+        value=lambda gain, observation, action: jnp.zeros(()),
+        act=None,
+        discount=0.99,
+    )
+    with contextlib.closing(make_evaluator(agent, task, [5], 1)) as evaluate:
+        returns = np.asarray(evaluate(jnp.zeros(1), 7).returns)
+    env, paid = atari.AtariEnv("Breakout"), [0.0]
+    observation, over = env.reset(video.first_start(task, [5], 0, 1, 7)), False
+    while not over:
+        shown, reward, terminated, _, over = env.step(choose(observation))
+        observation = env.spec.observation.fresh(shown) if terminated else shown
+        paid[-1] += reward
+        paid += [0.0] * terminated
+    assert sum(paid) == returns[0, 0]
+    assert any(paid[:-2])  # in a life before the last
+
+
 def test_nothing_is_done_first_for_as_many_steps_as_the_seed_says(monkeypatch):
     env, ale = atari.AtariEnv("Breakout"), emulator("breakout")
     pooled = []
@@ -164,15 +212,15 @@ def test_nothing_is_done_first_for_as_many_steps_as_the_seed_says(monkeypatch):
         Screen, "pool", lambda screen, own=Screen.pool: (pooled.append(1), own(screen))
     )
     counts = []
-    for number in range(60):
+    for number in range(25):
         seed = episode_seed(0, 0, number)
         pooled.clear()
         first = env.reset(seed)
         counts.append(len(pooled) - 1)  # one for the game's first frame
         assert counts[-1] == np.random.default_rng(seed).integers(30)
         assert not first[..., :-1].any()
-    assert min(counts) <= 2
-    assert max(counts) >= 28
+    assert min(counts) < 5
+    assert max(counts) > 24
     ale.reset_game()
     for _ in range(4 * counts[-1]):
         ale.act(0)
@@ -219,7 +267,7 @@ def test_the_spec_of_a_game():
     assert {"Breakout", "MsPacman", "UpNDown", "Qbert"} <= set(names)
 
 
-@pytest.mark.parametrize("game", ["Breakout", "Backgammon", "Adventure"])
+@pytest.mark.parametrize("game", ["Backgammon", "Adventure"])
 def test_games_keep_the_contract(game):
     """Adventure's screen is higher, and Backgammon's first action is not to do nothing."""
     assert envs.check(f"atari:{game}", steps=60) == []
