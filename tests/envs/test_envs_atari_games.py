@@ -4,10 +4,8 @@ Skipped where ale-py is missing.
 """
 
 import contextlib
-import itertools
 from types import SimpleNamespace
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -17,8 +15,7 @@ from mst_jax import envs
 from mst_jax.envs.base import episode_seed
 from mst_jax.envs.film.stage import open_stage
 from mst_jax.envs.suites.atari_pictures import Screen
-from mst_jax.program.evaluation import action_key, make_evaluator
-from mst_jax.training import Policy
+from mst_jax.program.evaluation import make_evaluator
 
 ale_py = pytest.importorskip("ale_py")
 atari = pytest.importorskip("mst_jax.envs.suites.atari")
@@ -166,9 +163,10 @@ def test_resume_is_exact_in_a_life_and_right_after_a_loss():
                     np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize("game", ["Breakout", "Assault", "DemonAttack", "Frostbite", "IceHockey"])
+@pytest.mark.parametrize("game", ["Assault", "DemonAttack", "Frostbite", "Qbert"])
 def test_a_game_does_not_know_what_was_played_before(game):
-    """The emulator's own reset keeps memory: all of these but Breakout went on otherwise then."""
+    """The emulator's own reset keeps memory, and each of these went on otherwise after it or after
+    a state that it had saved."""
     env, fresh = atari.load(game), atari.load(game)
     actions = actions_for(env, 150, seed=1)
     env.reset(episode_seed(0, 0, 6))
@@ -185,30 +183,26 @@ def test_a_game_does_not_know_what_was_played_before(game):
 
 
 def test_the_return_of_a_game_goes_on_over_lost_lives():
-    """An evaluation's is that of the film, whose steps are counted by hand."""
+    """An evaluation's, against a game of the same policy played by hand."""
     task = envs.make(BREAKOUT)
+    choose = lambda observation: 1 + observation.astype(np.int32).sum() % 2  # noqa: E731
     agent = SimpleNamespace(
-        evaluate=lambda gain, observation, key: jax.random.randint(key, (), 0, 4),
+        evaluate=lambda gain, observation, key: choose(observation).astype(np.int32),
         value=lambda gain, observation, action: jnp.zeros(()),
         act=None,
         discount=0.99,
     )
-    with contextlib.closing(make_evaluator(agent, task, [5], 2)) as evaluate:
+    with contextlib.closing(make_evaluator(agent, task, [5], 1)) as evaluate:
         returns = np.asarray(evaluate(jnp.zeros(1), 7).returns)
-    start, key = video.first_start(task, [5], 0, 2, 7), video.first_key([5], 0, 2, 7)
-    env, paid_in_lives = atari.load("Breakout"), [0.0]
-    observation, over = env.reset(start), False
-    for number in itertools.count():
-        action = Policy(agent, jnp.zeros(()), task.spec).act(
-            observation, action_key(key, np.int32(number))
-        )
-        observation, reward, terminated, _, over = env.step(action)
-        paid_in_lives[-1] += reward
-        paid_in_lives += [0.0] * terminated
-        if over:
-            break
-    assert sum(paid_in_lives) == returns[0, 0]
-    assert np.count_nonzero(paid_in_lives) > 1
+    env, paid = atari.load("Breakout"), [0.0]
+    observation, over = env.reset(video.first_start(task, [5], 0, 1, 7)), False
+    while not over:
+        shown, reward, terminated, _, over = env.step(choose(observation))
+        observation = env.spec.observation.fresh(shown) if terminated else shown
+        paid[-1] += reward
+        paid += [0.0] * terminated
+    assert sum(paid) == returns[0, 0]
+    assert any(paid[:-2])  # in a life before the last
 
 
 def test_nothing_is_done_first_for_as_many_steps_as_the_seed_says(monkeypatch):
@@ -218,15 +212,15 @@ def test_nothing_is_done_first_for_as_many_steps_as_the_seed_says(monkeypatch):
         Screen, "pool", lambda screen, own=Screen.pool: (pooled.append(1), own(screen))
     )
     counts = []
-    for number in range(60):
+    for number in range(25):
         seed = episode_seed(0, 0, number)
         pooled.clear()
         first = env.reset(seed)
         counts.append(len(pooled) - 1)  # one for the game's first frame
         assert counts[-1] == np.random.default_rng(seed).integers(30)
         assert not first[..., :-1].any()
-    assert min(counts) <= 2
-    assert max(counts) >= 28
+    assert min(counts) < 5
+    assert max(counts) > 24
     ale.reset_game()
     for _ in range(4 * counts[-1]):
         ale.act(0)
@@ -273,7 +267,7 @@ def test_the_spec_of_a_game():
     assert {"Breakout", "MsPacman", "UpNDown", "Qbert"} <= set(names)
 
 
-@pytest.mark.parametrize("game", ["Breakout", "Backgammon", "Adventure"])
+@pytest.mark.parametrize("game", ["Backgammon", "Adventure"])
 def test_games_keep_the_contract(game):
     """Adventure's screen is higher, and Backgammon's first action is not to do nothing."""
     assert envs.check(f"atari:{game}", steps=60) == []

@@ -75,17 +75,13 @@ class AtariEnv:
         Raises:
             ValueError: see `make`.
         """
-        path = _rom(name)
+        self._rom = _rom(name)
         ALEInterface.setLoggerMode(LoggerMode.Error)  # before, or a banner is printed
         self._ale = ALEInterface()
         # Sticky actions are drawn here: the emulator's depend on what it played before.
         self._ale.setFloat("repeat_action_probability", 0.0)
         self._ale.setInt("max_num_frames_per_episode", 0)  # games are cut here, and nowhere else
-        self._ale.loadROM(path)
-        self._ale.reset_game()
-        # The emulator's own reset leaves parts of its memory as they were, which some games read.
-        self._start = self._ale.cloneState(include_rng=True)
-        self._first = self._ale.getScreenGrayscale()  # states hold no picture
+        self._ale.loadROM(self._rom)
         self._actions = self._ale.getMinimalActionSet()
         self._protocol = protocol
         self._screen = Screen(*self._ale.getScreenDims())
@@ -132,10 +128,16 @@ class AtariEnv:
         return self._ale.getScreenRGB()
 
     def _begin(self) -> None:
-        """A new game, as right after loading it."""
-        self._ale.restoreState(self._start)
+        """A new game, in a console that nobody has played on.
+
+        Loading takes 65 ms. The emulator's reset, 4 ms, leaves memory as it was, and so do its
+        saved states in some games: 19 and 2 of 104 went on otherwise after them.
+        """
+        self._ale.loadROM(self._rom)
+        self._ale.reset_game()
         self._lives, self._action = self._ale.lives(), Action.NOOP
-        self._screen.frames[:] = self._first, np.zeros_like(self._first)
+        self._screen.frames[1] = 0
+        self._ale.getScreenGrayscale(self._screen.frames[0])
         self._screen.pool()
 
     def _advance(self, action: Action) -> tuple[float, bool, bool, bool]:
