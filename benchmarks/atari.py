@@ -15,7 +15,15 @@ import gymnasium
 import numpy as np
 from absl import flags
 
-from benchmarks.harness import Cost, define_output, launch_benchmark, once, show, write_results
+from benchmarks.harness import (
+    Cost,
+    define_output,
+    define_repeats,
+    launch_benchmark,
+    once,
+    show,
+    write_results,
+)
 from experiments.inputs import define_list, one_of
 from mst_jax import envs
 from mst_jax.envs.base import episode_seed
@@ -24,9 +32,7 @@ from mst_jax.envs.suites import atari
 GAMES = {"Breakout": "breakout", "Seaquest": "seaquest", "Pong": "pong"}
 GAME = define_list("games", list(GAMES), one_of(GAMES), "Which games.")
 STEPS = flags.DEFINE_integer("steps", 500, "Agent steps in one repeat.", lower_bound=1)
-REPEATS = flags.DEFINE_integer(
-    "repeats", 7, "Repeats of each measurement; medians are reported.", lower_bound=1
-)
+REPEATS = define_repeats(7)
 OUTPUT = define_output()
 
 Step = Callable[[int], None]

@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
 from jax import lax
 
 from benchmarks.harness import (
@@ -27,6 +26,7 @@ from benchmarks.harness import (
     define_clock,
     define_cores,
     define_output,
+    define_repeats,
     interleave,
     launch_benchmark,
     on_cores,
@@ -92,9 +92,7 @@ SEEDS = define_list("seeds", [1, 2, 3, 4], positive_integer, "Seeds in a program
 LOOP_SEEDS = define_list("loop_seeds", [1, 3], positive_integer, "Seeds in a program of part 2.")
 CORES = define_cores()
 CLOCK = define_clock()
-REPEATS = flags.DEFINE_integer(
-    "repeats", 5, "Repeats of each measurement; medians are reported.", lower_bound=1
-)
+REPEATS = define_repeats(5)
 OUTPUT = define_output()
 
 

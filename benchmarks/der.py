@@ -9,24 +9,24 @@ depend on their number.
 
 import sys
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
 
 try:
     import torch
 except ModuleNotFoundError:
     sys.exit("error: this benchmark needs PyTorch: pip install 'mst_jax[peers]'")
 
+from benchmarks.at_hand import Task, beside
 from benchmarks.harness import (
-    CLOCKS,
     define_clock,
     define_cores,
     define_output,
-    interleave,
+    define_repeats,
     launch_benchmark,
     on_cores,
     show,
@@ -34,12 +34,11 @@ from benchmarks.harness import (
 )
 from benchmarks.peers.torch_der import TorchDer
 from benchmarks.peers.torch_der import Transition as TorchTransition
-from benchmarks.programs import fused, random_observations
+from benchmarks.programs import random_observations
 from experiments.cli import one_line_errors
 from experiments.inputs import define_list, one_of, positive_integer
-from mst_jax.agents import Clock, DERConfig, Experience, Sizes, make_agent
+from mst_jax.agents import Clock, DERConfig, Sizes
 from mst_jax.envs import Discrete, Observation
-from mst_jax.program.state import over_seeds
 from mst_jax.recipes import Overrides, make_config, override
 from mst_jax.replay import Transition
 
@@ -74,9 +73,7 @@ NETWORK = define_list("networks", ["nature", "impala"], one_of(NETWORKS), "Encod
 SEEDS = define_list("seeds", [1, 4], positive_integer, "Seeds in a program.")
 CORES = define_cores()
 CLOCK = define_clock()
-REPEATS = flags.DEFINE_integer(
-    "repeats", 3, "Repeats of each measurement; medians are reported.", lower_bound=1
-)
+REPEATS = define_repeats(3)
 OUTPUT = define_output()
 
 
@@ -94,60 +91,13 @@ def main(_: list[str]) -> None:
 
 
 def compare(name: str, counts: list[int], repeats: int, clock: str) -> dict[str, float]:
-    """Milliseconds of an update by PyTorch and by programs of these numbers of seeds."""
+    """See `beside`, of a network."""
     changes, updates = NETWORKS[name]
     config = override(make_config("der", "dense"), changes)
-    programs = {"torch": in_torch(config, updates)}
-    for count in counts:
-        programs[f"{count}_seeds"] = in_jax(config, updates, count)
-        step = fused(config, count, updates, "der", SIZES, FILLED)
-        programs[f"{count}_seeds_step"] = step.execute
-    seconds = interleave(programs, repeats, CLOCKS[clock])
-    row = {f"{name}_ms": 1e3 * value / updates for name, value in seconds.items()}
-    for count in counts:
-        row[f"{count}_seeds_over_torch"] = count * seconds["torch"] / seconds[f"{count}_seeds"]
+    now = Clock(step=jnp.int32(2_001), update=jnp.int32(400))  # no new targets
+    task = Task("der", config, SIZES, now, updates, FILLED, partial(stored, config))
+    row = beside(in_torch(config, updates), task, counts, repeats, clock)
     return show(name, {"torch_threads": torch.get_num_threads(), **row})
-
-
-def in_jax(config: DERConfig, updates: int, count: int) -> Callable[[], None]:
-    """Updates of `count` seeds, each on a batch of its own."""
-    agent = make_agent("der", config, SIZES, 100_000)
-    batch = jax.tree.map(jnp.asarray, stored(config, count))
-    keys = jax.random.split(jax.random.key(0), count)
-    clock = Clock(step=jnp.int32(2_001), update=jnp.int32(400))
-
-    def update(state: Any, own: Transition, key: jax.Array) -> Any:
-        return agent.learn(state, Experience(None, AtHand(own)), key, clock)[:2]
-
-    program = jax.jit(over_seeds(update, count), donate_argnums=0)
-    held = [jax.jit(over_seeds(agent.init, count))(keys)]
-
-    def execute() -> None:
-        for _ in range(updates):
-            held[0], _ = program(held[0], batch, keys)
-        jax.block_until_ready(held[0])
-
-    return execute
-
-
-class AtHand(NamedTuple):
-    """A replay view that always hands out the same batch."""
-
-    batch: Transition
-
-    def sample(self, key: jax.Array, batch_size: int) -> jax.Array:
-        """See `replay.View`."""
-        del key
-        return jnp.arange(batch_size)
-
-    def probability(self, indices: jax.Array) -> jax.Array:
-        """See `replay.View`."""
-        return jnp.full(indices.shape, 1e-3)
-
-    def transition(self, indices: jax.Array, n: int) -> Transition:
-        """See `replay.View`."""
-        del indices, n
-        return self.batch
 
 
 def in_torch(config: DERConfig, updates: int) -> Callable[[], None]:

@@ -7,17 +7,20 @@ measured in turn in one process.
 from typing import Any
 
 import jax
-from absl import flags
 
-from benchmarks.harness import define_output, interleave, launch_benchmark, write_results
+from benchmarks.harness import (
+    define_output,
+    define_repeats,
+    interleave,
+    launch_benchmark,
+    write_results,
+)
 from benchmarks.programs import UPDATES, fused, sized
 from mst_jax.program.diagnosing import make_diagnose
 from mst_jax.recipes import make_config
 
 EVERY = 5_000  # agent steps between rows, the launcher's default
-REPEATS = flags.DEFINE_integer(
-    "repeats", 3, "Repeats of each measurement; medians are reported.", lower_bound=1
-)
+REPEATS = define_repeats(3)
 OUTPUT = define_output()
 
 

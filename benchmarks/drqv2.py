@@ -9,24 +9,24 @@ their number.
 
 import sys
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
 
 try:
     import torch
 except ModuleNotFoundError:
     sys.exit("error: this benchmark needs PyTorch: pip install 'mst_jax[peers]'")
 
+from benchmarks.at_hand import Task, beside
 from benchmarks.harness import (
-    CLOCKS,
     define_clock,
     define_cores,
     define_output,
-    interleave,
+    define_repeats,
     launch_benchmark,
     on_cores,
     show,
@@ -34,12 +34,11 @@ from benchmarks.harness import (
 )
 from benchmarks.peers.torch_drqv2 import TorchDrQv2
 from benchmarks.peers.torch_drqv2 import Transition as TorchTransition
-from benchmarks.programs import fused, random_observations
+from benchmarks.programs import random_observations
 from experiments.cli import one_line_errors
 from experiments.inputs import define_list, one_of, positive_integer
-from mst_jax.agents import Clock, DrQv2Config, Experience, Sizes, make_agent
+from mst_jax.agents import Clock, DrQv2Config, Sizes
 from mst_jax.envs import Continuous, Observation
-from mst_jax.program.state import over_seeds
 from mst_jax.recipes import Overrides, make_config, override
 from mst_jax.replay import Transition
 
@@ -75,9 +74,7 @@ SIZE = define_list("sizes", list(SIZES), one_of(SIZES), "Pictures, networks and 
 SEEDS = define_list("seeds", [1, 2, 4], positive_integer, "Seeds in a program.")
 CORES = define_cores()
 CLOCK = define_clock()
-REPEATS = flags.DEFINE_integer(
-    "repeats", 3, "Repeats of each measurement; medians are reported.", lower_bound=1
-)
+REPEATS = define_repeats(3)
 OUTPUT = define_output()
 
 
@@ -95,58 +92,16 @@ def main(_: list[str]) -> None:
 
 
 def compare(name: str, counts: list[int], repeats: int, clock: str) -> dict[str, float]:
-    """Milliseconds of an update by PyTorch and by programs of these numbers of seeds."""
+    """See `beside`, of a size."""
     size = SIZES[name]
     config = override(make_config("drqv2", "dense"), size.changes)
     shown = Observation((size.pixels, size.pixels, 9), "uint8", history=3)
     sizes = Sizes(shown, Continuous(ACTION), 500)
-    programs = {"torch": in_torch(config, sizes, size.updates)}
-    for count in counts:
-        programs[f"{count}_seeds"] = in_jax(config, sizes, size.updates, count)
-        step = fused(config, count, size.updates, "drqv2", sizes, size.filled)
-        programs[f"{count}_seeds_step"] = step.execute
-    seconds = interleave(programs, repeats, CLOCKS[clock])
-    row = {f"{name}_ms": 1e3 * value / size.updates for name, value in seconds.items()}
-    for count in counts:
-        row[f"{count}_seeds_over_torch"] = count * seconds["torch"] / seconds[f"{count}_seeds"]
+    now = Clock(step=jnp.int32(10_000), update=jnp.int32(4_000))
+    batches = partial(stored, config, sizes)
+    task = Task("drqv2", config, sizes, now, size.updates, size.filled, batches)
+    row = beside(in_torch(config, sizes, size.updates), task, counts, repeats, clock)
     return show(name, {"torch_threads": torch.get_num_threads(), **row})
-
-
-def in_jax(config: DrQv2Config, sizes: Sizes, updates: int, count: int) -> Callable[[], None]:
-    """Updates of `count` seeds, each on a batch of its own."""
-    agent = make_agent("drqv2", config, sizes, 1_000_000)
-    batch = jax.tree.map(jnp.asarray, stored(config, sizes, count))
-    keys = jax.random.split(jax.random.key(0), count)
-    clock = Clock(step=jnp.int32(10_000), update=jnp.int32(4_000))
-
-    def update(state: Any, own: Transition, key: jax.Array) -> Any:
-        return agent.learn(state, Experience(None, AtHand(own)), key, clock)[0]
-
-    program = jax.jit(over_seeds(update, count), donate_argnums=0)
-    held = [jax.jit(over_seeds(agent.init, count))(keys)]
-
-    def execute() -> None:
-        for _ in range(updates):
-            held[0] = program(held[0], batch, keys)
-        jax.block_until_ready(held[0])
-
-    return execute
-
-
-class AtHand(NamedTuple):
-    """A replay view that always hands out the same batch."""
-
-    batch: Transition
-
-    def sample(self, key: jax.Array, batch_size: int) -> jax.Array:
-        """See `replay.View`."""
-        del key
-        return jnp.arange(batch_size)
-
-    def transition(self, indices: jax.Array, n: int) -> Transition:
-        """See `replay.View`."""
-        del indices, n
-        return self.batch
 
 
 def in_torch(config: DrQv2Config, sizes: Sizes, updates: int) -> Callable[[], None]:

@@ -20,6 +20,7 @@ from absl import flags
 from benchmarks.harness import (
     Cost,
     define_output,
+    define_repeats,
     launch_benchmark,
     once,
     play,
@@ -53,9 +54,7 @@ PARTS = ("tasks", "restarts")
 PART = define_list("parts", PARTS, one_of(PARTS), "Which parts to run.")
 TASK = define_list("tasks", list(TASKS), one_of(TASKS), "Which tasks of part 1.")
 COUNT = flags.DEFINE_integer("environments", 4, "Environments stepped together.", lower_bound=1)
-REPEATS = flags.DEFINE_integer(
-    "repeats", 5, "Repeats of each measurement; medians are reported.", lower_bound=1
-)
+REPEATS = define_repeats(5)
 OUTPUT = define_output()
 
 

@@ -118,6 +118,12 @@ def define_cores() -> flags.FlagHolder:
     return define_list("cores", [1, 2], positive_integer, "Cores; each number in its own process.")
 
 
+def define_repeats(default: int) -> flags.FlagHolder:
+    """Defines the flag `repeats`."""
+    text = "Repeats of each measurement; medians are reported."
+    return flags.DEFINE_integer("repeats", default, text, lower_bound=1)
+
+
 def define_output(text: str = "JSON file to write.") -> flags.FlagHolder:
     """Defines the flag `--output` of a benchmark."""
     return define_path("output", None, text)

@@ -9,10 +9,10 @@ import time
 from functools import partial
 
 import jax
-from absl import flags
 
 from benchmarks.harness import (
     define_output,
+    define_repeats,
     interleave,
     launch_benchmark,
     show,
@@ -24,9 +24,7 @@ from mst_jax.program.step import still_healthy
 from mst_jax.recipes import make_config, override
 
 EVALUATIONS = 8  # of a quickstart
-REPEATS = flags.DEFINE_integer(
-    "repeats", 5, "Repeats of each measurement; medians are reported.", lower_bound=1
-)
+REPEATS = define_repeats(5)
 OUTPUT = define_output()
 
 

@@ -16,6 +16,7 @@ from benchmarks.harness import (
     Cost,
     children,
     define_output,
+    define_repeats,
     launch_benchmark,
     once,
     play,
@@ -34,9 +35,7 @@ PARTS = ("speed", "memory")
 PART = define_list("parts", PARTS, one_of(PARTS), "Which parts to run.")
 TASK = define_list("tasks", TASKS, one_of(TASKS), "Which tasks.")
 SIZE = flags.DEFINE_integer("picture_size", 84, "Height and width of the pictures.")
-REPEATS = flags.DEFINE_integer(
-    "repeats", 7, "Repeats of each measurement; medians are reported.", lower_bound=1
-)
+REPEATS = define_repeats(7)
 OUTPUT = define_output()
 
 

@@ -15,7 +15,13 @@ import numpy as np
 from absl import flags
 from matplotlib.figure import Figure
 
-from benchmarks.harness import define_output, launch_benchmark, show, write_results
+from benchmarks.harness import (
+    define_output,
+    define_repeats,
+    launch_benchmark,
+    show,
+    write_results,
+)
 from benchmarks.programs import sized, transfer_seconds
 from experiments.cli import one_line_errors
 from experiments.inputs import define_list, positive_integer
@@ -39,7 +45,7 @@ STEPS = flags.DEFINE_integer(
     "Agent steps of a repeat; for MR.Q a multiple of 250 holds whole encoder bursts.",
     lower_bound=1,
 )
-REPEATS = flags.DEFINE_integer("repeats", 3, "Repeats; medians are reported.", lower_bound=1)
+REPEATS = define_repeats(3)
 OUTPUT = define_output("JSON file to write; the picture gets its name.")
 
 SETTINGS = ("task", "agent", "recipe", "environments", "width")

@@ -14,7 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from benchmarks.harness import define_output, interleave, launch_benchmark, write_results
+from benchmarks.harness import (
+    define_output,
+    define_repeats,
+    interleave,
+    launch_benchmark,
+    write_results,
+)
 from benchmarks.programs import ACTION, OBSERVATION, fused_program
 from experiments.cli import one_line_errors
 from experiments.inputs import define_list, one_of, positive_integer
@@ -34,9 +40,7 @@ SEED_SIZES = flags.DEFINE_list("seed_sizes", ["0.25x1"], "Network sizes of part 
 SEED_STEPS = flags.DEFINE_integer(
     "seed_steps", 50, "Agent steps a repeat in part 2.", lower_bound=1
 )
-REPEATS = flags.DEFINE_integer(
-    "repeats", 3, "Repeats of each measurement; medians are reported.", lower_bound=1
-)
+REPEATS = define_repeats(3)
 OUTPUT = define_output()
 
 SPARSITY = 0.8

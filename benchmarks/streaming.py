@@ -23,7 +23,14 @@ import jax
 import numpy as np
 from absl import flags
 
-from benchmarks.harness import define_output, interleave, launch_benchmark, show, write_results
+from benchmarks.harness import (
+    define_output,
+    define_repeats,
+    interleave,
+    launch_benchmark,
+    show,
+    write_results,
+)
 from benchmarks.programs import sized
 from experiments.inputs import define_list, one_of, positive_integer
 from mst_jax import envs
@@ -43,9 +50,7 @@ SHARE_AGENTS = define_list("share_agents", [5, 15], positive_integer, "Agents of
 STEPS = flags.DEFINE_integer(
     "steps", 2_000, "Steps of a repeat at width 64; fewer, the wider.", lower_bound=8
 )
-REPEATS = flags.DEFINE_integer(
-    "repeats", 5, "Repeats of each measurement; medians are reported.", lower_bound=1
-)
+REPEATS = define_repeats(5)
 OUTPUT = define_output()
 
 RECIPES = {0.0: "dense", 0.8: "network_sparsity_streaming"}  # sparsity of both networks

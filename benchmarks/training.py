@@ -14,9 +14,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
 
-from benchmarks.harness import define_output, interleave, launch_benchmark, show, write_results
+from benchmarks.harness import (
+    define_output,
+    define_repeats,
+    interleave,
+    launch_benchmark,
+    show,
+    write_results,
+)
 from benchmarks.programs import ACTION, OBSERVATION, UPDATES, fused_program, sized, transfer_seconds
 from experiments.inputs import define_list, one_of, positive_integer
 from mst_jax import envs
@@ -32,9 +38,7 @@ WIDTHS = define_list(
     "widths", [64, 128, 512], positive_integer, "Hidden and latent sizes of part 1."
 )
 SEEDS = define_list("seeds", [1, 2, 4, 8], positive_integer, "Numbers of seeds of part 2.")
-REPEATS = flags.DEFINE_integer(
-    "repeats", 3, "Repeats of each measurement; medians are reported.", lower_bound=1
-)
+REPEATS = define_repeats(3)
 OUTPUT = define_output()
 
 

@@ -24,6 +24,7 @@ from mst_jax.program.state import init_loop
 from mst_jax.program.step import Phase, make_step
 from mst_jax.recipes import make_config, override
 from mst_jax.runs import Settings
+from mst_jax.training import plan_resume, plan_run, train, trainer
 
 # One object each, so that tests share its programs.
 POINT = cache.kept_task("probe:point")
@@ -264,3 +265,22 @@ def stop_after(steps):
         yield lambda: next(looks) >= steps // 25
 
     return handlers
+
+
+def resumed_exactly(settings, folder, monkeypatch, *stops):
+    """A run that was stopped at these looks, each time before its end, equals the whole one.
+
+    Returns the whole run's folder.
+    """
+    whole = train(plan_run(settings, folder / "whole"))
+    job = plan_run(settings, folder / "stopped")
+    for steps in stops:
+        with monkeypatch.context() as patch:
+            patch.setattr(trainer, "_stop_on_signal", stop_after(steps))
+            job = plan_resume(train(job).folder)
+        assert 0 < job.checkpoint.step < settings.steps
+    resumed = train(job)
+    assert resumed.fingerprint == whole.fingerprint
+    rows = metrics_without_wall_clock(whole.folder)
+    assert metrics_without_wall_clock(resumed.folder) == rows
+    return whole.folder

@@ -21,7 +21,14 @@ try:
 except ModuleNotFoundError:
     sys.exit("error: this benchmark needs PyTorch: pip install 'mst_jax[peers]'")
 
-from benchmarks.harness import define_output, interleave, launch_benchmark, show, write_results
+from benchmarks.harness import (
+    define_output,
+    define_repeats,
+    interleave,
+    launch_benchmark,
+    show,
+    write_results,
+)
 from benchmarks.peers.replay import PrioritizedReplay, UniformReplay
 from benchmarks.peers.torch_mrq import TorchMRQ
 from benchmarks.peers.torch_sac import TorchSAC
@@ -41,9 +48,7 @@ STEPS = flags.DEFINE_integer(
     lower_bound=1,
 )
 BATCH = flags.DEFINE_integer("batch", 256, "Batch size.", lower_bound=1)
-REPEATS = flags.DEFINE_integer(
-    "repeats", 3, "Repeats of each measurement; medians are reported.", lower_bound=1
-)
+REPEATS = define_repeats(3)
 OUTPUT = define_output()
 
 FILLED, CAPACITY = 5_000, 20_000  # transitions in the buffer, as in `fused_program`

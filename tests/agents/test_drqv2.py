@@ -10,10 +10,10 @@ from small_runs import (
     PICTURE_SIZES,
     PICTURES,
     metrics_without_wall_clock,
+    resumed_exactly,
     small_config,
     small_settings,
     start_run,
-    stop_after,
 )
 
 import mst_jax
@@ -26,7 +26,6 @@ from mst_jax.envs import Continuous, Discrete, Observation
 from mst_jax.envs.suites import probe
 from mst_jax.presets import PRESETS, preset_overrides
 from mst_jax.recipes import make_config, override
-from mst_jax.training import plan_resume, plan_run, train, trainer
 
 SHOWN = PICTURE_SIZES.observation
 
@@ -276,23 +275,15 @@ def test_a_run_resumes_exactly_and_is_not_exported(tmp_path, monkeypatch):
     settings = run_settings(
         steps=120, eval_every=60, log_every=20, checkpoint_every=40, diagnose_every=60
     )
-    whole = train(plan_run(settings, tmp_path / "whole"))
-    job = plan_run(settings, tmp_path / "stopped")
-    with monkeypatch.context() as patch:
-        patch.setattr(trainer, "_stop_on_signal", stop_after(80))
-        job = plan_resume(train(job).folder)
-    assert 0 < job.checkpoint.step < 120
-    resumed = train(job)
-    assert resumed.fingerprint == whole.fingerprint
-    rows = metrics_without_wall_clock(whole.folder)
-    assert metrics_without_wall_clock(resumed.folder) == rows
+    folder = resumed_exactly(settings, tmp_path, monkeypatch, 80)
+    rows = metrics_without_wall_clock(folder)
     looked_at = [row for row in rows["seed_0"] if row["kind"] == "diagnostics"][-1]
     for name in ("srank", "dormant_active_0.1", "active_fraction", "gradient_norm"):
         assert np.isfinite(looked_at[f"encoder/{name}"])
     assert 0 <= looked_at["encoder/dormant_active_0.1"] <= 100
     with pytest.raises(ValueError, match="'drqv2' does not write its policies as operations"):
-        mst_jax.export_policy(whole.folder, tmp_path / "policy.npz")
-    masks = mst_jax.load(whole.folder).masks
+        mst_jax.export_policy(folder, tmp_path / "policy.npz")
+    masks = mst_jax.load(folder).masks
     actor = next(mask for path, mask in masks.items() if path.startswith("actor/policy/layer_1"))
     assert (actor[0] != actor[1]).any()
 

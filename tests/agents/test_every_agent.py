@@ -9,6 +9,7 @@ from small_runs import (
     advance,
     conditionals_of_a_step,
     metrics_without_wall_clock,
+    resumed_exactly,
     run_shapes,
     small_config,
     small_settings,
@@ -73,16 +74,7 @@ def test_two_seeds_resume_exactly_on_dm_control(name, recipe, tmp_path, monkeypa
         log_every=100,
         checkpoint_every=300,
     )
-    whole = train(plan_run(settings, tmp_path / "whole"))
-    job = plan_run(settings, tmp_path / "stopped")
-    for steps in (130, 400):
-        with monkeypatch.context() as patch:
-            patch.setattr(trainer, "_stop_on_signal", stop_after(steps))
-            job = plan_resume(train(job).folder)
-    resumed = train(job)
-    assert resumed.fingerprint == whole.fingerprint
-    rows = metrics_without_wall_clock(whole.folder)
-    assert metrics_without_wall_clock(resumed.folder) == rows
+    resumed_exactly(settings, tmp_path, monkeypatch, 130, 400)
 
 
 def test_a_run_with_a_reset_and_diagnostics_resumes_exactly(tmp_path, monkeypatch):

@@ -5,10 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from small_runs import (
-    metrics_without_wall_clock,
+    resumed_exactly,
     small_config,
     small_settings,
-    stop_after,
 )
 
 from mst_jax.agents import Sizes, default_config, make_agent
@@ -17,7 +16,6 @@ from mst_jax.agents.mr.mrq import build_mrq
 from mst_jax.envs import Continuous, Discrete, Observation
 from mst_jax.networks.pixel import Convolutions
 from mst_jax.recipes import override
-from mst_jax.training import plan_resume, plan_run, train, trainer
 
 ATARI = Observation((84, 84, 4), "uint8", history=4, fill="zeros")
 DMC = Observation((84, 84, 9), "uint8", history=3)
@@ -127,30 +125,17 @@ def test_impossible_settings(setting, value, message):
         override(MRQConfig(), {setting: value}).validate()
 
 
-def resumes(tmp_path, monkeypatch, **changes):
-    settings = small_settings(
-        steps=120, eval_every=60, log_every=20, checkpoint_every=40, **changes
-    )
-    whole = train(plan_run(settings, tmp_path / "whole"))
-    job = plan_run(settings, tmp_path / "stopped")
-    with monkeypatch.context() as patch:
-        patch.setattr(trainer, "_stop_on_signal", stop_after(80))
-        job = plan_resume(train(job).folder)
-    assert 0 < job.checkpoint.step < 120
-    resumed = train(job)
-    assert resumed.fingerprint == whole.fingerprint
-    rows = metrics_without_wall_clock(whole.folder)
-    assert metrics_without_wall_clock(resumed.folder) == rows
-
-
 @pytest.mark.slow
 def test_a_run_on_pictures_resumes_exactly(tmp_path, monkeypatch):
     config = override(small_config("mst", "mrq"), SMALL)
-    resumes(
-        tmp_path,
-        monkeypatch,
+    settings = small_settings(
         agent="mrq",
         task="probe:picture_motion",
         config=config,
+        steps=120,
+        eval_every=60,
+        log_every=20,
+        checkpoint_every=40,
         diagnose_every=60,
     )
+    resumed_exactly(settings, tmp_path, monkeypatch, 80)

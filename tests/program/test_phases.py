@@ -12,7 +12,12 @@ import numpy as np
 import pytest
 from fake_host_envs import Counter
 from flax import struct
-from small_runs import metrics_without_wall_clock, small_config, small_settings, stop_after
+from small_runs import (
+    metrics_without_wall_clock,
+    resumed_exactly,
+    small_config,
+    small_settings,
+)
 
 from mst_jax import envs, networks
 from mst_jax.agents import AGENTS, Agent, Experience, ModuleConfig, Occasional, make_agent
@@ -30,7 +35,7 @@ from mst_jax.program.state import init_loop
 from mst_jax.program.step import Phase, phase_of
 from mst_jax.runs import checkpoints
 from mst_jax.runs.arrays import fingerprint
-from mst_jax.training import plan_resume, plan_run, train, trainer
+from mst_jax.training import plan_run
 
 
 def host_task():
@@ -180,17 +185,9 @@ def tracker(monkeypatch):
 
 
 def test_an_agent_without_replay_runs_and_resumes_exactly(tracker, tmp_path, monkeypatch):
-    whole = train(plan_run(tracker, tmp_path / "whole"))
-    job = plan_run(tracker, tmp_path / "stopped")
-    with monkeypatch.context() as patch:
-        patch.setattr(trainer, "_stop_on_signal", stop_after(20))
-        job = plan_resume(train(job).folder)
-    assert 0 < job.checkpoint.step < 60
-    resumed = train(job)
-    assert resumed.fingerprint == whole.fingerprint
-    rows = metrics_without_wall_clock(whole.folder)
-    assert metrics_without_wall_clock(resumed.folder) == rows
-    arrays = checkpoints.load_newest(whole.folder / "checkpoints", checkpoints.FULL).arrays
+    folder = resumed_exactly(tracker, tmp_path, monkeypatch, 20)
+    rows = metrics_without_wall_clock(folder)
+    arrays = checkpoints.load_newest(folder / "checkpoints", checkpoints.FULL).arrays
     assert not [name for name in arrays if name.startswith("buffer")], "nothing is stored"
     assert arrays["agent/shown"].tolist() == [61, 61], "with the very first observation"
     assert (arrays["agent/begun"] >= 1).all()

@@ -9,10 +9,10 @@ import pytest
 from small_runs import (
     advance,
     metrics_without_wall_clock,
+    resumed_exactly,
     small_config,
     small_settings,
     start_run,
-    stop_after,
 )
 
 from mst_jax import envs
@@ -21,7 +21,7 @@ from mst_jax.program.arrays import loop_from_arrays, loop_to_arrays
 from mst_jax.program.drivers import make_driver
 from mst_jax.runs.arrays import fingerprint
 from mst_jax.runs.config_file import read_settings, write_settings
-from mst_jax.training import plan_resume, plan_run, train, trainer
+from mst_jax.training import plan_run
 from mst_jax.training.jobs import prepare
 from mst_jax.training.memory import describe_memory, replay_slots
 
@@ -105,15 +105,7 @@ def test_going_back_to_a_snapshot_repeats_what_followed(task):
 
 
 def test_a_stopped_run_is_resumed_exactly(tmp_path, monkeypatch):
-    whole = train(plan_run(SETTINGS, tmp_path / "whole"))
-    monkeypatch.setattr(trainer, "_stop_on_signal", stop_after(75))
-    part = train(plan_run(SETTINGS, tmp_path / "parts"))
-    assert not part.finished
-    monkeypatch.undo()
-    end = train(plan_resume(part.folder))
-    assert end.fingerprint == whole.fingerprint
-    rows = metrics_without_wall_clock(whole.folder)
-    assert metrics_without_wall_clock(end.folder) == rows
+    rows = metrics_without_wall_clock(resumed_exactly(SETTINGS, tmp_path, monkeypatch, 75))
     training = [row for row in rows["seed_1"] if row["kind"] == "train"]
     assert [row["transitions"] for row in training] == [3 * row["step"] for row in training]
 

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from small_runs import metrics_without_wall_clock, small_settings, stop_after
+from small_runs import metrics_without_wall_clock, resumed_exactly, small_settings
 
 from mst_jax.recipes import make_config, override
 from mst_jax.runs import Settings
-from mst_jax.training import plan_resume, plan_run, train, trainer
+from mst_jax.training import plan_run, train
 
 
 def test_several_environments_are_refused_in_one_line(tmp_path):
@@ -22,15 +22,7 @@ def test_several_environments_are_refused_in_one_line(tmp_path):
 def test_a_killed_run_resumes_exactly(task, tmp_path, monkeypatch):
     """In the middle of an episode; traces, statistics and the mask that moves come back."""
     settings = small_settings(task, "mst", "stream_ac", steps=400, with_time="published")
-    whole = train(plan_run(settings, tmp_path / "whole"))
-    with monkeypatch.context() as patch:
-        patch.setattr(trainer, "_stop_on_signal", stop_after(130))
-        stopped = train(plan_run(settings, tmp_path / "stopped"))
-    assert not stopped.finished
-    resumed = train(plan_resume(stopped.folder))
-    assert resumed.fingerprint == whole.fingerprint
-    rows = metrics_without_wall_clock(whole.folder)
-    assert metrics_without_wall_clock(resumed.folder) == rows
+    resumed_exactly(settings, tmp_path, monkeypatch, 130)
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from mst_jax.agents.base import Agent, Clock, Metrics, Probe, Sizes
 from mst_jax.agents.mr import losses
 from mst_jax.agents.mr.config import MRQConfig
 from mst_jax.agents.mr.core import MRCore, MRState, agent_of, make_core
-from mst_jax.agents.mr.policies import GumbelPolicy, Noise, TanhPolicy, policy_for
+from mst_jax.agents.mr.policies import GumbelPolicy, Noise, Policy, policy_for
 from mst_jax.agents.parts.trained import active_norm, replaced
 from mst_jax.networks.operations import Tanh
 
@@ -29,7 +29,7 @@ class MRQ:
 
     core: MRCore[MRQConfig]
     actor: networks.Actor
-    policy: TanhPolicy | GumbelPolicy
+    policy: Policy
 
     def act(
         self, state: MRState, observation: jax.Array, key: jax.Array | None, clock: Clock | None

@@ -144,7 +144,7 @@ class GumbelPolicy:
         return jnp.where(due, jax.random.randint(any_key, (), 0, self.size), choice)
 
 
-def policy_for(config: MRQConfig, sizes: Sizes) -> TanhPolicy | GumbelPolicy:
+def policy_for(config: MRQConfig, sizes: Sizes) -> Policy:
     """What fits the task's actions."""
     if isinstance(sizes.action, Discrete):
         return GumbelPolicy(sizes.action.count, config.discrete)

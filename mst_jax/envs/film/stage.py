@@ -1,5 +1,6 @@
 """Tasks whose episodes can be filmed: one environment in this process, and what it looks like."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
@@ -80,7 +81,7 @@ def open_stage(
     return stage if with_time == "off" else TimedStage(stage, with_time)
 
 
-class Drawn:
+class Drawn(ABC):
     """What MuJoCo draws; the subclass says in which state it is.
 
     Attributes:
@@ -90,9 +91,9 @@ class Drawn:
     model: mujoco.MjModel
     _camera: Camera | None = None
 
+    @abstractmethod
     def data(self) -> mujoco.MjData:
         """The current state."""
-        raise NotImplementedError
 
     def picture(self) -> np.ndarray:
         """See `Stage`."""
