@@ -470,17 +470,30 @@ def test_a_probe_measures_the_loss_that_is_trained():
 
 def test_defaults_are_those_of_the_program():
     """docs/specs/der.md §1.2 to §1.4, number by number."""
-    config = dotted(DERConfig())
-    for module in ("encoder", "critic"):
-        own = {"optimizer": "adamw", "weight_decay": 0.0, "learning_rate": 1e-4, "epsilon": 1.5e-4}
-        assert {name: config[f"{module}.{name}"] for name in own} == own
+    config, adam = dotted(DERConfig()), {"optimizer": "adamw", "weight_decay": 0.0}
     published = {
-        **{part: True for part in PARTS},
-        **{"n_step": 10, "discount": 0.99, "clip_rewards": True},
-        **{"atoms": 51, "v_min": -10.0, "v_max": 10.0, "noisy_std": 0.1},
-        **{"batch_size": 32, "learn_every": 1, "target_period": 2_000, "learning_starts": 1_610},
-        **{"buffer_size": 1_000_000, "evaluation_epsilon": 0.001, "joint": False},
-        **{"encoder.body": "nature", "critic.hidden": 512, "critic.depth": 1},
+        f"{module}.{name}": value
+        for module in ("encoder", "critic")
+        for name, value in {**adam, "learning_rate": 1e-4, "epsilon": 1.5e-4}.items()
+    } | {
+        **dict.fromkeys(PARTS, True),
+        "n_step": 10,
+        "discount": 0.99,
+        "clip_rewards": True,
+        "atoms": 51,
+        "v_min": -10.0,
+        "v_max": 10.0,
+        "noisy_std": 0.1,
+        "batch_size": 32,
+        "learn_every": 1,
+        "target_period": 2_000,
+        "learning_starts": 1_610,
+        "buffer_size": 1_000_000,
+        "evaluation_epsilon": 0.001,
+        "joint": False,
+        "encoder.body": "nature",
+        "critic.hidden": 512,
+        "critic.depth": 1,
     }
     assert {name: config[name] for name in published} == published
 
