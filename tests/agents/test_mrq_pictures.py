@@ -4,18 +4,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_runs import (
-    resumed_exactly,
-    small_config,
-    small_settings,
-)
+from small_runs import CATCH, advance, resumed_exactly, small_config, small_settings, start_run
 
 from mst_jax.agents import Sizes, default_config, make_agent
 from mst_jax.agents.mr.config import MRQConfig
 from mst_jax.agents.mr.mrq import build_mrq
 from mst_jax.envs import Continuous, Discrete, Observation
 from mst_jax.networks.pixel import Convolutions
-from mst_jax.recipes import override
+from mst_jax.presets import preset_overrides
+from mst_jax.program.evaluation import make_evaluator
+from mst_jax.recipes import make_config, override
 
 ATARI = Observation((84, 84, 4), "uint8", history=4, fill="zeros")
 DMC = Observation((84, 84, 9), "uint8", history=3)
@@ -139,3 +137,17 @@ def test_a_run_on_pictures_resumes_exactly(tmp_path, monkeypatch):
         diagnose_every=60,
     )
     resumed_exactly(settings, tmp_path, monkeypatch, 80)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["dense", "mst"])
+def test_it_learns_to_catch(recipe):
+    """Each of three seeds, as it is judged."""
+    small = preset_overrides("mrq", "small", "probe:catch")
+    # Shortcuts make the unrolled predictions large at first, which costs some 2,000 steps.
+    config = override(make_config("mrq", recipe, base=small), {"encoder.residual": "none"})
+    seeds = [0, 1, 2]
+    driver, agent, run = start_run(CATCH, config, seeds, 1, total_steps=5_000, agent="mrq")
+    run = advance(driver, run, 4_999)
+    judged = make_evaluator(agent, CATCH, seeds, 50)(run.agent, 0)
+    assert (np.mean(judged.returns, axis=-1) > 0.8).all()
