@@ -160,9 +160,9 @@ def encoder() -> str | None:
 
 def write_gif(path: Path, pictures: Iterator[np.ndarray], seconds: float) -> None:
     """Writes an endless animation; `seconds` are rounded to hundredths."""
-    first, *others = map(Image.fromarray, pictures)
+    images = map(Image.fromarray, pictures)  # one at a time: of a long game they are 10 GB
     milliseconds = 10 * round(100 * seconds)
-    first.save(path, save_all=True, append_images=others, duration=milliseconds, loop=0)
+    next(images).save(path, save_all=True, append_images=images, duration=milliseconds, loop=0)
 
 
 def write_mp4(path: Path, pictures: Iterator[np.ndarray], seconds: float) -> None:
