@@ -10,6 +10,7 @@ from mst_jax.agents import Sizes, default_config, make_agent
 from mst_jax.agents.mr.config import MRQConfig
 from mst_jax.agents.mr.mrq import build_mrq
 from mst_jax.envs import Continuous, Discrete, Observation
+from mst_jax.envs.film import opengl
 from mst_jax.networks.pixel import Convolutions
 from mst_jax.presets import preset_overrides
 from mst_jax.program.evaluation import make_evaluator
@@ -124,19 +125,44 @@ def test_impossible_settings(setting, value, message):
 
 
 @pytest.mark.slow
-def test_a_run_on_pictures_resumes_exactly(tmp_path, monkeypatch):
-    config = override(small_config("mst", "mrq"), SMALL)
+@pytest.mark.parametrize(
+    ("task", "changes", "looks"),  # a host environment's loop looks at every step
+    [
+        ("probe:picture_motion", {}, 80),
+        ("probe:catch", {}, 80),
+        (
+            "dmc_pixels:cartpole-swingup",
+            {"picture_size": 32, "quality": "plain", "action_repeat": 4},
+            2_000,
+        ),
+        ("atari:Freeway", {"protocol": "sticky"}, 2_000),
+        ("atari:Breakout", {}, 2_000),
+    ],
+)
+def test_a_run_on_pictures_resumes_exactly(task, changes, looks, tmp_path, monkeypatch):
+    suite = task.partition(":")[0]
+    if suite == "atari":
+        pytest.importorskip("ale_py")
+    if suite == "dmc_pixels":
+        try:
+            opengl.require_renderer()
+        except ValueError as error:
+            pytest.skip(str(error))
+    body = {**SMALL, "pictures.depth": 2, "pictures.strided": 2}
+    body |= {"pictures.strided": 1, "pictures.padding": "same"} if suite == "probe" else {}
     settings = small_settings(
         agent="mrq",
-        task="probe:picture_motion",
-        config=config,
+        task=task,
+        config=override(small_config("mst", "mrq"), body),
         steps=120,
         eval_every=60,
+        eval_episodes=1,
         log_every=20,
         checkpoint_every=40,
         diagnose_every=60,
+        **changes,
     )
-    resumed_exactly(settings, tmp_path, monkeypatch, 80)
+    resumed_exactly(settings, tmp_path, monkeypatch, looks)
 
 
 @pytest.mark.slow
