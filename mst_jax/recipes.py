@@ -34,6 +34,11 @@ def _sparse(regime: str, *roles: Role, sparsity: float = SPARSITY) -> ByRole:
     return {role: {"regime": regime, "sparsity": sparsity} for role in roles}
 
 
+# Topology-Aware Revival completes its masks right after the draw (docs/specs/tar.md).
+_REVIVED: ByRole = {
+    role: {"regime": "topology_aware_revival", "sparsity": SPARSITY, "start_fraction": 0.01}
+    for role in ROLES
+}
 # MST and its rivals; from `all_static` on, every module is treated alike. The last five are methods
 # as their authors have them (docs/topology.md, "What the papers do").
 FOR_ALL: dict[str, ByRole] = {
@@ -44,6 +49,7 @@ FOR_ALL: dict[str, ByRole] = {
     "all_rigl": _sparse("rigl", *ROLES),
     "gmp": _sparse("gradual_magnitude_pruning", *ROLES),
     "growth": _sparse("gradual_growth", *ROLES),
+    "tar": _REVIVED,
     "set_by_sign": _sparse("set_by_sign", *ROLES),
     "snfs_redistributed_adam": _sparse("snfs_redistributed_adam", *ROLES),
     "gmp_global": _sparse("gradual_magnitude_pruning_global", *ROLES),

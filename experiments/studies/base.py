@@ -22,6 +22,7 @@ class Variant(NamedTuple):
         architecture: of all modules, as `--architecture`.
         overrides: settings on top.
         resets: as `--resets`.
+        recycles: how often dormant units are recycled, equally spaced (`--recycle_every`).
         first_seed: of its runs; variants that must not share random numbers differ in it.
     """
 
@@ -31,6 +32,7 @@ class Variant(NamedTuple):
     architecture: str = ""
     overrides: Overrides = {}  # noqa: RUF012 (never changed)
     resets: int = 0
+    recycles: int = 0
     first_seed: int = 0
 
     @property
@@ -181,6 +183,7 @@ def _settings(
         log_every=max(1, scale.steps // scale.rows) if scale.rows else evaluate,
         checkpoint_every=max(1, scale.steps // scale.checkpoints),
         resets=variant.resets,
+        recycle_every=scale.steps // (variant.recycles + 1) if variant.recycles else 0,
         history_every=0,
         diagnose_every=0,
     )

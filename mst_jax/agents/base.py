@@ -183,6 +183,26 @@ class Reset(Protocol):
         """Fresh networks and optimizers; masks, statistics and learning rates stay."""
 
 
+class Recycle(Protocol):
+    """The ReDo baseline: units that have gone silent begin again."""
+
+    def __call__(
+        self,
+        state: AgentState,
+        activities: Mapping[str, networks.Activity],
+        key: jax.Array,
+        threshold: float,
+    ) -> AgentState:
+        """See `mst_jax.agents.parts.recycling`.
+
+        Args:
+            state: of one seed.
+            activities: {module: of its units on a batch}; others stay as they are.
+            key: one typed key.
+            threshold: share of its layer's mean up to which a unit is dormant.
+        """
+
+
 class Observe(Protocol):
     """Takes in what the environments show, such as running statistics of observations."""
 
@@ -295,6 +315,7 @@ class Agent(NamedTuple):
         observes_start: whether `observe` is also given the run's very first observations.
         most_environments: of a seed; 1 for an agent whose traces belong to one stream, None for any
             number.
+        recycle: see `Recycle`; None for an agent without.
         operations: state, of concrete arrays -> what `evaluate` does to an observation, as
             operations; without chance, where `evaluate` draws the mode of what it draws from. None
             for an agent whose policies cannot be exported.
@@ -319,6 +340,7 @@ class Agent(NamedTuple):
     probe: Probes | None = None
     observes_start: bool = False
     most_environments: int | None = None
+    recycle: Recycle | None = None
     operations: Callable[[AgentState], Sequence[networks.Operation]] | None = None
 
     @property

@@ -36,6 +36,7 @@ class Purpose(IntEnum):
     EVALUATE = 4
     RESET = 5
     DIAGNOSE = 6
+    RECYCLE = 7
 
 
 @struct.dataclass

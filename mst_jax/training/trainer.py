@@ -23,6 +23,7 @@ from mst_jax.program.cache import kept
 from mst_jax.program.diagnosing import make_diagnose
 from mst_jax.program.drivers import Driver, make_driver
 from mst_jax.program.evaluation import Evaluator, make_evaluator
+from mst_jax.program.recycling import make_recycle
 from mst_jax.program.sharding import LOOP, SEEDS, TOTALS, over_devices, seed_mesh, seeds_per_device
 from mst_jax.program.state import LoopState
 from mst_jax.program.step import finish_chunk, make_reset, still_healthy
@@ -249,6 +250,7 @@ def _session(
         check=check,
         finish_chunk=end,
         reset=reset,
+        recycle=_recycler(program),
         diagnose=make_diagnose(
             agent,
             count,
@@ -260,6 +262,14 @@ def _session(
         began=began,
         verbose=verbose,
     )
+
+
+def _recycler(program: Program) -> Callable[[LoopState], LoopState] | None:
+    """What recycles dormant units; None where the settings never do."""
+    settings = program.shared
+    if not settings.recycle_every:
+        return None
+    return make_recycle(program.agent, settings.seeds, settings.recycle_threshold)
 
 
 @kept
@@ -306,6 +316,8 @@ def _loop(
                 history.save(session.folders, session.agent, loop.agent, step)
             if step == target and step in settings.reset_steps:
                 loop = session.reset(loop)
+            if session.recycle and step == target and learning and settings.recycles_at(step):
+                loop = session.recycle(loop)
             stopping = stop()
             if stopping or _due(step, settings.checkpoint_every, settings):
                 save(session, loop, step)
@@ -341,6 +353,7 @@ def next_boundary(step: int, settings: Settings, learning_starts: int) -> int:
         settings.checkpoint_every,
         settings.diagnose_every,
         settings.history_every,
+        settings.recycle_every,
     )
     stops = [(step // period + 1) * period for period in periods if period]
     stops += [at for at in (learning_starts, *settings.reset_steps) if step < at]

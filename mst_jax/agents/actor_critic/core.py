@@ -42,6 +42,7 @@ from mst_jax.agents.parts.trained import (
     copied,
     make_trained,
     over_updates,
+    recycled_state,
     replaced,
 )
 from mst_jax.agents.parts.vectors import vector_sizes
@@ -329,6 +330,7 @@ def agent_of(algorithm: Algorithm[State]) -> Agent:
         observe=core.observe,
         act=algorithm.act,
         reset=core.reset,
+        recycle=partial(recycled_state, core.trained),
         learn=learn,
         value=core.value,
         probe=probes,
