@@ -10,7 +10,7 @@ from mst_jax.names import nearest
 
 Arm = Mapping[str, str | float]  # labels of a study's variant, or what names the rows of a run
 EXPECTS = ("more", "less", "same")
-KINDS = ("difference", "change", "value", "metric", "registered", "count", "share")
+KINDS = ("difference", "change", "metric", "registered", "count", "share")
 FOLDER = Path(__file__).parent
 
 
@@ -19,17 +19,18 @@ class Evidence:
     """Where committed results answer a claim.
 
     Attributes:
-        kind: `difference` of mean returns x - y; `change`, the same in percent of y; `value`, the
-            mean of x; `metric`, a difference of a diagnostic between folders of runs; `registered`,
-            the test of `experiments.studies.streaming`; `count`, parameters of a network; `share`,
-            the percent of network y that must be zero for it to keep the weights of network x.
+        kind: `difference` of mean returns x - y; `change`, the same in percent of y; `metric`, a
+            difference of a diagnostic between folders of runs; `registered`, the test of
+            `experiments.studies.streaming`; `count`, parameters of a network; `share`, the percent
+            of network y that must be zero for it to keep the weights of network x.
         study: whose results.csv, in docs/results or benchmarks/results/gpu*.
         agent: algorithm of the rows.
         tasks: of the rows; a difference is the mean over them.
         steps: of the rows; a run of another length is another claim.
         x: labels of the variant, a network, or a pattern of run folders (`runs`).
-        y: what x is compared with.
-        metric: name of a diagnostic, for `metric`.
+        y: what x is compared with; without it the number is the mean of x.
+        metric: name of a column of run folders, for `metric`.
+        rows: their kind.
         differs: what differs from what was published, or empty.
     """
 
@@ -41,6 +42,7 @@ class Evidence:
     x: Arm = field(default_factory=dict)
     y: Arm = field(default_factory=dict)
     metric: str = ""
+    rows: str = "diagnostics"
     differs: str = ""
 
 
@@ -50,7 +52,7 @@ class Cost:
 
     Attributes:
         rate: FILE:PATH of updates a second, or of milliseconds (a name that ends in `_ms`), in
-            benchmarks/results; `PATH` is made of names and of `name[key=value]`.
+            benchmarks/results; `PATH` is made of names and of `name[key=value,...]`.
         updates: of one seed.
         runs: seeds.
     """
@@ -68,7 +70,8 @@ class Claim:
         id: its name.
         place: where the source says it.
         text: the claim, in our words.
-        expects: `more` or `less` than zero, or the `same` as the published number (zero without).
+        expects: `more` or `less` than `than`, or the `same` as the published number or `than`.
+        than: see there.
         published: its number; None where it has none that can be compared.
         said: the number as it is shown, where `published` is not all of it.
         digitised: whether the number was read off a figure.
@@ -85,6 +88,7 @@ class Claim:
     place: str
     text: str
     expects: str = "more"
+    than: float = 0.0
     published: float | None = None
     said: str = ""
     digitised: bool = False

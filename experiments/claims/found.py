@@ -13,9 +13,8 @@ import numpy as np
 
 from experiments.claims.claim import Arm, Claim, Cost, Evidence
 from experiments.studies.streaming import CELLS, LOOKS, judged
-from mst_jax.agents import make_agent
+from mst_jax.agents import Sizes, make_agent
 from mst_jax.analysis import Estimate, estimate, mean
-from mst_jax.envs import Sizes
 from mst_jax.recipes import make_config
 
 HUMANOID = (67, 21, 500)  # observations, actions, agent steps of an episode
@@ -72,7 +71,7 @@ def _in_file(evidence: Evidence, path: Path, root: Path, level: float) -> Found 
     if evidence.kind == "registered":
         return _registered(evidence, path, where)
     if evidence.kind == "metric":
-        arms = [_metrics(evidence, arm, root) for arm in (evidence.x, evidence.y)]
+        arms = [_metrics(evidence, arm, root) for arm in (evidence.x, evidence.y) if arm]
         where = str(evidence.x["runs"])
     else:
         rows = _rows(path)
@@ -81,7 +80,7 @@ def _in_file(evidence: Evidence, path: Path, root: Path, level: float) -> Found 
         return None
     scores = [[np.array(list(seeds.values())) for seeds in arm.values()] for arm in arms]
     seeds = min(len(task) for arm in scores for task in arm)
-    function = {"value": mean, "change": _change}.get(evidence.kind, _difference)
+    function = _change if evidence.kind == "change" else _difference if evidence.y else mean
     return Found(
         estimate(function, *scores, confidence=level), seeds, level, where, evidence.differs
     )
@@ -132,7 +131,7 @@ def _metrics(evidence: Evidence, arm: Arm, root: Path) -> Returns:
     for path in sorted(root.glob(f"{arm['runs']}/seed_*/metrics.jsonl")):
         for line in path.read_text().splitlines():
             row = json.loads(line)
-            if row["step"] == evidence.steps and evidence.metric in row:
+            if (row["kind"], row["step"]) == (evidence.rows, evidence.steps):
                 found[row["seed"]] = float(row[evidence.metric])
     return {"": found} if found else {}
 
@@ -198,7 +197,7 @@ def hours(costs: Sequence[Cost], root: Path) -> float | None:
     return total if costs else None
 
 
-_STEP = re.compile(r"(\w+)(?:\[(\w+)=([^\]]+)\])?")
+_STEP = re.compile(r"(\w+)(?:\[([^\]]+)\])?")
 
 
 def _rate(place: str, root: Path) -> float | None:
@@ -209,10 +208,12 @@ def _rate(place: str, root: Path) -> float | None:
         return None
     node = json.loads(file.read_text())["results"]
     key = ""
-    for key, field, value in _STEP.findall(path):
+    for key, chosen in _STEP.findall(path):
         node = node.get(key)
-        if field and node is not None:
-            node = next((one for one in node if str(one.get(field)) == value), None)
+        if chosen and node is not None:
+            wanted = dict(part.split("=") for part in chosen.split(","))
+            found = (one for one in node if {k: str(one.get(k)) for k in wanted} == wanted)
+            node = next(found, None)
         if node is None:
             return None
     return 1000.0 / node if key.endswith("_ms") else float(node)

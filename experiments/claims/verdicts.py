@@ -28,18 +28,18 @@ def verdict_of(claim: Claim, found: Found | None) -> str:
         return _OF_STUDIES.get(found.verdict, UNSUPPORTED)
     if 0 < found.seeds < FEWEST_SEEDS:
         return UNSUPPORTED
-    side, near = _side(claim.expects, found.estimate), _near(claim, found.estimate)
+    side, near = _side(claim, found.estimate), _near(claim, found.estimate)
     if side < 0 or near < 0:
         return CONTRADICTED
     return REPRODUCED if side > 0 and near > 0 else UNSUPPORTED
 
 
-def _side(expects: str, found: Estimate) -> int:
-    """1 if the interval is on the claimed side of zero, -1 if on the other, else 0."""
-    if expects == "same":
+def _side(claim: Claim, found: Estimate) -> int:
+    """1 if the interval is on the claimed side, -1 if on the other, else 0."""
+    if claim.expects == "same":
         return 1
-    low, high = float(found.low), float(found.high)
-    if expects == "less":
+    low, high = float(found.low) - claim.than, float(found.high) - claim.than
+    if claim.expects == "less":
         low, high = -high, -low
     return 1 if low > 0 else -1 if high < 0 else 0
 
@@ -48,7 +48,7 @@ def _near(claim: Claim, found: Estimate) -> int:
     """1 if the number is near the published one, -1 if the interval is wholly elsewhere, else 0."""
     if claim.tolerance is None:
         return 1
-    goal = claim.published or 0.0
+    goal = claim.than if claim.published is None else claim.published
     if float(found.low) > goal + claim.tolerance or float(found.high) < goal - claim.tolerance:
         return -1
     return 1 if abs(float(found.value) - goal) <= claim.tolerance else 0
