@@ -138,7 +138,7 @@ def _claim(name: str, row: dict[str, Any]) -> Claim:
     return made
 
 
-def _made(kind: type, where: str, values: dict[str, Any]) -> Any:
+def _made(kind: Any, where: str, values: dict[str, Any]) -> Any:
     known = [one.name for one in fields(kind)]
     for key in values:
         if key not in known:

@@ -61,6 +61,20 @@ class Numbers(NamedTuple):
     learning_rates: Mapping[str, jax.Array]
 
 
+class Review(NamedTuple):
+    """When old memories are let go because the policy has moved away from them (RLx2).
+
+    Attributes:
+        every: agent steps from one review to the next; 0: never.
+        distance: of the policy from its oldest actions, above which the oldest tenth goes.
+        fewest: starts below which nothing goes.
+    """
+
+    every: int
+    distance: float
+    fewest: int
+
+
 class Memory(NamedTuple):
     """The replay that an agent learns from.
 
@@ -68,11 +82,13 @@ class Memory(NamedTuple):
         capacity: transitions that a seed keeps, of all its environments together.
         span: consecutive transitions of one episode that a sampled start needs; `replay.create`.
         prioritised: whether `learn` gives back priorities.
+        review: when old memories are let go; None never.
     """
 
     capacity: int
     span: int = 1
     prioritised: bool = False
+    review: Review | None = None
 
 
 class Latest(NamedTuple):

@@ -37,6 +37,7 @@ class Purpose(IntEnum):
     RESET = 5
     DIAGNOSE = 6
     RECYCLE = 7
+    REVIEW = 8
 
 
 @struct.dataclass

@@ -265,6 +265,15 @@ class Settings:
         """The agent steps at which networks are reset."""
         return [number * self.reset_period for number in range(1, self.resets + 1)]
 
+    @property
+    def review_every(self) -> int:
+        """Agent steps between reviews of old memories; 0 for an agent whose settings have none."""
+        return getattr(self.config, "review_every", 0)
+
+    def reviews_at(self, step: int) -> bool:
+        """Whether old memories are reviewed after this step, if learning had begun before it."""
+        return self.review_every > 0 and step % self.review_every == 0 and step < self.steps
+
     def recycles_at(self, step: int) -> bool:
         """Whether dormant units are recycled after this step, if learning had begun before it."""
         return self.recycle_every > 0 and step % self.recycle_every == 0 and step < self.steps
