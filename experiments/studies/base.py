@@ -116,6 +116,8 @@ class Study:
         baseline: labels of the variant that all others are compared with.
         judge: what its results say by a rule of the study's own, as Markdown, or None.
         settings: what all of its runs have besides, such as `with_time`.
+        explores: labels -> whether a variant is exploratory: reported without a verdict, and not
+            counted among the comparisons that p is corrected for.
     """
 
     name: str
@@ -126,6 +128,7 @@ class Study:
     baseline: Labels
     judge: Callable[[Any], str] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    explores: Callable[[Labels], bool] = lambda labels: False
 
     def cells(self, size: str, scale: Scale | None = None) -> list[Cell]:
         """All cells; `scale` replaces the one that `size` names.
