@@ -51,6 +51,7 @@ REGIMES = {  # of encoder, critic and actor
     "static_critic": ("dense", "static", "dense"),
     "rnm_2_4": (None, "rigl", "rigl"),
     "rnm_1_4": (None, "rigl", "rigl"),
+    "rlx2": (None, "rigl", "rigl"),
 }
 # Not for noisy layers, whose weights are pairs.
 OF_SINGLE_WEIGHTS = {
