@@ -50,7 +50,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["mst_jax", "mst_jax.*", "experiments", "experiments.*"]),
-    package_data={"mst_jax": ["py.typed"]},
+    package_data={"mst_jax": ["py.typed"], "experiments.claims": ["*.toml"]},
     entry_points={
         "console_scripts": [f"mst-{name} = experiments.cli:script" for name in LAUNCHERS]
     },

@@ -17,6 +17,7 @@ from mst_jax.agents import (
 )
 from mst_jax.agents.parts.modules import structure_named
 from mst_jax.names import dotted, kind_of, nearest
+from mst_jax.topology import RIGL_PRESETS
 from mst_jax.user_code import is_dotted, one_line, resolve
 
 Overrides = dict[str, Any]
@@ -34,6 +35,11 @@ def _sparse(regime: str, *roles: Role, sparsity: float = SPARSITY) -> ByRole:
     return {role: {"regime": regime, "sparsity": sparsity} for role in roles}
 
 
+# Topology-Aware Revival completes its masks right after the draw (docs/specs/tar.md).
+_REVIVED: ByRole = {
+    role: {"regime": "topology_aware_revival", "sparsity": SPARSITY, "start_fraction": 0.01}
+    for role in ROLES
+}
 # MST and its rivals; from `all_static` on, every module is treated alike. The last five are methods
 # as their authors have them (docs/topology.md, "What the papers do").
 FOR_ALL: dict[str, ByRole] = {
@@ -44,6 +50,7 @@ FOR_ALL: dict[str, ByRole] = {
     "all_rigl": _sparse("rigl", *ROLES),
     "gmp": _sparse("gradual_magnitude_pruning", *ROLES),
     "growth": _sparse("gradual_growth", *ROLES),
+    "tar": _REVIVED,
     "set_by_sign": _sparse("set_by_sign", *ROLES),
     "snfs_redistributed_adam": _sparse("snfs_redistributed_adam", *ROLES),
     "gmp_global": _sparse("gradual_magnitude_pruning_global", *ROLES),
@@ -70,8 +77,30 @@ N_OF_M: dict[str, ByRole] = {
 }
 # Static sparsity of the critic alone, as on pixels (docs/specs/drqv2.md §2).
 STATIC_CRITIC: dict[str, ByRole] = {"static_critic": _sparse("static", "value", sparsity=0.8)}
-# Recipes of a single agent.
-_OF_ONE: dict[str, dict[str, ByRole]] = {"drqv2": STATIC_CRITIC, "td3": N_OF_M}
+# RLx2 (Tan et al. 2023, arXiv 2205.15043): RigL in both networks to the end, at its authors' pace.
+_RLX2 = RIGL_PRESETS["rlx2"]
+RLX2: dict[str, ByRole] = {
+    "rlx2": {
+        role: {
+            "regime": "rigl",
+            "sparsity": SPARSITY,
+            "interval": _RLX2.interval,
+            "drop_fraction": _RLX2.drop_fraction,
+            "end_fraction": _RLX2.end,
+        }
+        for role in ROLES
+    }
+}
+# Recipes of some agents.
+_OF_SOME: dict[str, dict[str, ByRole]] = {
+    "drqv2": STATIC_CRITIC,
+    "sac": RLX2,
+    "td3": N_OF_M | RLX2,
+}
+# What recipes change in the agent itself (docs/specs/rlx2.md).
+_OF_AGENT: dict[str, Overrides] = {
+    "rlx2": {"n_step": 3, "n_step_delay": 300_000, "review_every": 10_000},
+}
 _IN_PLACE_OF = {"stream_ac": {"rigl": "rigl_averaged"}}
 AS_PUBLISHED = {"mrq": "mrq_stock"}  # without what the recipes above are laid on
 
@@ -80,10 +109,11 @@ def recipes_of(agent: str) -> dict[str, Overrides]:
     """{recipe: settings it changes, by dotted name} of an agent; ValueError for an unknown one."""
     config = default_config(agent)
     own = {**FOR_ALL, **(ON_SIMBA if _on_simba(config) else {})}
-    own |= (STREAMING if agent in _IN_PLACE_OF else {}) | _OF_ONE.get(agent, {})
+    own |= (STREAMING if agent in _IN_PLACE_OF else {}) | _OF_SOME.get(agent, {})
     base, other = for_modules(config, _LAID_ON.get(agent, {})), _IN_PLACE_OF.get(agent, {})
     found = {
         name: {k: other.get(v, v) for k, v in {**base, **for_modules(config, changes)}.items()}
+        | _OF_AGENT.get(name, {})
         for name, changes in own.items()
     }
     return {AS_PUBLISHED[agent]: {}, **found} if agent in AS_PUBLISHED else found

@@ -174,7 +174,16 @@ def _comparisons(study: Study, results: Results) -> str:
         "last column is the seeds a side with which a t-test finds the measured difference, were "
         "it true, with probability 0.8."
     )
-    verdicts = [f"- {c.agent} {c.variant} on {_tasks(c)}: {c.verdict(len(found))}." for c in found]
+    explored = {group.variant for group in results.groups if study.explores(group.labels)}
+    tested = [c for c in found if c.variant not in explored]
+    verdicts = [
+        f"- {c.agent} {c.variant} on {_tasks(c)}: {c.verdict(len(tested))}." for c in tested
+    ]
+    verdicts += [
+        f"- {c.agent} {c.variant} on {_tasks(c)}: exploratory, no verdict."
+        for c in found
+        if c.variant in explored
+    ]
     verdicts += [f"- {line}." for line in impossible]
     rule = (
         f"A difference counts as supported with at least {FEWEST_SEEDS} seeds a task, an interval "

@@ -22,6 +22,7 @@ class Variant(NamedTuple):
         architecture: of all modules, as `--architecture`.
         overrides: settings on top.
         resets: as `--resets`.
+        recycles: how often dormant units are recycled, equally spaced (`--recycle_every`).
         first_seed: of its runs; variants that must not share random numbers differ in it.
     """
 
@@ -31,6 +32,7 @@ class Variant(NamedTuple):
     architecture: str = ""
     overrides: Overrides = {}  # noqa: RUF012 (never changed)
     resets: int = 0
+    recycles: int = 0
     first_seed: int = 0
 
     @property
@@ -114,6 +116,8 @@ class Study:
         baseline: labels of the variant that all others are compared with.
         judge: what its results say by a rule of the study's own, as Markdown, or None.
         settings: what all of its runs have besides, such as `with_time`.
+        explores: labels -> whether a variant is exploratory: reported without a verdict, and not
+            counted among the comparisons that p is corrected for.
     """
 
     name: str
@@ -124,6 +128,7 @@ class Study:
     baseline: Labels
     judge: Callable[[Any], str] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    explores: Callable[[Labels], bool] = lambda labels: False
 
     def cells(self, size: str, scale: Scale | None = None) -> list[Cell]:
         """All cells; `scale` replaces the one that `size` names.
@@ -181,6 +186,7 @@ def _settings(
         log_every=max(1, scale.steps // scale.rows) if scale.rows else evaluate,
         checkpoint_every=max(1, scale.steps // scale.checkpoints),
         resets=variant.resets,
+        recycle_every=scale.steps // (variant.recycles + 1) if variant.recycles else 0,
         history_every=0,
         diagnose_every=0,
     )

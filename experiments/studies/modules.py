@@ -2,8 +2,8 @@
 
 from experiments.studies import figures, scales
 from experiments.studies.base import Study, Variant
-from mst_jax.agents import default_config, roles_of
-from mst_jax.recipes import ARCHITECTURES, SPARSITY, Overrides, for_modules
+from mst_jax.agents import ROLES, default_config, roles_of
+from mst_jax.recipes import ARCHITECTURES, SPARSITY, Overrides, for_modules, recipes_of
 from mst_jax.topology import RIGL_PRESETS
 
 REGIMES = {  # by the names of docs/specs/mst-and-mrq.md §3
@@ -14,6 +14,10 @@ REGIMES = {  # by the names of docs/specs/mst-and-mrq.md §3
     "sparse_to_dense": "gradual_growth",
 }
 RIVALS = ("mst", "dense", "all_static", "all_rigl", "swap")
+# Exploratory, beside the largest network: label -> how dense or a recipe is changed. RLx2's recipe
+# is for some agents only.
+EXPLORED = ("tar", "rlx2", "dense_redo", "dense_reset", "dense_no_norm")
+RECYCLES = 24  # of dormant units in a run: every 20,000 of 500,000 steps
 
 
 def _modules(agent: str, size: str) -> list[Variant]:
@@ -40,12 +44,31 @@ def _module(module: str, architecture: str, regime: str) -> Overrides:
     return {f"{module}.{name}": value for name, value in changes.items()}
 
 
-def _rivals(_: str, size: str) -> list[Variant]:
+def _rivals(agent: str, size: str) -> list[Variant]:
     networks = ("1x1", "2x1", "4x1") if size == "paper" else ("1x1",)
-    return [
+    variants = [
         Variant({"recipe": recipe, "network": network}, recipe, network)
         for network in networks
         for recipe in RIVALS
+    ]
+    return variants if size == "smoke" else variants + _explored(agent, networks[-1])
+
+
+def _explored(agent: str, network: str) -> list[Variant]:
+    """Rivals of one size: TAR, RLx2, and dense networks with ReDo, a reset or without norms."""
+    config = default_config(agent)
+    without_norms = for_modules(config, {role: {"norm": False} for role in ROLES})
+    made = {
+        "tar": Variant({}, "tar"),
+        "rlx2": Variant({}, "rlx2"),
+        "dense_redo": Variant({}, recycles=RECYCLES),
+        "dense_reset": Variant({}, resets=1),
+        "dense_no_norm": Variant({}, overrides=without_norms),
+    }
+    return [
+        made[name]._replace(labels={"recipe": name, "network": network}, size=network)
+        for name in EXPLORED
+        if made[name].recipe in recipes_of(agent)
     ]
 
 
@@ -108,6 +131,7 @@ MST_VS_UNIFORM = Study(
     },
     figures.bars("network", "recipe"),
     {"recipe": "mst", "network": "1x1"},
+    explores=lambda labels: labels["recipe"] in EXPLORED,
 )
 RIGL_SETTINGS = Study(
     "rigl_settings",

@@ -12,7 +12,7 @@ _WIDTH = ("0.5x1", "1x1", "2x1", "3x1", "4x1", "5x1")
 _DEPTH = ("2x1", "2x2", "2x3", "2x4")
 
 # (task, agent) -> dense returns of _WIDTH, then sparse ones of its last three.
-_BY_WIDTH = {
+BY_WIDTH = {
     ("dog-walk", "sac"): ((899, 912, 924, 921, 920, 919), (928, 929, 931)),
     ("dog-trot", "sac"): ((660, 802, 791, 772, 766, 719), (843, 856, 882)),
     ("dog-run", "sac"): ((447, 523, 502, 495, 492, 490), (537, 571, 614)),
@@ -27,7 +27,7 @@ _BY_WIDTH = {
     ("humanoid-run", "ddpg"): ((138, 167, 176, 173, 169, 163), (193, 205, 227)),
 }
 # (task, agent) -> dense returns of _DEPTH, then sparse ones of its last three.
-_BY_DEPTH = {
+BY_DEPTH = {
     ("dog-walk", "sac"): ((924, 916, 881, 850), (925, 930, 932)),
     ("dog-trot", "sac"): ((792, 727, 645, 507), (810, 836, 851)),
     ("dog-run", "sac"): ((502, 412, 364, 345), (510, 483, 509)),
@@ -42,7 +42,7 @@ _BY_DEPTH = {
     ("humanoid-run", "ddpg"): ((177, 154, 149, 140), (183, 180, 173)),
 }
 # (task, agent, network) -> returns at sparsity 0, 0.1, ..., 0.9; None where the figure has none.
-_BY_SPARSITY = {
+BY_SPARSITY = {
     ("dog-trot", "sac", "default"): (802, 793, 822, 788, 765, 751, 761, 726, 641, None),
     ("dog-trot", "sac", "large"): (719, 782, 820, 841, 844, 837, 858, 857, 866, 862),
     ("dog-run", "sac", "default"): (523, 516, 525, 533, 520, 509, 478, 448, 441, None),
@@ -74,9 +74,9 @@ def published_points(task: str, agent: str, labels: Mapping[str, Any]) -> float 
     if suite != "dmc":
         return None
     if "sparsity" in labels:
-        values = _BY_SPARSITY.get((name, agent, str(labels["network"])))
+        values = BY_SPARSITY.get((name, agent, str(labels["network"])))
         return None if values is None else values[round(10 * float(labels["sparsity"]))]
-    for sizes, table in ((_WIDTH, _BY_WIDTH), (_DEPTH, _BY_DEPTH)):
+    for sizes, table in ((_WIDTH, BY_WIDTH), (_DEPTH, BY_DEPTH)):
         size = labels.get("network")
         if size not in sizes or (name, agent) not in table:
             continue

@@ -61,6 +61,20 @@ class Numbers(NamedTuple):
     learning_rates: Mapping[str, jax.Array]
 
 
+class Review(NamedTuple):
+    """When old memories are let go because the policy has moved away from them (RLx2).
+
+    Attributes:
+        every: agent steps from one review to the next; 0: never.
+        distance: of the policy from its oldest actions, above which the oldest tenth goes.
+        fewest: starts below which nothing goes.
+    """
+
+    every: int
+    distance: float
+    fewest: int
+
+
 class Memory(NamedTuple):
     """The replay that an agent learns from.
 
@@ -68,11 +82,13 @@ class Memory(NamedTuple):
         capacity: transitions that a seed keeps, of all its environments together.
         span: consecutive transitions of one episode that a sampled start needs; `replay.create`.
         prioritised: whether `learn` gives back priorities.
+        review: when old memories are let go; None never.
     """
 
     capacity: int
     span: int = 1
     prioritised: bool = False
+    review: Review | None = None
 
 
 class Latest(NamedTuple):
@@ -181,6 +197,26 @@ class Reset(Protocol):
 
     def __call__(self, state: AgentState, key: jax.Array) -> AgentState:
         """Fresh networks and optimizers; masks, statistics and learning rates stay."""
+
+
+class Recycle(Protocol):
+    """The ReDo baseline: units that have gone silent begin again."""
+
+    def __call__(
+        self,
+        state: AgentState,
+        activities: Mapping[str, networks.Activity],
+        key: jax.Array,
+        threshold: float,
+    ) -> AgentState:
+        """See `mst_jax.agents.parts.recycling`.
+
+        Args:
+            state: of one seed.
+            activities: {module: of its units on a batch}; others stay as they are.
+            key: one typed key.
+            threshold: share of its layer's mean up to which a unit is dormant.
+        """
 
 
 class Observe(Protocol):
@@ -295,6 +331,7 @@ class Agent(NamedTuple):
         observes_start: whether `observe` is also given the run's very first observations.
         most_environments: of a seed; 1 for an agent whose traces belong to one stream, None for any
             number.
+        recycle: see `Recycle`; None for an agent without.
         operations: state, of concrete arrays -> what `evaluate` does to an observation, as
             operations; without chance, where `evaluate` draws the mode of what it draws from. None
             for an agent whose policies cannot be exported.
@@ -319,6 +356,7 @@ class Agent(NamedTuple):
     probe: Probes | None = None
     observes_start: bool = False
     most_environments: int | None = None
+    recycle: Recycle | None = None
     operations: Callable[[AgentState], Sequence[networks.Operation]] | None = None
 
     @property

@@ -7,6 +7,7 @@ from mst_jax.diagnostics.gradients import (
     sample_gradients,
 )
 from mst_jax.diagnostics.metrics import (
+    BATCH_SIZE,
     METRICS,
     Evidence,
     Metric,
@@ -20,6 +21,7 @@ from mst_jax.diagnostics.simplicity import complexity, simplicity_score
 from mst_jax.diagnostics.units import active_fraction, dormant_percentage
 
 __all__ = [
+    "BATCH_SIZE",
     "METRICS",
     "Evidence",
     "Metric",

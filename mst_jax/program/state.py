@@ -36,6 +36,8 @@ class Purpose(IntEnum):
     EVALUATE = 4
     RESET = 5
     DIAGNOSE = 6
+    RECYCLE = 7
+    REVIEW = 8
 
 
 @struct.dataclass

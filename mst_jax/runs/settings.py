@@ -155,6 +155,15 @@ class Settings:
         "observation statistics stay.",
         least=0,
     )
+    recycle_every: int = _setting(
+        0,
+        "Agent steps between recyclings of dormant units (ReDo): their incoming weights begin "
+        "again, their outgoing ones at zero; masks stay. 0: never.",
+        least=0,
+    )
+    recycle_threshold: float = _setting(
+        0.1, "Share of its layer's mean activity up to which a unit is dormant then.", least=0
+    )
     wandb: str = _setting(
         "off", "Send metrics to Weights & Biases too, a run for each seed.", choices=WANDB_MODES
     )
@@ -255,6 +264,19 @@ class Settings:
     def reset_steps(self) -> list[int]:
         """The agent steps at which networks are reset."""
         return [number * self.reset_period for number in range(1, self.resets + 1)]
+
+    @property
+    def review_every(self) -> int:
+        """Agent steps between reviews of old memories; 0 for an agent whose settings have none."""
+        return getattr(self.config, "review_every", 0)
+
+    def reviews_at(self, step: int) -> bool:
+        """Whether old memories are reviewed after this step, if learning had begun before it."""
+        return self.review_every > 0 and step % self.review_every == 0 and step < self.steps
+
+    def recycles_at(self, step: int) -> bool:
+        """Whether dormant units are recycled after this step, if learning had begun before it."""
+        return self.recycle_every > 0 and step % self.recycle_every == 0 and step < self.steps
 
     @property
     def folder_name(self) -> str:

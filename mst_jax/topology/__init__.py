@@ -45,6 +45,8 @@ from mst_jax.topology.planning import Plan, plan
 from mst_jax.topology.regime import Regime, Sharing, Timing
 from mst_jax.topology.regimes import dense, network_sparsity, rigl, set, snfs, static
 from mst_jax.topology.registry import REGIMES, MakesRegime, NamedStructure, structure_named
+from mst_jax.topology.renewal import renew
+from mst_jax.topology.revival import topology_aware_revival
 from mst_jax.topology.rigl_presets import RIGL_PRESETS, rigl_preset
 from mst_jax.topology.scores import (
     Leaf,
@@ -134,6 +136,7 @@ __all__ = [
     "overlap",
     "plan",
     "random",
+    "renew",
     "restart",
     "rigl",
     "rigl_preset",
@@ -151,6 +154,7 @@ __all__ = [
     "sweep",
     "tied",
     "top_k",
+    "topology_aware_revival",
     "trace_rewires",
     "uniform",
     "unstructured",

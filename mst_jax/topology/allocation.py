@@ -24,11 +24,18 @@ class Allocation:
         densities: ``(paths, shapes, sparsity) -> real density of every leaf``, each in [0, 1];
             floats are read as the decimals they print as, fractions are exact.
         by_leaf: round every leaf on its own, instead of meeting the module's total.
+        rebased: for a rule that begins with another one: itself, beginning with the one it is
+            given; None for all others.
     """
 
     name: str
     densities: Callable[[Sequence[str], Sequence[Shape], float], list[float] | list[Fraction]]
     by_leaf: bool = False
+    rebased: Callable[["Allocation"], "Allocation"] | None = None
+
+    def with_base(self, base: "Allocation") -> "Allocation":
+        """The rule for a module whose setting names ``base``: that, or itself begun with it."""
+        return self.rebased(base) if self.rebased else base
 
 
 def exact(value: float | Fraction) -> Fraction:

@@ -125,6 +125,43 @@ def confined(
     return jax.tree.map(one, state, fresh, _at_slots(inner, state, masks), moves)
 
 
+def renewed(state: PyTree, fresh: PyTree, changed: PyTree) -> PyTree:
+    """Slots of weights that were given new values as a fresh optimizer has them.
+
+    Args:
+        state: the optimizer's state.
+        fresh: the same of an optimizer that begins with the parameters as they are now.
+        changed: tree of bool like the parameters, True where a value is new.
+
+    Returns:
+        State of the same structure. Slots are the subtrees that look like the parameters; one
+        whose shape is another is kept.
+    """
+    like = jax.tree.structure(changed)
+
+    def is_copy(node: PyTree) -> bool:
+        return jax.tree.structure(node) == like
+
+    def one(changed: jax.Array, new: jax.Array, slot: jax.Array) -> jax.Array:
+        return jnp.where(changed, new, slot) if jnp.shape(slot) == changed.shape else slot
+
+    def at(slot: PyTree, new: PyTree) -> PyTree:
+        return jax.tree.map(one, changed, new, slot) if is_copy(slot) else slot
+
+    return jax.tree.map(at, state, fresh, is_leaf=is_copy)
+
+
+def reborn(ages: Ages, changed: Mapping[str, jax.Array]) -> Ages:
+    """Ages where weights that were given new values are as young as newly grown ones.
+
+    Args:
+        ages: before.
+        changed: path -> bool, True where a value is new.
+    """
+    leaves = {path: jnp.where(changed[path], 0, age) for path, age in ages.leaves.items()}
+    return ages._replace(leaves=leaves)
+
+
 def young(weights: Mapping[str, jax.Array]) -> Ages:
     """Ages at the start: every weight counts as old, its moments being as old as the optimizer.
 

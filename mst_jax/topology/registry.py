@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
-from mst_jax.topology import gradual, regimes, structures
+from mst_jax.topology import gradual, regimes, revival, structures
 from mst_jax.topology.regime import Regime
 from mst_jax.topology.structures import Structure
 
@@ -29,7 +29,7 @@ class MakesRegime(Protocol):
         Args:
             sparsity: share of zeros in the end; for a regime that grows, in the beginning.
             interval: optimizer steps of the module between rewires.
-            start: step of the first prune of a regime that begins dense.
+            start: step of the first prune of a regime that begins dense, or of the one revival.
             end: step after which the topology is frozen.
             drop_fraction: share of the active weights replaced at a rewire.
 
@@ -51,6 +51,7 @@ _static = partial(_taking, "sparsity")
 _growing = partial(_taking, "sparsity interval end")
 _moving = partial(_taking, "sparsity interval end drop_fraction")
 _pruning = partial(_taking, "sparsity interval start end")
+_reviving = partial(_taking, "sparsity start")
 _dense_first = partial(_taking, "sparsity interval start end drop_fraction")
 
 
@@ -88,6 +89,7 @@ REGIMES: dict[str, MakesRegime] = {
     "granet_global": _dense_first(gradual.granet, threshold="global"),
     "dense_then_rigl": _dense_first(gradual.dense_then_rigl),
     "gradual_growth": _growing(gradual.gradual_growth),
+    "topology_aware_revival": _reviving(revival.topology_aware_revival),
     "neuroplastic_expansion": _expansion(),
     "neuroplastic_expansion_dormancy": _expansion(rate=NE_RATE, prune="dormancy"),
 }

@@ -20,6 +20,7 @@ from mst_jax.agents import Agent, Numbers
 from mst_jax.envs.check import faults_at_once
 from mst_jax.program.cache import kept_agent, kept_sweep, kept_task
 from mst_jax.program.diagnosing import check_metrics
+from mst_jax.program.recycling import check_recyclable
 from mst_jax.runs import checkpoints
 from mst_jax.runs.arrays import Arrays, join
 from mst_jax.runs.changed import refuse_changed
@@ -88,8 +89,10 @@ class Job(NamedTuple):
         if preflight is not None:
             preflight()
 
-    def check_metrics(self) -> None:
-        """Raises ValueError for a user's own metric that fails."""
+    def check_looks(self) -> None:
+        """Raises ValueError for a user's own metric that fails, or an agent not to be recycled."""
+        if self.settings.recycle_every:
+            check_recyclable(self.agent)
         slots = replay_slots(self.settings, self.agent, self.task.spec)
         check_metrics(self.agent, self.task.spec, slots, self.settings.metrics)
 
@@ -172,7 +175,7 @@ def plan_in(settings: Settings, folder: Path) -> Job:
         raise RunExistsError(folder)
     job = Job(settings, folder, *prepare(settings), checkpoint=None, seen=_contents(folder))
     job.check_machine()
-    job.check_metrics()
+    job.check_looks()
     return job
 
 
@@ -222,7 +225,7 @@ def _newest(jobs: Sequence[Job], begin_anew: bool) -> Iterator[Checkpoint | None
     for job in jobs:
         check_wandb(job.settings.wandb)
         job.check_machine()
-        job.check_metrics()
+        job.check_looks()
     folders = [job.folder for job in jobs]
     stores = [folder / CHECKPOINTS for folder in folders]
     have = [bool(checkpoints.saved_steps(store, checkpoints.FULL)) for store in stores]

@@ -57,6 +57,8 @@ class Session(NamedTuple):
     check: Callable[[LoopState], jax.Array]
     finish_chunk: Callable[[LoopState], Any]
     reset: Callable[[LoopState], LoopState]
+    recycle: Callable[[LoopState], LoopState] | None  # None where the settings never do
+    review: Callable[[LoopState], LoopState] | None  # None where the agent's memory has none
     diagnose: Callable[[LoopState, int], Metrics]
     stop: Callable[[], bool]  # true once a signal asked to stop
     open_files: Callable[[], None]  # opens the members' sinks, once

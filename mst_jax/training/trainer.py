@@ -23,6 +23,8 @@ from mst_jax.program.cache import kept
 from mst_jax.program.diagnosing import make_diagnose
 from mst_jax.program.drivers import Driver, make_driver
 from mst_jax.program.evaluation import Evaluator, make_evaluator
+from mst_jax.program.recycling import make_recycle
+from mst_jax.program.reviewing import make_review
 from mst_jax.program.sharding import LOOP, SEEDS, TOTALS, over_devices, seed_mesh, seeds_per_device
 from mst_jax.program.state import LoopState
 from mst_jax.program.step import finish_chunk, make_reset, still_healthy
@@ -249,6 +251,8 @@ def _session(
         check=check,
         finish_chunk=end,
         reset=reset,
+        recycle=_recycler(program),
+        review=_reviewer(program),
         diagnose=make_diagnose(
             agent,
             count,
@@ -260,6 +264,22 @@ def _session(
         began=began,
         verbose=verbose,
     )
+
+
+def _recycler(program: Program) -> Callable[[LoopState], LoopState] | None:
+    """What recycles dormant units; None where the settings never do."""
+    settings = program.shared
+    if not settings.recycle_every:
+        return None
+    return make_recycle(program.agent, settings.seeds, settings.recycle_threshold)
+
+
+def _reviewer(program: Program) -> Callable[[LoopState], LoopState] | None:
+    """What lets old memories go; None for an agent whose memory is not reviewed."""
+    memory = program.agent.memory
+    if memory is None or memory.review is None:
+        return None
+    return make_review(program.agent, program.shared.seeds)
 
 
 @kept
@@ -306,6 +326,10 @@ def _loop(
                 history.save(session.folders, session.agent, loop.agent, step)
             if step == target and step in settings.reset_steps:
                 loop = session.reset(loop)
+            if session.recycle and step == target and learning and settings.recycles_at(step):
+                loop = session.recycle(loop)
+            if session.review and step == target and learning and settings.reviews_at(step):
+                loop = session.review(loop)
             stopping = stop()
             if stopping or _due(step, settings.checkpoint_every, settings):
                 save(session, loop, step)
@@ -341,6 +365,8 @@ def next_boundary(step: int, settings: Settings, learning_starts: int) -> int:
         settings.checkpoint_every,
         settings.diagnose_every,
         settings.history_every,
+        settings.recycle_every,
+        settings.review_every,
     )
     stops = [(step // period + 1) * period for period in periods if period]
     stops += [at for at in (learning_starts, *settings.reset_steps) if step < at]

@@ -88,6 +88,7 @@ def test_a_run_with_a_reset_and_diagnostics_resumes_exactly(tmp_path, monkeypatc
         resets=1,
         diagnose_every=100,
         gradient_covariance=True,
+        recycle_every=90,
     )
     assert settings.reset_steps == [100]
     calls = []

@@ -63,6 +63,7 @@ def test_impossible_settings_are_refused_in_one_line(changes, words):
         ("granet_global", 0.0, 0.6),
         ("dense_then_rigl", 0.0, 0.6),
         ("gradual_growth", 0.6, 0.0),
+        ("topology_aware_revival", 0.62, 0.6),
         ("neuroplastic_expansion", 0.6, 0.25),
         ("neuroplastic_expansion_dormancy", 0.6, 0.55),  # 28 of about 208 rewires to 0.25
     ],

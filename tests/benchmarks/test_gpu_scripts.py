@@ -69,6 +69,84 @@ def test_every_part_of_the_gpu_run_names_a_benchmark_that_exists():
     for module in set(re.findall(r"-m (benchmarks\.\w+|experiments\.\w+)", text)):
         path = ROOT / module.replace(".", "/")
         assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file(), module
-    (parts,) = re.findall(r"set -- (.+)", text)
+    (parts,) = re.findall(r"^parts=\(([^)]+)\)", text, re.MULTILINE)
     for part in parts.split():
         assert re.search(rf"^{part}\(\)", text, re.MULTILINE), part
+
+
+# Writes down how it was called; a run begins unfinished, and the call that resumes it finishes it.
+STAND_IN = """#!/bin/sh
+case "$*" in
+*"import jax"*) echo cpu ;;
+*) echo "$*" >>"$CALLS" ;;
+esac
+for flag in "$@"; do
+    case "$flag" in
+    --logdir=*)
+        mkdir -p "${flag#--logdir=}/task/run/checkpoints"
+        touch "${flag#--logdir=}/task/run/config.json" ;;
+    --resume=*) touch "${flag#--resume=}/fingerprint.txt" ;;
+    --output=*broken*) exit 3 ;;
+    esac
+done
+"""
+
+
+def run_parts(tmp_path, *parts, **variables):
+    """Exit status, what was printed, and the calls of Python that were made."""
+    python, calls = tmp_path / "python", tmp_path / "calls"
+    python.write_text(STAND_IN)
+    python.chmod(0o755)
+    calls.write_text("")
+    own = {"PATH": "/usr/bin:/bin", "PYTHON": str(python), "CALLS": str(calls)}
+    result = subprocess.run(
+        [ROOT / "benchmarks" / "gpu" / "run.sh", *parts],
+        env={"OUT": str(tmp_path / "out"), "ANY_DEVICE": "1", "SIZE": "tiny", **own, **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return result.returncode, result.stdout + result.stderr, calls.read_text().splitlines()
+
+
+def test_what_is_done_is_skipped_and_what_was_stopped_goes_on(tmp_path):
+    out = tmp_path / "out"
+    status, text, calls = run_parts(tmp_path, "topology", "srank")
+    assert status == 1
+    assert "not done: srank" in text
+    assert [call.split()[1] for call in calls] == ["benchmarks.topology", "experiments.train"]
+    assert "--size=0.125x1" in calls[1]
+    assert (out / "topology.done").read_text().startswith("tiny, ")
+    assert not (out / "srank.done").exists()
+    # The dense run goes on and is finished, so its checkpoints go and the sparse one begins.
+    status, text, calls = run_parts(tmp_path, "topology", "srank")
+    assert "== topology: done before" in text
+    first, second = calls
+    folder = out / "srank/dense/task/run"
+    assert first == f"-m experiments.train --resume={folder}"
+    assert "--recipe=network_sparsity_parity" in second
+    assert not (folder / "checkpoints").exists()
+    assert status == 1
+    status, text, calls = run_parts(tmp_path, "topology", "srank")
+    assert (status, len(calls)) == (0, 1)
+    assert run_parts(tmp_path, "topology", "srank")[2] == []
+    assert len(run_parts(tmp_path, "topology", AGAIN="1")[2]) == 1
+
+
+def test_a_part_that_fails_does_not_stop_the_others(tmp_path):
+    status, text, calls = run_parts(tmp_path, "topology", "der", OUT=str(tmp_path / "broken"))
+    assert (status, len(calls)) == (1, 2)
+    assert "not done: topology der" in text
+
+
+@pytest.mark.parametrize(
+    ("parts", "variables", "words"),
+    [
+        (["nothing"], {}, "there is no part nothing"),
+        ([], {"SIZE": "huge"}, "neither full nor tiny"),
+    ],
+)
+def test_wrong_calls_are_told_before_anything_runs(tmp_path, parts, variables, words):
+    status, text, calls = run_parts(tmp_path, *parts, **variables)
+    assert (status, calls) == (2, [])
+    assert words in text

@@ -53,6 +53,7 @@ REGIMES = {  # of encoder, critic and actor
     "all_rigl": ("rigl", "rigl", "rigl"),
     "gmp": ("gradual_magnitude_pruning",) * 3,
     "growth": ("gradual_growth",) * 3,
+    "tar": ("topology_aware_revival",) * 3,
     "set_by_sign": ("set_by_sign",) * 3,
     "snfs_redistributed_adam": ("snfs_redistributed_adam",) * 3,
     "gmp_global": ("gradual_magnitude_pruning_global",) * 3,
@@ -63,6 +64,7 @@ REGIMES = {  # of encoder, critic and actor
     "static_critic": ("dense", "static", "dense"),
     "rnm_2_4": (None, "rigl", "rigl"),
     "rnm_1_4": (None, "rigl", "rigl"),
+    "rlx2": (None, "rigl", "rigl"),
 }
 # Not for noisy layers, whose weights are pairs.
 OF_SINGLE_WEIGHTS = {

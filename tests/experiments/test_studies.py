@@ -8,7 +8,7 @@ import pytest
 
 from experiments.launch.grouping import group_cells
 from experiments.studies import STUDIES, check_distinct, replay_ratio
-from experiments.studies.modules import REGIMES
+from experiments.studies.modules import EXPLORED, REGIMES
 from experiments.studies.published import published_points
 from mst_jax import envs
 from mst_jax.agents import AGENTS, sweep
@@ -21,7 +21,7 @@ VARIANTS = {  # at the paper's size
     "scaling_width": 6 + 3,
     "scaling_depth": 4 + 3,
     "sparsity_sweep": 2 * 10,
-    "mst_vs_uniform": 5 * 3,
+    "mst_vs_uniform": 5 * 3 + 5,
     "rigl_settings": 5 + 2 + 2,
     "reset": 2 * 2,
     "streaming_width": 2 * 2,
@@ -49,7 +49,8 @@ def test_cells_are_tasks_by_agents_by_variants_by_blocks(name, size):
     cells = study.cells(size)
     variants = {cell.settings.recipe for cell in cells}
     blocks = -(-scale.seeds // scale.block)
-    assert len(cells) == len(scale.tasks) * len(scale.agents) * len(variants) * blocks
+    own = sum(len(study.variants(agent, size)) for agent in scale.agents)
+    assert len(cells) == len(scale.tasks) * own * blocks
     assert len({cell.id for cell in cells}) == len(cells)
     assert len({cell.settings.folder_name for cell in cells}) == len(cells)
     if size == "paper":
@@ -58,7 +59,10 @@ def test_cells_are_tasks_by_agents_by_variants_by_blocks(name, size):
     assert any(cell.labels == study.baseline for cell in cells)
     # Variants of one name are one configuration; of two names, two.
     first = [c for c in cells if c.settings.task == scale.tasks[0] and c.settings.seed == 0]
-    made = [(c.settings.agent, str(dotted(c.settings.config)), c.settings.resets) for c in first]
+    made = [
+        (s.agent, str(dotted(s.config)), s.resets, s.recycle_every)
+        for s in (c.settings for c in first)
+    ]
     assert len(set(made)) == len(made) or name in ("modules", "mst_vs_uniform")
 
 
@@ -124,6 +128,32 @@ def test_a_study_gives_all_of_its_cells_its_own_settings():
     assert {cell.settings.with_time for cell in cells} == {"published"}
     plain = [dataclasses.replace(cell.settings, with_time="off") for cell in cells]
     assert plain == [cell.settings for cell in STUDIES["reset"].cells("smoke")]
+
+
+def test_rivals_are_exploratory_and_change_one_thing():
+    study = STUDIES["mst_vs_uniform"]
+    cells = [
+        cell
+        for cell in study.cells("paper")
+        if cell.settings.task == "dmc:dog-run" and cell.settings.agent == "sac"
+    ]
+    named = {(c.labels["recipe"], c.labels["network"]): c.settings for c in cells}
+    explored = [cell.labels for cell in cells if study.explores(cell.labels)]
+    assert {labels["network"] for labels in explored} == {"4x1"}
+    assert [labels["recipe"] for labels in explored] == list(EXPLORED)
+    dense, redo = named["dense", "4x1"], named["dense_redo", "4x1"]
+    assert redo == dataclasses.replace(dense, recipe="dense_redo-4x1", recycle_every=20_000)
+    assert named["dense_reset", "4x1"].reset_steps == [250_000]
+    bare = dotted(named["dense_no_norm", "4x1"].config)
+    changed = {k for k, v in dotted(dense.config).items() if bare[k] != v}
+    assert changed == {"critic.norm", "actor.norm"}
+    assert named["rlx2", "4x1"].config.review_every == 10_000
+    assert named["tar", "4x1"].config.critic.regime == "topology_aware_revival"
+    of_mrq = {
+        v.labels["recipe"] for v in study.variants("mrq", "small") if study.explores(v.labels)
+    }
+    assert of_mrq == {*EXPLORED} - {"rlx2"}
+    assert not any(study.explores(cell.labels) for cell in study.cells("smoke"))
 
 
 def test_a_reset_cell_resets_and_a_smoke_size_is_small():

@@ -4,7 +4,14 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from mst_jax.agents.parts.losses import discount_heuristic
-from mst_jax.agents.parts.modules import ModuleConfig, module, modules_of, not_negative, require
+from mst_jax.agents.parts.modules import (
+    ModuleConfig,
+    check_replay,
+    module,
+    modules_of,
+    not_negative,
+    require,
+)
 from mst_jax.agents.parts.temperature import TemperatureConfig
 
 
@@ -35,6 +42,14 @@ class ActorCriticConfig:
         buffer_size: replay capacity in agent steps.
         learning_starts: agent steps with uniform random actions before learning.
         updates_per_step: updates per agent step, all in one device call.
+        n_step: steps of the return (RLx2: 3). With more than one, the last starts of a truncated
+            episode are not sampled.
+        n_step_delay: updates with one-step returns before that (RLx2: 300,000).
+        review_every: agent steps between reviews of the oldest replay, RLx2's dynamic capacity
+            (there 10,000); 0: none.
+        review_distance: half a mean square between the policy and its oldest actions, above which
+            the oldest tenth of the replay is not sampled any more.
+        review_fewest: starts in replay below which a review lets nothing go.
     """
 
     critic: ModuleConfig = module("value", partial(simba_module, hidden=512, depth=2))
@@ -47,6 +62,11 @@ class ActorCriticConfig:
     buffer_size: int = 1_000_000
     learning_starts: int = 5_000
     updates_per_step: int = 2
+    n_step: int = 1
+    n_step_delay: int = 0
+    review_every: int = 0
+    review_distance: float = 0.2
+    review_fewest: int = 100_000
 
     def validate(self) -> None:
         """Raises ValueError with one line for the first impossible setting."""
@@ -55,9 +75,13 @@ class ActorCriticConfig:
         for name in ("batch_size", "learning_starts", "updates_per_step"):
             require(getattr(self, name) >= 1, f"{name}={getattr(self, name)} must be at least 1")
         require(self.buffer_size > 2, f"buffer_size={self.buffer_size} must exceed 2")
+        check_replay(self.n_step, self.learning_starts, self.buffer_size, self.batch_size)
+        require(self.n_step >= 1, f"n_step={self.n_step} must be at least 1")
+        for name in ("n_step_delay", "review_every", "review_distance", "review_fewest"):
+            not_negative(name, getattr(self, name))
         require(
-            self.buffer_size >= self.batch_size,
-            f"buffer_size={self.buffer_size} must be at least batch_size={self.batch_size}",
+            self.n_step > 1 or not self.n_step_delay,
+            f"n_step_delay={self.n_step_delay} delays nothing with n_step=1; raise n_step",
         )
         require(0 < self.tau <= 1, f"tau={self.tau} must be in (0, 1]")
         if self.discount is not None:

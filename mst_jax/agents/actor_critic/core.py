@@ -23,11 +23,13 @@ from mst_jax.agents.base import (
     Metrics,
     Numbers,
     Probe,
+    Review,
     Sizes,
     learn_calls,
 )
 from mst_jax.agents.parts import losses
 from mst_jax.agents.parts.critic import critic_probe, update_critic
+from mst_jax.agents.parts.modules import check_episodes
 from mst_jax.agents.parts.running_statistics import (
     RunningStatistics,
     empty_statistics,
@@ -42,6 +44,7 @@ from mst_jax.agents.parts.trained import (
     copied,
     make_trained,
     over_updates,
+    recycled_state,
     replaced,
 )
 from mst_jax.agents.parts.vectors import vector_sizes
@@ -72,9 +75,11 @@ class Batch:
     Attributes:
         observation: (B, O).
         action: (B, A).
-        reward: (B,).
-        terminated: (B,) bool.
-        next_observation: (B, O).
+        reward: (B,); of several steps, discounted.
+        terminated: (B,) bool, of the first step.
+        next_observation: (B, O); of several steps, the one after the last.
+        bootstrap: (B,), factor of the value that follows returns of several steps; None for those
+            of one.
     """
 
     observation: jax.Array
@@ -82,6 +87,7 @@ class Batch:
     reward: jax.Array
     terminated: jax.Array
     next_observation: jax.Array
+    bootstrap: jax.Array | None = None
 
 
 Config = TypeVar("Config", bound=ActorCriticConfig)
@@ -143,7 +149,7 @@ class ActorCritic(Generic[Config]):
         """`updates_per_step` updates, each on a batch of its own; metrics are their means."""
         count = self.config.updates_per_step
         sample_key, update_key = jax.random.split(key)
-        batches = self.batches(state, view, sample_key)
+        batches = self.batches(state, view, sample_key, clock)
 
         def step(carry: State, x: tuple) -> tuple[State, Metrics]:
             index, batch = x
@@ -153,21 +159,48 @@ class ActorCritic(Generic[Config]):
         state, metrics = jax.lax.scan(step, state, (jnp.arange(count), batches))
         return state, None, over_updates(metrics)
 
-    def batches(self, state: ActorCriticState, view: View, key: jax.Array) -> Batch:
+    def batches(self, state: ActorCriticState, view: View, key: jax.Array, clock: Clock) -> Batch:
         """All batches of one step, leading axes (updates, B)."""
         lead = (self.config.updates_per_step, self.config.batch_size)
-        batch = self.batch(state, view, key, lead[0] * lead[1])
+        several: jax.Array | bool = True
+        if self.config.n_step_delay:
+            update = clock.update * lead[0] + jnp.arange(lead[0])
+            several = jnp.repeat(update >= self.config.n_step_delay, lead[1])
+        batch = self.batch(state, view, key, lead[0] * lead[1], several)
         return jax.tree.map(lambda x: x.reshape(*lead, *x.shape[1:]), batch)
 
-    def batch(self, state: ActorCriticState, view: View, key: jax.Array, size: int) -> Batch:
-        """Transitions drawn uniformly, observations normalised by the present statistics."""
-        raw = view.transition(view.sample(key, size), 1)
-        return Batch(
+    def batch(
+        self,
+        state: ActorCriticState,
+        view: View,
+        key: jax.Array,
+        size: int,
+        several: jax.Array | bool = True,
+    ) -> Batch:
+        """Transitions drawn uniformly, observations normalised by the present statistics.
+
+        With `n_step` above one, those are of that many steps where `several` (size,) says so.
+        """
+        indices = view.sample(key, size)
+        raw = view.transition(indices, 1)
+        one = Batch(
             self.normalise(state, raw.observation),
             raw.action,
             raw.reward[:, 0],
             raw.terminated[:, 0],
             self.normalise(state, raw.next_observation),
+        )
+        if self.config.n_step == 1:
+            return one
+        raw = view.transition(indices, self.config.n_step)
+        returns, bootstrap = losses.n_step_return(raw.reward, raw.terminated, self.discount)
+        once = self.discount * (1.0 - one.terminated)
+        ahead = self.normalise(state, raw.next_observation)
+        return replace(
+            one,
+            reward=jnp.where(several, returns, one.reward),
+            bootstrap=jnp.where(several, bootstrap, once),
+            next_observation=jnp.where(jnp.reshape(several, (-1, 1)), ahead, one.next_observation),
         )
 
     def values(self, params: Any, observation: jax.Array, action: jax.Array) -> jax.Array:
@@ -195,6 +228,10 @@ class ActorCritic(Generic[Config]):
     ) -> jax.Array:
         """Targets (B,) from the target critic and the next actions (B, A)."""
         next_values = self.values(state.target_critic, batch.next_observation, next_action)
+        if batch.bootstrap is not None:
+            return losses.n_step_target(
+                batch.reward, batch.bootstrap, next_values, next_entropy_bonus
+            )
         return losses.td_target(
             batch.reward, batch.terminated, next_values, next_entropy_bonus, self.discount
         )
@@ -270,6 +307,7 @@ def make_actor_critic(
         ValueError: when a setting is impossible.
     """
     config.validate()
+    check_episodes(config.n_step, sizes.episode_length)
     critic = networks.make_critic(
         sum(vector_sizes(sizes)),
         config.critic.architecture(),
@@ -284,6 +322,12 @@ def make_actor_critic(
     passes = {"critic": 1 + 1 / 3 + 2 / 3 / actor_delay, "actor": 1 + actor_delay / 3}
     trained = make_trained(config, inits, own, plans, temperature=temperature, passes=passes)
     return ActorCritic(config, sizes, critic, trained)
+
+
+def _review(config: ActorCriticConfig) -> Review | None:
+    if not config.review_every:
+        return None
+    return Review(config.review_every, config.review_distance, config.review_fewest)
 
 
 class Algorithm(Protocol[State]):
@@ -329,6 +373,7 @@ def agent_of(algorithm: Algorithm[State]) -> Agent:
         observe=core.observe,
         act=algorithm.act,
         reset=core.reset,
+        recycle=partial(recycled_state, core.trained),
         learn=learn,
         value=core.value,
         probe=probes,
@@ -337,6 +382,6 @@ def agent_of(algorithm: Algorithm[State]) -> Agent:
         masks=lambda state: core.trained.masks(state.opt_state),
         modules=modules,
         learning_starts=core.config.learning_starts,
-        memory=Memory(core.config.buffer_size),
+        memory=Memory(core.config.buffer_size, core.config.n_step, review=_review(core.config)),
         discount=core.discount,
     )

@@ -6,6 +6,7 @@ An algorithm adds how to act, the critic's target and the actor's update
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 import jax
@@ -33,7 +34,13 @@ from mst_jax.agents.parts.critic import critic_probe, update_critic
 from mst_jax.agents.parts.losses import n_step_return
 from mst_jax.agents.parts.pictures import picture_shape
 from mst_jax.agents.parts.temperature import TemperatureConfig
-from mst_jax.agents.parts.trained import Trained, copied, make_trained, replaced
+from mst_jax.agents.parts.trained import (
+    Trained,
+    copied,
+    make_trained,
+    recycled_state,
+    replaced,
+)
 from mst_jax.agents.parts.vectors import vector_size
 from mst_jax.replay import Subtrajectory, Transition, View
 
@@ -404,6 +411,7 @@ def agent_of(algorithm: Algorithm) -> Agent:
         observe=lambda state, observation, first: state,
         act=algorithm.act,
         reset=core.reset,
+        recycle=partial(recycled_state, core.trained),
         learn=learn,
         value=core.value,
         probe=probes,

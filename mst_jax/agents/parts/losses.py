@@ -68,6 +68,29 @@ def n_step_return(
     return total, alive * discount ** reward.shape[1]
 
 
+def n_step_target(
+    returns: jax.Array,
+    bootstrap: jax.Array,
+    next_values: jax.Array,
+    next_entropy_bonus: jax.Array | float,
+) -> jax.Array:
+    """Target R + gamma^n (min Q(s_n, a_n) + bonus), with both numbers of `n_step_return`.
+
+    Args:
+        returns: discounted rewards (B,).
+        bootstrap: factor of the value that follows (B,).
+        next_values: (B, heads) of the target critic, n steps on.
+        next_entropy_bonus: -alpha log pi(a_n|s_n) (B,), or 0; those of the steps between, which
+            are of older policies, are left out.
+
+    Returns:
+        Targets (B,).
+    """
+    chex.assert_rank([returns, bootstrap, next_values], [1, 1, 2])
+    chex.assert_rank(next_entropy_bonus, {0, 1})
+    return returns + bootstrap * (jnp.min(next_values, axis=-1) + next_entropy_bonus)
+
+
 def two_hot(values: jax.Array, bins: jax.Array) -> jax.Array:
     """Linear interpolation of scalars between neighbouring bins; (...,) to (..., bins)."""
     lower = jnp.clip(jnp.searchsorted(bins, values, side="right") - 1, 0, bins.shape[0] - 2)

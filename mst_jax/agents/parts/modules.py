@@ -46,7 +46,8 @@ class ModuleConfig:
             unstructured.
         interval: updates of this module between topology updates.
         drop_fraction: share of active weights replaced at a rewiring.
-        start_fraction: share of all updates before the first prune of a regime that begins dense.
+        start_fraction: share of all updates before the first prune of a regime that begins dense,
+            or before the revival of `topology_aware_revival`.
         end_fraction: share of all updates after which the topology is frozen.
     """
 

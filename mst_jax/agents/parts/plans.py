@@ -77,7 +77,8 @@ def _rule(name: str, config: ModuleConfig, params: Any, total_updates: int) -> R
             f"{next(iter(paths))}",
         )
     if config.allocation != "own":
-        regime = replace(regime, allocation=topology.allocation.named(config.allocation))
+        base = topology.allocation.named(config.allocation)
+        regime = replace(regime, allocation=regime.allocation.with_base(base))
     return Rule(pattern, _structured(name, config, regime))
 
 

@@ -13,6 +13,7 @@ from mst_jax.agents.base import Metrics, Module, Numbers, Occasional
 from mst_jax.agents.parts.modules import make_optimizer, modules_of, roles_of
 from mst_jax.agents.parts.optimizers import check_own, find_optimizer
 from mst_jax.agents.parts.plans import Ties, plan_modules
+from mst_jax.agents.parts.recycling import recycled
 from mst_jax.agents.parts.temperature import TemperatureConfig
 
 Tree = Any
@@ -69,6 +70,30 @@ class Trained:
             if rate is not None:
                 fresh[name] = _with_rate(name, fresh[name], rate)
         return params, fresh
+
+    def recycle(
+        self,
+        key: jax.Array,
+        params: Tree,
+        opt_state: Tree,
+        activities: Mapping[str, networks.Activity],
+        threshold: float,
+    ) -> tuple[Tree, Tree]:
+        """Dormant units of the modules that are looked at begin again; see `parts.recycling`.
+
+        Masks and learning rates stay. Arguments are those of `reset`, and the activity of each
+        module on a batch with the share of its layer's mean up to which a unit is dormant.
+        """
+        for name, network_key, _ in self._keys(key):
+            if name not in activities:
+                continue
+            fresh, strengths = self.inits[name](network_key), networks.strengths(activities[name])
+            weights, changed = recycled(params[name], fresh, strengths, threshold)
+            weights = topology.apply(topology.masks(opt_state[name]), weights)
+            slots = topology.renew(self.optimizers[name], weights, opt_state[name], changed)
+            params = {**params, name: weights}
+            opt_state = {**opt_state, name: slots}
+        return params, opt_state
 
     def step(
         self,
@@ -231,6 +256,18 @@ def replaced(state: Any, name: str, params: Tree, opt_state: Tree) -> Any:
     return state.replace(
         params={**state.params, name: params}, opt_state={**state.opt_state, name: opt_state}
     )
+
+
+def recycled_state(
+    trained: Trained,
+    state: Any,
+    activities: Mapping[str, networks.Activity],
+    key: jax.Array,
+    threshold: float,
+) -> Any:
+    """An agent's state with its dormant units recycled: `Agent.recycle` of these modules."""
+    params, opt_state = trained.recycle(key, state.params, state.opt_state, activities, threshold)
+    return state.replace(params=params, opt_state=opt_state)
 
 
 def active_norm(grads: Tree, opt_state: Tree) -> jax.Array:

@@ -30,7 +30,14 @@ from mst_jax.agents.parts import draws, losses
 from mst_jax.agents.parts.augmentation import random_shift
 from mst_jax.agents.parts.modules import check_episodes
 from mst_jax.agents.parts.pictures import picture_sizes
-from mst_jax.agents.parts.trained import Trained, active_norm, copied, make_trained, replaced
+from mst_jax.agents.parts.trained import (
+    Trained,
+    active_norm,
+    copied,
+    make_trained,
+    recycled_state,
+    replaced,
+)
 from mst_jax.agents.pixels.config import DrQv2Config
 from mst_jax.replay import View
 
@@ -285,6 +292,7 @@ class DrQv2:
             observe=lambda state, observation, first: state,
             act=self.act,
             reset=self.reset,
+            recycle=partial(recycled_state, self.trained),
             learn=self.learn,
             value=self.value,
             probe=self.probe,

@@ -33,7 +33,14 @@ from mst_jax.agents.parts import draws
 from mst_jax.agents.parts.losses import n_step_return
 from mst_jax.agents.parts.modules import check_episodes
 from mst_jax.agents.parts.pictures import picture_shape
-from mst_jax.agents.parts.trained import Trained, active_norm, copied, make_trained, replaced
+from mst_jax.agents.parts.trained import (
+    Trained,
+    active_norm,
+    copied,
+    make_trained,
+    recycled_state,
+    replaced,
+)
 from mst_jax.agents.rainbow import losses
 from mst_jax.agents.rainbow.config import DERConfig
 from mst_jax.envs.spaces import Discrete
@@ -335,6 +342,7 @@ class DER:
             observe=lambda state, observation, first: state,
             act=self.act,
             reset=self.reset,
+            recycle=partial(recycled_state, self.trained),
             learn=self.learn,
             explore=self.act if config.noisy else None,
             evaluate=self.evaluate,

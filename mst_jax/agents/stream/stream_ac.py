@@ -34,7 +34,12 @@ from mst_jax.agents.parts.running_statistics import (
     observed,
     of_sample,
 )
-from mst_jax.agents.parts.trained import Trained, make_trained, replaced
+from mst_jax.agents.parts.trained import (
+    Trained,
+    make_trained,
+    recycled_state,
+    replaced,
+)
 from mst_jax.agents.parts.vectors import vector_sizes
 from mst_jax.agents.stream import losses
 from mst_jax.agents.stream.config import StreamACConfig
@@ -260,6 +265,7 @@ class StreamAC:
             observe=self.observe,
             act=self.act,
             reset=self.reset,
+            recycle=partial(recycled_state, self.trained),
             learn=self.learn,
             value=self.value,
             probe=self.probe,

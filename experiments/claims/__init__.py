@@ -1,0 +1,1 @@
+"""The ledger of claims: what was published, what our results say, what it would cost."""
