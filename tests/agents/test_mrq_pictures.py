@@ -148,8 +148,7 @@ def test_a_run_on_pictures_resumes_exactly(task, changes, looks, tmp_path, monke
             opengl.require_renderer()
         except ValueError as error:
             pytest.skip(str(error))
-    body = {**SMALL, "pictures.depth": 2, "pictures.strided": 2}
-    body |= {"pictures.strided": 1, "pictures.padding": "same"} if suite == "probe" else {}
+    body = SMALL | ({"pictures.padding": "same"} if suite == "probe" else {"pictures.strided": 2})
     settings = small_settings(
         agent="mrq",
         task=task,
