@@ -267,7 +267,7 @@ def test_tasks_that_users_register_are_trained_in_workers(own_module, name, size
     [
         (
             "my_module:Discrete-v0",
-            "gym:Discrete-v0: its actions are discrete; the agents here",
+            "gym:Discrete-v0: its actions are discrete; this suite",
         ),
         ("CartPole-v1", "gym:CartPole-v1: its actions are discrete; this suite takes"),
         ("my_module:Table-v0", "its actions are Box(-1.0, inf, (2, 2), float32); the agents here"),
