@@ -267,10 +267,10 @@ def test_tasks_that_users_register_are_trained_in_workers(own_module, name, size
     [
         (
             "my_module:Discrete-v0",
-            "gym:Discrete-v0: its actions are discrete; the agents here",
+            "gym:Discrete-v0: its actions are discrete; this suite",
         ),
         ("CartPole-v1", "gym:CartPole-v1: its actions are discrete; this suite takes"),
-        ("my_module:Table-v0", "its actions are Box(-1.0, inf, (2, 2), float32); the agents here"),
+        ("my_module:Table-v0", "its actions are Box(-1.0, inf, (2, 2), float32); this suite"),
         ("my_module:Pictures-v0", "its observations hold pictures; this suite takes a vector"),
         ("my_module:Seen-v0", "its observations hold pictures; this suite takes a vector"),
         ("my_module:Words-v0", "its observations, Sequence("),
