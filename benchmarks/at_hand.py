@@ -10,13 +10,28 @@ from benchmarks.harness import CLOCKS, interleave
 from benchmarks.programs import fused
 from mst_jax.agents import Clock, Experience, Sizes, make_agent
 from mst_jax.program.state import over_seeds
-from mst_jax.replay import Transition
+from mst_jax.replay import Subtrajectory, Transition
 
 
 class AtHand(NamedTuple):
-    """A replay view that always hands out the same batch."""
+    """A replay view that always hands out the same batch.
+
+    Attributes:
+        batch: steps of a return.
+        path: steps of a model's horizon, for agents that have one.
+    """
 
     batch: Transition
+    path: Subtrajectory | None = None
+
+    @property
+    def terminal_seen(self) -> jax.Array:
+        """See `replay.View`."""
+        return jnp.array(True)
+
+    def mean_absolute_reward(self) -> jax.Array:
+        """See `replay.View`."""
+        return jnp.ones(())
 
     def sample(self, key: jax.Array, batch_size: int) -> jax.Array:
         """See `replay.View`."""
@@ -32,6 +47,12 @@ class AtHand(NamedTuple):
         del indices, n
         return self.batch
 
+    def subtrajectory(self, indices: jax.Array, length: int) -> Subtrajectory:
+        """See `replay.View`."""
+        del indices, length
+        assert self.path is not None  # an agent with a horizon is given one
+        return self.path
+
 
 class Task(NamedTuple):
     """What is measured.
@@ -40,10 +61,10 @@ class Task(NamedTuple):
         agent: its name.
         config: its settings.
         sizes: of its task.
-        clock: of the update; none that does more than the others.
-        updates: of one repeat.
+        clock: of a repeat's first update; the others follow it.
+        updates: of one repeat; as many as lie between two that do more than the others.
         filled: agent steps in the buffer of a whole step.
-        batches: number of seeds -> a random batch of each, in NumPy.
+        views: number of seeds -> what each learns from, random, in NumPy.
     """
 
     agent: str
@@ -52,7 +73,7 @@ class Task(NamedTuple):
     clock: Clock
     updates: int
     filled: int
-    batches: Callable[[int], Transition]
+    views: Callable[[int], AtHand]
 
 
 def beside(
@@ -78,18 +99,19 @@ def beside(
 def _updates(task: Task, count: int) -> Callable[[], None]:
     """Updates of `count` seeds, each on a batch of its own."""
     agent = make_agent(task.agent, task.config, task.sizes, 1_000_000)
-    batch = jax.tree.map(jnp.asarray, task.batches(count))
+    views = jax.tree.map(jnp.asarray, task.views(count))
     keys = jax.random.split(jax.random.key(0), count)
 
-    def update(state: Any, own: Transition, key: jax.Array) -> Any:
-        return agent.learn(state, Experience(None, AtHand(own)), key, task.clock)[:2]
+    def update(state: Any, own: AtHand, key: jax.Array, clock: Clock) -> Any:
+        return agent.learn(state, Experience(None, own), key, clock)[:2]
 
-    program = jax.jit(over_seeds(update, count), donate_argnums=0)
+    program = jax.jit(over_seeds(update, count, (0, 0, 0, None)), donate_argnums=0)
     held = [jax.jit(over_seeds(agent.init, count))(keys)]
+    clocks = [jax.tree.map(lambda now, n=n: now + n, task.clock) for n in range(task.updates)]
 
     def execute() -> None:
-        for _ in range(task.updates):
-            held[0], _ = program(held[0], batch, keys)
+        for clock in clocks:
+            held[0], _ = program(held[0], views, keys, clock)
         jax.block_until_ready(held[0])
 
     return execute

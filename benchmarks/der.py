@@ -21,7 +21,7 @@ try:
 except ModuleNotFoundError:
     sys.exit("error: this benchmark needs PyTorch: pip install 'mst_jax[peers]'")
 
-from benchmarks.at_hand import Task, beside
+from benchmarks.at_hand import AtHand, Task, beside
 from benchmarks.harness import (
     define_clock,
     define_cores,
@@ -103,7 +103,7 @@ def compare(name: str, counts: list[int], repeats: int, clock: str) -> dict[str,
 def in_torch(config: DERConfig, updates: int) -> Callable[[], None]:
     """Updates of one seed in PyTorch."""
     agent = TorchDer(config, FRAMES, PIXELS, ACTIONS)
-    own = jax.tree.map(lambda x: x[0], stored(config, 1))
+    own = jax.tree.map(lambda x: x[0], stored(config, 1).batch)
     first, following = (
         torch.from_numpy(np.ascontiguousarray(pictures.transpose(0, 3, 1, 2)))
         for pictures in (own.observation, own.next_observation)
@@ -121,17 +121,18 @@ def in_torch(config: DERConfig, updates: int) -> Callable[[], None]:
     return execute
 
 
-def stored(config: DERConfig, count: int) -> Transition:
+def stored(config: DERConfig, count: int) -> AtHand:
     """A random batch of each of `count` seeds, in NumPy."""
     rng, lead = np.random.default_rng(0), (count, config.batch_size)
     pictures = random_observations(SIZES, 2, *lead)
-    return Transition(
+    batch = Transition(
         observation=pictures[0],
         action=rng.integers(0, ACTIONS, lead, np.int32),
         reward=rng.uniform(size=(*lead, config.n_step)).astype(np.float32),
         terminated=np.zeros((*lead, config.n_step), bool),
         next_observation=pictures[1],
     )
+    return AtHand(batch)
 
 
 if __name__ == "__main__":

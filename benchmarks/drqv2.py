@@ -21,7 +21,7 @@ try:
 except ModuleNotFoundError:
     sys.exit("error: this benchmark needs PyTorch: pip install 'mst_jax[peers]'")
 
-from benchmarks.at_hand import Task, beside
+from benchmarks.at_hand import AtHand, Task, beside
 from benchmarks.harness import (
     define_clock,
     define_cores,
@@ -98,8 +98,8 @@ def compare(name: str, counts: list[int], repeats: int, clock: str) -> dict[str,
     shown = Observation((size.pixels, size.pixels, 9), "uint8", history=3)
     sizes = Sizes(shown, Continuous(ACTION), 500)
     now = Clock(step=jnp.int32(10_000), update=jnp.int32(4_000))
-    batches = partial(stored, config, sizes)
-    task = Task("drqv2", config, sizes, now, size.updates, size.filled, batches)
+    views = partial(stored, config, sizes)
+    task = Task("drqv2", config, sizes, now, size.updates, size.filled, views)
     row = beside(in_torch(config, sizes, size.updates), task, counts, repeats, clock)
     return show(name, {"torch_threads": torch.get_num_threads(), **row})
 
@@ -107,7 +107,7 @@ def compare(name: str, counts: list[int], repeats: int, clock: str) -> dict[str,
 def in_torch(config: DrQv2Config, sizes: Sizes, updates: int) -> Callable[[], None]:
     """Updates of one seed in PyTorch."""
     agent = TorchDrQv2(config, sizes.observation.shape, ACTION)
-    own = jax.tree.map(lambda x: x[0], stored(config, sizes, 1))
+    own = jax.tree.map(lambda x: x[0], stored(config, sizes, 1).batch)
     first, following = (
         torch.from_numpy(np.ascontiguousarray(pictures.transpose(0, 3, 1, 2)))
         for pictures in (own.observation, own.next_observation)
@@ -123,17 +123,18 @@ def in_torch(config: DrQv2Config, sizes: Sizes, updates: int) -> Callable[[], No
     return execute
 
 
-def stored(config: DrQv2Config, sizes: Sizes, count: int) -> Transition:
+def stored(config: DrQv2Config, sizes: Sizes, count: int) -> AtHand:
     """A random batch of each of `count` seeds, in NumPy."""
     rng, lead = np.random.default_rng(0), (count, config.batch_size)
     pictures = random_observations(sizes, 2, *lead)
-    return Transition(
+    batch = Transition(
         observation=pictures[0],
         action=rng.uniform(-1.0, 1.0, (*lead, ACTION)).astype(np.float32),
         reward=rng.uniform(size=(*lead, config.n_step)).astype(np.float32),
         terminated=np.zeros((*lead, config.n_step), bool),
         next_observation=pictures[1],
     )
+    return AtHand(batch)
 
 
 if __name__ == "__main__":

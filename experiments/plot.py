@@ -12,7 +12,7 @@ from mst_jax.runs.health import describe_diverged
 
 OUTPUT = define_path("output", None, "Picture; by default in the first run folder.")
 PUBLISHED = define_path(
-    "published", None, "CSV of published curves to draw beside (docs/results has one)."
+    "published", None, "CSV of published curves to draw beside (docs/results/mrq_published.csv)."
 )
 
 

@@ -26,6 +26,7 @@ from mst_jax.envs.film.stage import Stage, open_stage
 from mst_jax.program.evaluation import SEED_OFFSET, action_key, episode_keys, episodes_together
 from mst_jax.program.state import seed_keys
 from mst_jax.runs import Settings, read_settings
+from mst_jax.runs.folder import FILMS
 from mst_jax.training import Policy, load_snapshot
 
 EPISODES_PLAYED, START_STATES = 10, 1_000_000  # of an evaluation, unless flags say otherwise
@@ -38,7 +39,7 @@ def main(argv: list[str]) -> None:
         if len(argv) not in (2, 3):
             raise ValueError("name a run folder, and a .mp4 or .gif file if you like")
         folder = user_path(argv[1])
-        default = folder / f"film{'.gif' if encoder() is None else '.mp4'}"
+        default = folder / FILMS[encoder() is None]
         path = user_path(argv[2]) if len(argv) > 2 else default
         read_settings(folder)  # refuses a folder that is no run
         writer(path)  # and a file that cannot be written
@@ -159,9 +160,9 @@ def encoder() -> str | None:
 
 def write_gif(path: Path, pictures: Iterator[np.ndarray], seconds: float) -> None:
     """Writes an endless animation; `seconds` are rounded to hundredths."""
-    first, *others = map(Image.fromarray, pictures)
+    images = map(Image.fromarray, pictures)  # one at a time: of a long game they are 10 GB
     milliseconds = 10 * round(100 * seconds)
-    first.save(path, save_all=True, append_images=others, duration=milliseconds, loop=0)
+    next(images).save(path, save_all=True, append_images=images, duration=milliseconds, loop=0)
 
 
 def write_mp4(path: Path, pictures: Iterator[np.ndarray], seconds: float) -> None:

@@ -30,7 +30,7 @@ from benchmarks.harness import (
     write_results,
 )
 from benchmarks.peers.replay import PrioritizedReplay, UniformReplay
-from benchmarks.peers.torch_mrq import TorchMRQ
+from benchmarks.peers.torch_mrq import VectorMRQ
 from benchmarks.peers.torch_sac import TorchSAC
 from benchmarks.programs import ACTION, OBSERVATION, fused_program
 from experiments.cli import one_line_errors
@@ -96,7 +96,7 @@ def compare(name: str, size: str, config: Any) -> dict[str, Any]:
 def torch_mrq(config: Any) -> Callable[[], None]:
     """`STEPS` environment steps of MR.Q; the first repeat begins with an encoder burst, as ours."""
     rng = np.random.default_rng(0)
-    agent = TorchMRQ(config, OBSERVATION, ACTION)
+    agent = VectorMRQ(config, OBSERVATION, ACTION)
     # `config.span` counts the transitions that a sampled start needs, itself included.
     replay = PrioritizedReplay(CAPACITY, OBSERVATION, ACTION, config.span)
     observation = rng.normal(size=OBSERVATION).astype(np.float32)

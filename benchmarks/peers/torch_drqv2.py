@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812, the name everybody gives it
 from torch import nn
 
+from benchmarks.peers.torch_pictures import Convolutions, random_shift
 from mst_jax.agents import DrQv2Config, ModuleConfig
 
 LARGEST_ACTION = 1.0 - 1e-6
@@ -25,26 +26,6 @@ class Transition(NamedTuple):
     returns: torch.Tensor
     bootstrap: torch.Tensor
     next_observation: torch.Tensor
-
-
-class Encoder(nn.Module):
-    """Convolutions of 3x3 without padding, each with a ReLU (§1.2)."""
-
-    def __init__(self, channels: int, hidden: int, depth: int, strided: int) -> None:
-        super().__init__()
-        for index in range(depth):
-            layer = nn.Conv2d(channels, hidden, 3, stride=2 if index < strided else 1)
-            nn.init.orthogonal_(layer.weight, math.sqrt(2.0))
-            nn.init.zeros_(layer.bias)
-            self.add_module(f"layer_{index + 1}", layer)
-            channels = hidden
-
-    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-        """(B, C, H, W) in 0 to 255 to (B, features)."""
-        x = pictures / 255.0 - 0.5
-        for layer in self.children():
-            x = F.relu(layer(x))
-        return x.flatten(1)
 
 
 class Trunk(nn.Module):
@@ -92,7 +73,12 @@ class TorchDrQv2:
     def __init__(self, config: DrQv2Config, shape: Sequence[int], action_size: int) -> None:
         self.config, encoder = config, config.encoder
         height, width, channels = shape
-        self.encoder = Encoder(channels, encoder.hidden, encoder.depth, encoder.strided)
+        self.encoder = Convolutions(
+            channels, encoder.hidden, encoder.depth, encoder.strided, nn.ReLU()
+        )
+        for layer in self.encoder.layers():
+            nn.init.orthogonal_(layer.weight, math.sqrt(2.0))
+            nn.init.zeros_(layer.bias)
         features = self.encoder(torch.zeros(1, channels, height, width)).shape[1]
         sizes = (features, config.feature_dim, action_size)
         self.critic, self.actor = Critic(*sizes, config.critic), Actor(*sizes, config.actor)
@@ -159,30 +145,6 @@ class TorchDrQv2:
         loss.backward(inputs=[p for name in names for p in getattr(self, name).parameters()])
         for name in names:
             self.optimizers[name].step()
-
-
-def random_shift(pictures: torch.Tensor, pad: int) -> torch.Tensor:
-    """Each picture (B, C, H, W) moved by up to `pad` pixels; float32."""
-    return shifted(pictures, torch.randint(0, 2 * pad + 1, (len(pictures), 2)), pad)
-
-
-def shifted(pictures: torch.Tensor, shifts: torch.Tensor, pad: int) -> torch.Tensor:
-    """Pictures (B, C, H, W) sampled at pixels of their padded selves, as published (§1.3).
-
-    Args:
-        pictures: in 0 to 255.
-        shifts: (B, 2), columns and rows.
-        pad: pixels that repeat the border on each side.
-    """
-    height, width = pictures.shape[-2:]
-    columns, rows = (
-        2.0 * (torch.arange(side) + shifts[:, axis, None] + 0.5) / (side + 2 * pad) - 1.0
-        for axis, side in enumerate((width, height))
-    )
-    columns = columns[:, None, :].expand(-1, height, -1)
-    rows = rows[:, :, None].expand(-1, -1, width)
-    padded = F.pad(pictures.float(), (pad,) * 4, mode="replicate")
-    return F.grid_sample(padded, torch.stack([columns, rows], dim=-1), align_corners=False)
 
 
 def _head(inputs: int, outputs: int, module: ModuleConfig) -> nn.Sequential:

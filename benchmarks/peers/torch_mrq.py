@@ -1,4 +1,4 @@
-"""MR.Q's update in eager PyTorch (docs/specs/mst-and-mrq.md §6), dense, for one seed.
+"""MR.Q in eager PyTorch (docs/specs/mst-and-mrq.md §6), dense, for one seed.
 
 Modules carry the names of mst_jax's parameters, so that weights can be copied across.
 """
@@ -13,11 +13,15 @@ from torch import nn
 
 from benchmarks.peers.replay import PrioritizedReplay
 from benchmarks.peers.tensors import to_device
+from benchmarks.peers.torch_mrq_policies import Noise, Policy, TanhPolicy
 from mst_jax.agents import MRQConfig
 
 
 class Batch(NamedTuple):
-    """Steps: observation (B, L+1, O), action (B, L, A), reward and terminated (B, L)."""
+    """L steps each: actions (B, L, A) as the networks take them, rewards and ends (B, L).
+
+    Observations (B, M, *O) are the first one, what an update uses of the next, and the last one.
+    """
 
     observation: torch.Tensor
     action: torch.Tensor
@@ -50,17 +54,17 @@ class MLP(nn.Module):
 class Encoder(nn.Module):
     """Latents of states and of state-action pairs, and what follows from the latter (§6.2)."""
 
-    def __init__(self, config: MRQConfig, observation_size: int, action_size: int) -> None:
+    def __init__(self, config: MRQConfig, zs: nn.Module, action_size: int) -> None:
         super().__init__()
         hidden = config.encoder.hidden
-        self.zs = MLP(observation_size, hidden, config.zs_size, nn.ELU())
+        self.zs = zs
         self.za = nn.Linear(action_size, config.za_size)
         self.zsa = MLP(config.zs_size + config.za_size, hidden, config.zsa_size, nn.ELU())
         self.head = nn.Linear(config.zsa_size, 1 + config.zs_size + config.reward_bins)
         self.split = (1, config.zs_size, config.reward_bins)
 
     def embed(self, observation: torch.Tensor) -> torch.Tensor:
-        """State latent: (..., O) to (..., zs)."""
+        """State latent: (..., *O) to (..., zs)."""
         return F.elu(layer_norm(self.zs(observation)))
 
     def embed_action(self, zs: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
@@ -99,13 +103,24 @@ class Critic(nn.Module):
 
 
 class TorchMRQ:
-    """Networks, targets and optimizers of one seed, and the updates on them."""
+    """Networks, targets and optimizers of one seed, and the updates on them.
 
-    def __init__(self, config: MRQConfig, observation_size: int, action_size: int) -> None:
-        self.config = config
-        self.encoder = Encoder(config, observation_size, action_size)
+    Attributes:
+        policy: what becomes of the actor's outputs.
+    """
+
+    def __init__(self, config: MRQConfig, zs: nn.Module, policy: Policy) -> None:
+        """Makes networks.
+
+        Args:
+            config: settings.
+            zs: makes state latents, before norm and activation, of observations.
+            policy: of the task's actions.
+        """
+        self.config, self.policy = config, policy
+        self.encoder = Encoder(config, zs, policy.size)
         self.critic = Critic(config)
-        self.actor = MLP(config.zs_size, config.actor.hidden, action_size, nn.ReLU())
+        self.actor = MLP(config.zs_size, config.actor.hidden, policy.size, nn.ReLU())
         modules = {"encoder": self.encoder, "critic": self.critic, "actor": self.actor}
         for module in modules.values():
             module.apply(_initialize)
@@ -114,36 +129,13 @@ class TorchMRQ:
         edges = torch.linspace(-config.reward_limit, config.reward_limit, config.reward_bins)
         self.bins = edges.sign() * torch.expm1(edges.abs())
         self.reward_scale = self.target_reward_scale = 1.0
-        self.updates = 0
 
-    @torch.no_grad()
-    def act(self, observation: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Action (A,) for an observation (O,), with exploration noise."""
-        zs = self.encoder.embed(to_device(observation))
-        action = torch.tanh(self.actor(zs)).cpu().numpy()
-        noise = self.config.exploration_noise * rng.standard_normal(action.shape, np.float32)
-        return np.clip(action + noise, -1.0, 1.0)
-
-    def learn(self, replay: PrioritizedReplay, rng: np.random.Generator) -> None:
-        """One update; every target period an encoder burst comes first (§6.7)."""
-        config = self.config
-        if self.updates % config.target_period == 0:
-            self._copy_targets(replay)
-            for _ in range(config.target_period):
-                starts = replay.sample(rng, config.batch_size)
-                batch = read_batch(replay, starts, config.horizon)
-                self.update_encoder(batch, replay.terminal_seen)
-        self.updates += 1
-        starts = replay.sample(rng, config.batch_size)
-        batch = read_batch(replay, starts, config.n_step)
-        noise = config.target_noise * torch.randn_like(batch.action[:, 0])
-        replay.set_priority(starts, self.update_critic_and_actor(batch, noise).cpu().numpy())
-
-    def _copy_targets(self, replay: PrioritizedReplay) -> None:
+    def renew_targets(self, mean_absolute_reward: float) -> None:
+        """Copies the networks, and takes a new reward scale (§6.7)."""
         for name, target in self.targets.items():
             target.load_state_dict(getattr(self, name).state_dict())
         self.target_reward_scale = self.reward_scale
-        self.reward_scale = max(replay.mean_absolute_reward(), 1e-8)
+        self.reward_scale = max(mean_absolute_reward, 1e-8)
 
     def update_encoder(self, batch: Batch, terminal_seen: bool) -> None:
         """One step on sub-trajectories (§6.3)."""
@@ -168,34 +160,33 @@ class TorchMRQ:
             loss = loss + config.terminal_weight * terminal
         self._step("encoder", loss)
 
-    def update_critic_and_actor(self, batch: Batch, noise: torch.Tensor) -> torch.Tensor:
+    def update_critic_and_actor(self, batch: Batch, noise: Noise) -> torch.Tensor:
         """One critic step, then an actor step with the new critic; priorities (B,) (§6.4, §6.5)."""
         config = self.config
         with torch.no_grad():
-            target = self._target(batch, noise)
+            target = self._target(batch, noise.target)
             zs = self.encoder.embed(batch.observation[:, 0])
             zsa = self.encoder.embed_action(zs, batch.action[:, 0])
         values = self.critic(zsa)
         loss = F.smooth_l1_loss(values, target[:, None].expand_as(values))
         self._step("critic", loss, config.max_grad_norm)
 
-        before_tanh = self.actor(zs)
-        zsa = self.encoder.embed_action(zs, torch.tanh(before_tanh))
-        penalty = config.pre_activation_weight * before_tanh.square().mean()
+        outputs = self.actor(zs)
+        zsa = self.encoder.embed_action(zs, self.policy.differentiable(outputs, noise.actor))
+        penalty = config.pre_activation_weight * outputs.square().mean()
         self._step("actor", penalty - self.critic(zsa).mean())
         error = (values.detach() - target[:, None]).abs().amax(-1)
         return error.clamp(min=config.min_priority) ** config.priority_exponent
 
-    def _target(self, batch: Batch, noise: torch.Tensor) -> torch.Tensor:
+    def _target(self, batch: Batch, noise: tuple[torch.Tensor, ...]) -> torch.Tensor:
         """n-step target (B,) in units of the reward scale (§6.4)."""
-        config = self.config
-        alive, returns = torch.ones(len(noise)), torch.zeros(len(noise))
+        config, count = self.config, len(batch.reward)
+        alive, returns = torch.ones(count), torch.zeros(count)
         for k in range(config.n_step):
             returns += config.discount**k * alive * batch.reward[:, k]
             alive = alive * (1.0 - batch.terminated[:, k])
         next_zs = self.targets["encoder"].embed(batch.observation[:, -1])
-        noise = noise.clamp(-config.target_noise_clip, config.target_noise_clip)
-        action = (torch.tanh(self.targets["actor"](next_zs)) + noise).clamp(-1.0, 1.0)
+        action = self.policy.target(self.targets["actor"](next_zs), noise)
         next_value = self.targets["critic"](self.targets["encoder"].embed_action(next_zs, action))
         bootstrap = config.discount**config.n_step * alive * self.target_reward_scale
         return (returns + bootstrap * next_value.amin(-1)) / self.reward_scale
@@ -208,6 +199,38 @@ class TorchMRQ:
         if max_grad_norm is not None:
             nn.utils.clip_grad_norm_(parameters, max_grad_norm)
         self.optimizers[name].step()
+
+
+class VectorMRQ(TorchMRQ):
+    """Learns from a replay buffer of vectors with continuous actions."""
+
+    def __init__(self, config: MRQConfig, observation_size: int, action_size: int) -> None:
+        zs = MLP(observation_size, config.encoder.hidden, config.zs_size, nn.ELU())
+        super().__init__(config, zs, TanhPolicy(config, action_size))
+        self.updates = 0
+
+    @torch.no_grad()
+    def act(self, observation: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Action (A,) for an observation (O,), with exploration noise."""
+        zs = self.encoder.embed(to_device(observation))
+        action = torch.tanh(self.actor(zs)).cpu().numpy()
+        noise = self.config.exploration_noise * rng.standard_normal(action.shape, np.float32)
+        return np.clip(action + noise, -1.0, 1.0)
+
+    def learn(self, replay: PrioritizedReplay, rng: np.random.Generator) -> None:
+        """One update; every target period an encoder burst comes first (§6.7)."""
+        config = self.config
+        if self.updates % config.target_period == 0:
+            self.renew_targets(replay.mean_absolute_reward())
+            for _ in range(config.target_period):
+                starts = replay.sample(rng, config.batch_size)
+                batch = read_batch(replay, starts, config.horizon)
+                self.update_encoder(batch, replay.terminal_seen)
+        self.updates += 1
+        starts = replay.sample(rng, config.batch_size)
+        batch = read_batch(replay, starts, config.n_step)
+        noise = self.policy.noise(config.batch_size)
+        replay.set_priority(starts, self.update_critic_and_actor(batch, noise).cpu().numpy())
 
 
 def read_batch(replay: PrioritizedReplay, starts: np.ndarray, length: int) -> Batch:
@@ -233,7 +256,7 @@ def two_hot(values: torch.Tensor, bins: torch.Tensor) -> torch.Tensor:
 
 
 def _initialize(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear):
+    if isinstance(module, (nn.Linear, nn.Conv2d)):
         nn.init.xavier_uniform_(module.weight, gain=2**0.5)
         nn.init.zeros_(module.bias)
 

@@ -75,7 +75,7 @@ class Claim:
         published: its number; None where it has none that can be compared.
         said: the number as it is shown, where `published` is not all of it.
         digitised: whether the number was read off a figure.
-        tolerance: how far ours may be from it; registered here, before any result.
+        tolerance: how far ours may be from it; registered here, where the page says when.
         comparisons: of the family that the claim is one of; the interval's level is corrected.
         command: name of one of `COMMANDS`.
         seeds: that the command trains.

@@ -4,6 +4,7 @@ from experiments.studies.atari import ATARI_WIDTH
 from experiments.studies.base import Cell, Labels, Scale, Study, Variant, check_distinct
 from experiments.studies.modules import MODULES, MST_VS_UNIFORM, RIGL_SETTINGS
 from experiments.studies.pixels import VISUAL_WIDTH
+from experiments.studies.replay_ratio import REPLAY_RATIO
 from experiments.studies.sizes import RESET, SCALING_DEPTH, SCALING_WIDTH, SPARSITY_SWEEP
 from experiments.studies.streaming import STREAMING_WIDTH
 
@@ -20,6 +21,7 @@ STUDIES: dict[str, Study] = {
         STREAMING_WIDTH,
         VISUAL_WIDTH,
         ATARI_WIDTH,
+        REPLAY_RATIO,
     )
 }
 

@@ -85,9 +85,18 @@ def _frames(rows: Sequence[dict[str, Any]]) -> int | None:
 
 
 class Published(NamedTuple):
-    """Mean and standard deviation over seeds, (T,) each, that somebody published for a task."""
+    """Mean and standard deviation over seeds, (T,) each, that somebody published for a task.
+
+    Attributes:
+        task: full task name.
+        frames: environment steps of an agent step.
+        steps: (T,) agent steps.
+        mean: (T,) of the seeds' returns.
+        std: (T,) likewise.
+    """
 
     task: str
+    frames: int
     steps: np.ndarray
     mean: np.ndarray
     std: np.ndarray
@@ -96,18 +105,26 @@ class Published(NamedTuple):
 def read_published(path: Path) -> list[Published]:
     """Reads published curves, one for each task.
 
-    The columns are suite, task (`Suite-name`), agent_steps, mean_return and std_return.
+    The columns are task (its full name), frames (of an agent step), agent_steps, mean_return and
+    std_return; others are left alone.
+
+    Raises:
+        KeyError: a column is missing.
+        ValueError: a number is none, or the rows of a task differ in frames.
     """
     tasks: dict[str, list[dict[str, str]]] = {}
     with path.open(encoding="utf-8") as file:
         for row in csv.DictReader(file):
-            suite, _, name = row["task"].partition("-")
-            tasks.setdefault(f"{suite.lower()}:{name}", []).append(row)
+            tasks.setdefault(row["task"], []).append(row)
     columns = ("agent_steps", "mean_return", "std_return")
-    return [
-        Published(task, *(np.array([float(row[c]) for row in rows]) for c in columns))
-        for task, rows in tasks.items()
-    ]
+    curves = []
+    for task, rows in tasks.items():
+        frames = {int(row["frames"]) for row in rows}
+        if len(frames) > 1:
+            raise ValueError(f"rows of {task} have steps of {sorted(frames)} frames")
+        numbers = (np.array([float(row[column]) for row in rows]) for column in columns)
+        curves.append(Published(task, frames.pop(), *numbers))
+    return curves
 
 
 def interval_over_seeds(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

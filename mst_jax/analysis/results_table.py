@@ -29,9 +29,10 @@ class Cost(NamedTuple):
         parameters: of the online networks, masked positions included.
         active_parameters: those inside the final masks, as planned.
         flops: operations of one gradient step: every module's forward and backward pass on one
-            batch, its sparsity averaged over the run. A module that is updated every second time
-            counts half. Targets, unrolling and the policy's gradient through the values are left
-            out, so compare these numbers, do not add them up to a bill.
+            batch, a convolution at each of its places, its sparsity averaged over the run. A module
+            that is updated every second time counts half. Targets, unrolling and the policy's
+            gradient through the values are left out, so compare these numbers, do not add them up
+            to a bill.
         dense_flops: the same without sparsity.
         updates: gradient steps in the whole run, of the module with most of them.
         learning_starts: agent steps before the first of them.
@@ -63,7 +64,7 @@ def cost_of(settings: Settings, spec: envs.Spec | None = None) -> Cost:
 def cost_of_agent(agent: Agent, settings: Settings) -> Cost:
     """Parameters and operations of a run whose agent is there already."""
     modules = agent.modules.values()
-    costs = [topology.costs(module.plan, module.updates) for module in modules]
+    costs = [topology.costs(one.plan, one.updates, one.positions) for one in modules]
     most = max(module.updates for module in modules)
     shares = [module.updates / most for module in modules]
     batch = getattr(settings.config, "batch_size", 1)  # an agent without replay has none

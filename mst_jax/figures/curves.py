@@ -18,7 +18,8 @@ def draw_curves(curves: Sequence[Curve], published: Sequence[Published] = ()) ->
     Args:
         curves: of runs.
         published: of papers; those of the same tasks are drawn beside, as points with one standard
-            deviation, up to where ours end.
+            deviation, up to where ours end. Where an agent step has another number of frames than
+            theirs, a point stands at as many frames.
 
     Returns:
         The figure, not saved.
@@ -30,12 +31,10 @@ def draw_curves(curves: Sequence[Curve], published: Sequence[Published] = ()) ->
         for index, curve in enumerate(c for c in curves if c.task == task):
             _draw(axis, curve, PALETTE[index % len(PALETTE)])
         end = max(curve.steps[-1] for curve in curves if curve.task == task)
+        frames = {curve.frames for curve in curves if curve.task == task}
         for other in (p for p in published if p.task == task):
-            seen = other.steps <= end
-            points = (other.steps[seen], other.mean[seen], other.std[seen])
-            axis.errorbar(*points, fmt="s", color="0.3", capsize=3, label="published, mean and sd")
-        label = steps_label({curve.frames for curve in curves if curve.task == task})
-        axis.set(title=plain(task), xlabel=label, ylabel="evaluation return")
+            _draw_published(axis, other, end, frames)
+        axis.set(title=plain(task), xlabel=steps_label(frames), ylabel="evaluation return")
         axis.spines[["top", "right"]].set_visible(False)
         axis.legend(frameon=False, fontsize=8)
     return figure
@@ -50,6 +49,17 @@ def steps_label(frames: Set[int | None]) -> str:
 def frames_of(count: int) -> str:
     """`a frame each` or `2 frames each`."""
     return "a frame each" if count == 1 else f"{count} frames each"
+
+
+def _draw_published(axis: Axes, other: Published, end: int, frames: Set[int | None]) -> None:
+    """Draws a published curve up to step `end` of agent steps with so many frames."""
+    known = next(iter(frames)) if len(frames) == 1 else None
+    steps = other.steps if known is None else other.steps * other.frames / known
+    seen, label = steps <= end, "published, mean and sd"
+    if known not in (None, other.frames):
+        label += f", steps of {frames_of(other.frames)}"
+    points = (steps[seen], other.mean[seen], other.std[seen])
+    axis.errorbar(*points, fmt="s", color="0.3", capsize=3, label=label)
 
 
 def _draw(axis: Axes, curve: Curve, colour: str) -> None:

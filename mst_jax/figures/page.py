@@ -1,4 +1,4 @@
-"""One self-contained HTML page: tables and pictures, no script and nothing from a network."""
+"""One self-contained HTML page of tables, pictures and films: no script, nothing from a network."""
 
 import base64
 import html
@@ -12,7 +12,7 @@ STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 64rem; margin: 2rem auto; padding: 0 1rem;
        color: #111; background: #fff; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.5rem; }
-img { max-width: 100%; height: auto; }
+img, video { max-width: 100%; height: auto; }
 table { border-collapse: collapse; font-size: 0.85rem; }
 th, td { padding: 0.15rem 0.8rem; border-bottom: 1px solid #ccc; }
 td { font-variant-numeric: tabular-nums; }
@@ -20,8 +20,11 @@ td { font-variant-numeric: tabular-nums; }
 """
 
 
+KINDS = {".png": "image/png", ".gif": "image/gif", ".mp4": "video/mp4"}
+
+
 class Picture(NamedTuple):
-    """A picture and what it shows, in a few plain sentences."""
+    """A picture or film (`KINDS`) and what it shows, in a few plain sentences."""
 
     title: str
     text: str
@@ -67,5 +70,8 @@ def make_page(
 def _section(picture: Picture) -> str:
     data = base64.b64encode(picture.path.read_bytes()).decode()
     title, text = html.escape(picture.title), html.escape(picture.text)
-    image = f'<img alt="{title}" src="data:image/png;base64,{data}">'
+    kind = KINDS[picture.path.suffix]
+    image = f'<img alt="{title}" src="data:{kind};base64,{data}">'
+    if kind.startswith("video"):
+        image = f'<video controls loop muted src="data:{kind};base64,{data}"></video>'
     return f"<section><h2>{title}</h2><p>{text}</p>{image}</section>"

@@ -1,4 +1,4 @@
-"""All pictures that a run's files allow, and the page that shows them together."""
+"""All pictures that a run's files allow, and the page that shows them and a film together."""
 
 from collections.abc import Callable
 from functools import cached_property
@@ -23,12 +23,14 @@ from mst_jax.figures.topology_figure import draw_topology, title_of
 from mst_jax.names import dotted
 from mst_jax.runs import Settings, read_settings
 from mst_jax.runs.covariances import read_covariances
+from mst_jax.runs.folder import FILMS
 from mst_jax.runs.health import describe_diverged, diverged_by, healthy_at, read_diverged
 from mst_jax.runs.history import read_history
 from mst_jax.runs.json_file import read_json
 from mst_jax.topology import TextTable
 
-PAGE, PICTURES = "inspect.html", "pictures"
+PAGE, PICTURES, FILM = "inspect.html", "pictures", "Film"
+LARGEST_FILM = 30_000_000  # bytes; a page with more is none to be mailed
 
 
 class Report(NamedTuple):
@@ -104,6 +106,10 @@ def write_report(folder: Path, output: Path | None = None, seed: int | None = No
     output = folder if output is None else output
     (output / PICTURES).mkdir(parents=True, exist_ok=True)
     pictures, absent = [], {}
+    try:
+        pictures.append(_film(folder))
+    except ValueError as error:
+        absent[FILM] = str(error)
     for name, family in FAMILIES.items():
         path = output / PICTURES / f"{name}.png"
         try:
@@ -116,6 +122,21 @@ def write_report(folder: Path, output: Path | None = None, seed: int | None = No
     page = output / PAGE
     page.write_text(make_page(sources.title, _tables(sources), pictures, absent), encoding="utf-8")
     return Report(page, pictures, absent)
+
+
+def _film(folder: Path) -> Picture:
+    """The newest film in a run folder; ValueError where there is none, or none for a page."""
+    paths = [folder / name for name in FILMS if (folder / name).is_file()]
+    if not paths:
+        raise ValueError(
+            f"there is no {' or '.join(FILMS)} in the run folder (docs/environments.md, Films)"
+        )
+    path = max(paths, key=lambda path: path.stat().st_mtime)
+    size = path.stat().st_size
+    if not 0 < size <= LARGEST_FILM:
+        raise ValueError(f"{path.name} has {size:,} bytes; a page takes 1 to {LARGEST_FILM:,}")
+    text = "An episode of a policy without exploration, the newest one when it was filmed."
+    return Picture(FILM, text, path)
 
 
 def layer_table(layers: list[Layer]) -> TextTable:

@@ -11,6 +11,7 @@ CONFIG, VERSIONS, PROGRAM, TASK = "config.json", "versions.json", "program.json"
 FINGERPRINT = "fingerprint.txt"
 METRICS = "metrics.jsonl"
 INITIAL_TOPOLOGY = "topology_initial.npz"
+FILMS = ("film.mp4", "film.gif")  # of an episode, where one was filmed
 CHECKPOINTS, TOPOLOGY, COVARIANCES = "checkpoints", "topology", "diagnostics"  # folders
 
 

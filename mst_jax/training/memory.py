@@ -56,13 +56,19 @@ def memory_bytes(agent: Agent, spec: Spec, settings: Settings) -> tuple[int, int
 
 
 def describe_memory(agent: Agent, spec: Spec, settings: Settings) -> str:
-    """One line: bytes of agent states and replay buffer, and the most that goes to disk."""
+    """One line: bytes of agent states and replay buffer, and the most that goes to disk.
+
+    Of pictures it says what a million of them take, whatever the run's length.
+    """
     agents, buffer = memory_bytes(agent, spec, settings)
     slots = replay_slots(settings, agent, spec)
     rings = f" for {settings.environments} environments" if settings.environments > 1 else ""
-    replay_text = f"replay {human(buffer)} ({settings.seeds} seeds x {slots:,} slots{rings})"
+    replay_text = f"replay {human(buffer)} ({settings.seeds} seeds x {slots:,} slots{rings}"
+    if slots and spec.observation.dtype == "uint8":
+        million = human(1e6 * buffer / (settings.seeds * slots))
+        replay_text += f", {million} for a million pictures"
     return (
-        f"memory: agents {human(agents)}, {replay_text if slots else 'no replay'}; on disk: "
+        f"memory: agents {human(agents)}, {f'{replay_text})' if slots else 'no replay'}; on disk: "
         f"checkpoints up to {human(checkpoint_bytes(agent, spec, settings))}, topology history "
         f"{human(history.total_bytes(agent, settings))}"
     )

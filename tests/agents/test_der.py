@@ -17,6 +17,7 @@ from mst_jax.agents import AGENTS, Clock, DERConfig, Experience, Sizes, check, m
 from mst_jax.agents.rainbow import losses
 from mst_jax.agents.rainbow.der import Batch, build_der
 from mst_jax.envs import Continuous, Discrete, Observation
+from mst_jax.names import dotted
 from mst_jax.presets import preset_overrides
 from mst_jax.program.evaluation import make_evaluator
 from mst_jax.recipes import make_config, override
@@ -173,6 +174,8 @@ def test_every_step_before_an_end_is_a_sample_with_its_own_return():
     np.testing.assert_array_equal(batch.bootstrap, [1, 1, 1, 0, 0, 0])
     np.testing.assert_array_equal(batch.next_observation[:3, 0, 0, 0], [3, 4, 5])
     assert (view.tree[0][:6] > 0).all()
+    for name, own in batch.noise.items():  # the loss and the target have a draw each
+        assert (own.inputs != batch.next_noise[name].inputs).all()
 
 
 def test_a_time_limit_is_no_end():
@@ -340,7 +343,7 @@ def choices(agent, state, act, count=2_000):
 def test_an_evaluation_is_without_noise_and_almost_always_greedy():
     assert DERConfig().evaluation_epsilon == 0.001
     for epsilon in (0.0, 0.3):
-        agent = tiny(evaluation_epsilon=epsilon)
+        agent = tiny(evaluation_epsilon=epsilon, noisy_std=3.0)  # with it no action would be sure
         state = agent.init(KEY)
         best = int(agent.act(state, jnp.zeros((6, 5, 1), jnp.uint8), None, None))
         shares = choices(agent, state, agent.evaluate)
@@ -463,6 +466,36 @@ def test_a_probe_measures_the_loss_that_is_trained():
 
 
 # Settings -----------------------------------------------------------------------------------------
+
+
+def test_defaults_are_those_of_the_program():
+    """docs/specs/der.md §1.2 to §1.4, number by number."""
+    config, adam = dotted(DERConfig()), {"optimizer": "adamw", "weight_decay": 0.0}
+    published = {
+        f"{module}.{name}": value
+        for module in ("encoder", "critic")
+        for name, value in {**adam, "learning_rate": 1e-4, "epsilon": 1.5e-4}.items()
+    } | {
+        **dict.fromkeys(PARTS, True),
+        "n_step": 10,
+        "discount": 0.99,
+        "clip_rewards": True,
+        "atoms": 51,
+        "v_min": -10.0,
+        "v_max": 10.0,
+        "noisy_std": 0.1,
+        "batch_size": 32,
+        "learn_every": 1,
+        "target_period": 2_000,
+        "learning_starts": 1_610,
+        "buffer_size": 1_000_000,
+        "evaluation_epsilon": 0.001,
+        "joint": False,
+        "encoder.body": "nature",
+        "critic.hidden": 512,
+        "critic.depth": 1,
+    }
+    assert {name: config[name] for name in published} == published
 
 
 def test_presets_and_what_they_leave():

@@ -4,18 +4,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_runs import (
-    resumed_exactly,
-    small_config,
-    small_settings,
-)
+from small_runs import CATCH, advance, resumed_exactly, small_config, small_settings, start_run
 
 from mst_jax.agents import Sizes, default_config, make_agent
 from mst_jax.agents.mr.config import MRQConfig
 from mst_jax.agents.mr.mrq import build_mrq
 from mst_jax.envs import Continuous, Discrete, Observation
+from mst_jax.envs.film import opengl
 from mst_jax.networks.pixel import Convolutions
-from mst_jax.recipes import override
+from mst_jax.presets import preset_overrides
+from mst_jax.program.evaluation import make_evaluator
+from mst_jax.recipes import make_config, override
 
 ATARI = Observation((84, 84, 4), "uint8", history=4, fill="zeros")
 DMC = Observation((84, 84, 9), "uint8", history=3)
@@ -126,16 +125,55 @@ def test_impossible_settings(setting, value, message):
 
 
 @pytest.mark.slow
-def test_a_run_on_pictures_resumes_exactly(tmp_path, monkeypatch):
-    config = override(small_config("mst", "mrq"), SMALL)
+@pytest.mark.parametrize(
+    ("task", "changes", "looks"),  # a host environment's loop looks at every step
+    [
+        ("probe:picture_motion", {}, 80),
+        ("probe:catch", {}, 80),
+        (
+            "dmc_pixels:cartpole-swingup",
+            {"picture_size": 32, "quality": "plain", "action_repeat": 4},
+            2_000,
+        ),
+        ("atari:Freeway", {"protocol": "sticky"}, 2_000),
+        ("atari:Breakout", {}, 2_000),
+    ],
+)
+def test_a_run_on_pictures_resumes_exactly(task, changes, looks, tmp_path, monkeypatch):
+    suite = task.partition(":")[0]
+    if suite == "atari":
+        pytest.importorskip("ale_py")
+    if suite == "dmc_pixels":
+        try:
+            opengl.require_renderer()
+        except ValueError as error:
+            pytest.skip(str(error))
+    body = SMALL | ({"pictures.padding": "same"} if suite == "probe" else {"pictures.strided": 2})
     settings = small_settings(
         agent="mrq",
-        task="probe:picture_motion",
-        config=config,
+        task=task,
+        config=override(small_config("mst", "mrq"), body),
         steps=120,
         eval_every=60,
+        eval_episodes=1,
         log_every=20,
         checkpoint_every=40,
         diagnose_every=60,
+        **changes,
     )
-    resumed_exactly(settings, tmp_path, monkeypatch, 80)
+    resumed_exactly(settings, tmp_path, monkeypatch, looks)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["dense", "mst"])
+def test_it_learns_to_catch(recipe):
+    """Each of three seeds, as it is judged at one of two moments: policies still waver."""
+    small = preset_overrides("mrq", "small", "probe:catch")
+    # Shortcuts make the unrolled predictions large at first, which costs some 2,000 steps.
+    config = override(make_config("mrq", recipe, base=small), {"encoder.residual": "none"})
+    seeds, judged = [0, 1, 2], []
+    driver, agent, run = start_run(CATCH, config, seeds, 1, total_steps=5_000, agent="mrq")
+    for steps in (3_999, 1_000):
+        run = advance(driver, run, steps)
+        judged.append(make_evaluator(agent, CATCH, seeds, 50)(run.agent, 0).returns.mean(axis=1))
+    assert (np.max(judged, axis=0) > 0.8).all()

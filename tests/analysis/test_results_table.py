@@ -5,9 +5,9 @@ import shutil
 
 import numpy as np
 import pytest
-from small_runs import small_config, small_settings
+from small_runs import ATARI_SIZES, small_config, small_settings
 
-from mst_jax import analysis
+from mst_jax import analysis, envs
 from mst_jax.analysis.results_table import _total_seconds
 from mst_jax.analysis.scores import ATARI
 from mst_jax.recipes import make_config
@@ -77,6 +77,17 @@ def test_a_statically_sparse_network_has_its_share_of_everything():
     kernels = dense.flops / (16 * 6)
     biases = dense.parameters - kernels
     assert sparse.active_parameters == pytest.approx(0.4 * kernels + biases, abs=10)
+
+
+def test_a_convolution_counts_at_each_of_its_places():
+    """Nature's with a noisy head on six actions, docs/specs/der.md §1.2, layer by layer."""
+    settings = small_settings("atari:Pong", agent="der", config=make_config("der", "dense"))
+    cost = analysis.cost_of(settings, envs.Spec("atari:Pong", *ATARI_SIZES, 4))
+    convolutions = 21**2 * 8 * 8 * 4 * 32 + 11**2 * 4 * 4 * 32 * 64 + 11**2 * 3 * 3 * 64 * 64
+    noisy = 2 * (11 * 11 * 64 * 512 + 512 * 51 * (6 + 1))  # mean and scale
+    # On a batch of 32: two operations forward, for the inputs' and for the weights' gradient.
+    assert cost.flops == cost.dense_flops == 32 * 6 * (convolutions + noisy)
+    assert cost.parameters == 8_375_146
 
 
 def test_wall_time_of_a_resumed_run_is_the_sum_over_its_processes():

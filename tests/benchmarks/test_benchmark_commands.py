@@ -88,6 +88,18 @@ def test_drqv2(tmp_path):
         assert row[f"{count}_seeds_over_torch"] == pytest.approx(ratio)
 
 
+def test_mrq_pictures(tmp_path):
+    pytest.importorskip("torch")
+    flags = ("--sizes=reduced", "--cores=1", "--seeds=1,2", "--repeats=1")
+    results = run("mrq_pictures", tmp_path / "mrq_pictures.json", *flags)
+    assert [row["suite"] for row in results["comparisons"]] == ["dmc_pixels", "atari"]
+    for row in results["comparisons"]:
+        assert row["torch_threads"] == row["cores"] == 1
+        for count in (1, 2):
+            ratio = count * row["torch_ms"] / row[f"{count}_seeds_ms"]
+            assert row[f"{count}_seeds_over_torch"] == pytest.approx(ratio)
+
+
 def test_sweep(tmp_path):
     flags = ("--runs=1,2", "--devices=1,2", "--seeds=2", "--steps=600", "--width=8")
     results = run("sweep", tmp_path / "sweep.json", *flags)

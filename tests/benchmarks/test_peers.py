@@ -8,110 +8,22 @@ import numpy as np
 import pytest
 
 from benchmarks.peers.replay import PrioritizedReplay, UniformReplay
-from mst_jax.agents import (
-    ModuleConfig,
-    MRQConfig,
-    SACConfig,
-    Sizes,
-    default_config,
-    make_agent,
-)
+from mst_jax.agents import SACConfig, Sizes, default_config, make_agent
 from mst_jax.agents.actor_critic.config import simba_module
 from mst_jax.agents.actor_critic.core import Batch
 from mst_jax.agents.actor_critic.sac import build_sac
-from mst_jax.agents.mr import losses
-from mst_jax.agents.mr.mrq import build_mrq
 from mst_jax.envs import Continuous, Observation
 from mst_jax.recipes import override
-from mst_jax.replay import Subtrajectory, Transition
 
 torch = pytest.importorskip("torch")
+from peer_weights import assert_same, load, named  # noqa: E402 (which needs it)
+
 OBS, ACT, B = 7, 3, 8
 rng = np.random.default_rng(0)
 
 
 def normal(*shape):
     return rng.normal(size=shape).astype(np.float32)
-
-
-def named(params):
-    """Our parameters under the names, and in the layout, of PyTorch modules."""
-    flat, _ = jax.tree_util.tree_flatten_with_path(params)
-    weights = {}
-    for path, value in flat:
-        *module, kind = [key.key for key in path]
-        leaf = {"kernel": "weight", "scale": "weight", "bias": "bias"}[kind]
-        weights[".".join([*module, leaf])] = np.asarray(value).T
-    return weights
-
-
-def load(module, params):
-    weights = {name: torch.from_numpy(np.array(value)) for name, value in named(params).items()}
-    module.load_state_dict(weights)
-
-
-def assert_same(module, params, before):
-    ours, old = named(params), named(before)
-    theirs = {name: value.detach().numpy() for name, value in module.named_parameters()}
-    assert ours.keys() == theirs.keys()
-    for name, value in theirs.items():
-        np.testing.assert_allclose(value, ours[name], rtol=0, atol=1e-5, err_msg=name)
-    assert max(np.abs(ours[name] - old[name]).max() for name in ours) > 5e-5, "it moved"
-
-
-def test_mrq_update():
-    from benchmarks.peers.torch_mrq import Batch as TorchBatch
-    from benchmarks.peers.torch_mrq import TorchMRQ
-
-    config = MRQConfig(
-        encoder=ModuleConfig(hidden=24, learning_rate=1e-4),
-        critic=ModuleConfig(hidden=24, depth=3),
-        actor=ModuleConfig(hidden=24, activation="relu"),
-        zs_size=20,
-        za_size=12,
-        zsa_size=16,
-        batch_size=B,
-    )
-    mrq = build_mrq(config, Sizes.vector(OBS, ACT), 1000)
-    other = mrq.core.init(jax.random.key(1)).params
-    state = mrq.core.init(jax.random.key(0)).replace(
-        target_params=other, reward_scale=jnp.array(0.7), target_reward_scale=jnp.array(0.4)
-    )
-    peer = TorchMRQ(config, OBS, ACT)
-    for name in ("encoder", "critic", "actor"):
-        load(getattr(peer, name), state.params[name])
-        load(peer.targets[name], other[name])
-    peer.reward_scale, peer.target_reward_scale = 0.7, 0.4
-
-    observation, action = normal(B, 6, OBS), normal(B, 5, ACT)
-    reward, terminated = normal(B, 5), rng.random((B, 5)) < 0.1
-    assert terminated.any()
-    long = Subtrajectory(observation, action, reward, terminated)
-    short = Transition(
-        observation[:, 0], action[:, 0], reward[:, :3], terminated[:, :3], observation[:, 3]
-    )
-    arrays = (observation, action, reward, terminated.astype(np.float32))
-    batch = TorchBatch(*map(torch.from_numpy, arrays))
-    cut = TorchBatch(batch.observation[:, :4], *(x[:, :3] for x in batch[1:]))
-
-    key = jax.random.key(2)
-    noise = 0.2 * np.array(jax.random.normal(key, (B, ACT)))
-    after, priorities, _ = jax.jit(mrq.update)(state, short, key, 0)
-    theirs = peer.update_critic_and_actor(cut, torch.from_numpy(noise))
-    np.testing.assert_allclose(theirs.numpy(), priorities, rtol=1e-4)
-    for name in ("critic", "actor"):
-        assert_same(getattr(peer, name), after.params[name], state.params[name])
-
-    (encoder, _), _ = jax.jit(mrq.core.update_encoder)(
-        state.params["encoder"],
-        state.opt_state["encoder"],
-        other["encoder"],
-        long,
-        losses.EncoderLossWeights(1.0, 0.1, 0.1),
-        0,
-    )
-    peer.update_encoder(batch, terminal_seen=True)
-    assert_same(peer.encoder, encoder, state.params["encoder"])
 
 
 def test_sac_update():
@@ -265,7 +177,8 @@ def test_uniform_replay_by_hand():
 
 
 def test_drqv2_update_is_the_recorded_one():
-    from benchmarks.peers.torch_drqv2 import TorchDrQv2, Transition, shifted
+    from benchmarks.peers.torch_drqv2 import TorchDrQv2, Transition
+    from benchmarks.peers.torch_pictures import shifted
 
     data = dict(np.load(Path(__file__).parents[1] / "data/drqv2_step.npz"))
     tensors = {name: torch.from_numpy(array) for name, array in data.items() if array.ndim}

@@ -236,6 +236,25 @@ def test_a_game_is_cut_after_its_steps_and_not_terminated():
         assert ends == [(False, False, False)] * 6 + [(False, True, True)]
 
 
+def test_a_game_after_one_that_was_cut_begins_as_any():
+    """The steps of the game before are none of its own, nor are those in which nothing is done."""
+    protocol = atari.PROTOCOLS["atari100k"]._replace(steps=7)
+    seed = next(
+        s for n in range(99) if np.random.default_rng(s := episode_seed(0, 0, n)).integers(30) > 7
+    )
+    env, fresh = atari.AtariEnv("Breakout", protocol), atari.AtariEnv("Breakout", protocol)
+    env.reset(SEED)
+    assert [env.step(np.int32(FIRE))[-1] for _ in range(7)] == [False] * 6 + [True]
+    np.testing.assert_array_equal(env.reset(seed), fresh.reset(seed))
+    np.testing.assert_array_equal(env.screen(), fresh.screen())
+    for action in serve(7):
+        shown, *rest = env.step(action)
+        observation, *others = fresh.step(action)
+        np.testing.assert_array_equal(shown, observation)
+        assert rest == others
+    assert rest[-1]
+
+
 def test_a_life_that_is_lost_in_the_last_step_terminates():
     env = atari.AtariEnv("Breakout", AT_ONCE)
     env.reset(SEED)

@@ -167,9 +167,15 @@ def test_a_jax_stage_shows_the_worlds_pose(ball):
         height += 1
 
 
-@pytest.mark.parametrize("task", ["probe:point", "arcade:pong"])
-def test_tasks_without_a_picture_are_named(task):
-    with pytest.raises(ValueError, match=f"{task} has no picture; these suites have: atari, "):
+@pytest.mark.parametrize(
+    ("task", "told"),
+    [
+        ("probe:point", "probe:point has no picture; these suites have: atari, "),
+        ("arcade:pong", "unknown suite 'arcade'"),
+    ],
+)
+def test_tasks_without_a_picture_are_named(task, told):
+    with pytest.raises(ValueError, match=told):
         open_stage(task)
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import jax
 import launchers
 import pytest
+from absl import flags
+from ml_collections import config_flags
 from small_runs import ATARI_SIZES, CLI, sizes_of
 
 from mst_jax.agents import AGENTS, Sizes, default_config, make_agent
@@ -29,6 +31,17 @@ def run(module, *arguments, **variables):
         check=False,
         env=os.environ | variables,
     )
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_every_setting_of_an_agent_can_be_given(agent, monkeypatch):
+    config, values = default_config(agent), flags.FlagValues()
+    known = {name: value for name, value in dotted(config).items() if value is not None}
+    argv = ["", *(f"--config.{name}={value}" for name, value in known.items())]
+    monkeypatch.setattr(sys, "argv", argv)  # where the flag looks for what it is to define
+    config_flags.DEFINE_config_dataclass("config", config, flag_values=values)
+    values(argv)
+    assert dotted(values.config) == dotted(config)
 
 
 REGIMES = {  # of encoder, critic and actor

@@ -3,10 +3,11 @@
 import dataclasses
 import itertools
 
+import numpy as np
 import pytest
 
 from experiments.launch.grouping import group_cells
-from experiments.studies import STUDIES, check_distinct
+from experiments.studies import STUDIES, check_distinct, replay_ratio
 from experiments.studies.modules import EXPLORED, REGIMES
 from experiments.studies.published import published_points
 from mst_jax import envs
@@ -26,6 +27,7 @@ VARIANTS = {  # at the paper's size
     "streaming_width": 2 * 2,
     "visual_width": 4 * 3,
     "atari_width": 2 * 3,
+    "replay_ratio": 4,
 }
 STEPS = {  # of the others 500,000
     "streaming_width": 2_000_000,
@@ -216,3 +218,13 @@ def test_a_study_has_what_was_published_for_each_of_its_tasks():
     assert config("paper", "dmc_pixels:quadruped-run").buffer_size == 1_000_000
     with pytest.raises(ValueError, match="has nothing for the task 'dmc_pixels:walker-walk'"):
         config("paper", "dmc_pixels:walker-walk")
+
+
+def test_the_pilot_of_replay_ratios_by_hand():
+    flat = {ratio: np.full(4, 100.0) for ratio in replay_ratio.RATIOS}
+    assert "nothing to compare" in replay_ratio._verdict(flat)
+    lost = flat | {8: np.array([0.0, 70.0, 80.0, 300.0]), 16: np.full(4, 10.0)}
+    assert replay_ratio.losses_of(lost) == pytest.approx({4: 0.0, 8: 0.25, 16: 0.9})
+    assert "made at 8 updates a step" in replay_ratio._verdict(lost)
+    assert "no verdict" in replay_ratio._verdict({1: flat[1], 4: flat[4]})
+    assert "no verdict" in replay_ratio._verdict(flat | {1: np.full(4, -1.0)})

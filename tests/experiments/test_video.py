@@ -132,6 +132,25 @@ def test_the_film_of_a_jax_task_begins_where_its_evaluation_does():
     assert total == pytest.approx(returns[1, 0], rel=1e-5)
 
 
+def test_what_an_agent_sees_is_filmed_where_there_is_nothing_else():
+    """Of a pure-JAX task with pictures, grey ones of any number of frames."""
+    env, start = envs.make("probe:catch"), video.first_start(envs.make("probe:catch"), [3], 0, 1, 0)
+    agent = stub(lambda gain, observation, key, clock: jnp.int32(0))
+    stage = video.open_stage("probe:catch")
+    film = video.Film(stage, Policy(agent, None, env.spec), start)
+    pictures = list(film.pictures())
+    assert (len(pictures), film.steps, film.seconds) == (9, 9, 0.2)
+    assert abs(film.total) == 1
+    assert {(x.shape, x.dtype.name) for x in pictures} == {((240, 120, 3), "uint8")}
+    _, shown = env.reset(start)
+    np.testing.assert_array_equal(pictures[0][::24, ::24, 0], shown[..., 0])
+    rows = [int(x[:216, :, 0].any(axis=1).argmax()) // 24 for x in pictures]
+    assert rows == list(range(9))  # the ball falls
+    two = video.open_stage("probe:picture_motion")
+    two.reset(start)
+    assert two.picture().shape == (240, 240, 3)
+
+
 def shades(count):
     return (np.full((48, 64, 3), 20 * number, np.uint8) for number in range(count))
 

@@ -170,6 +170,11 @@ TABLE = [
     ("train --task=dmc_pixels:walker-walk --quality=nice", "one of <exact|fast|plain>"),
     ("train --task=dmc_pixels:walker-walk --picture_size=8", "in the range [16, 512]"),
     ("train --task=dmc:walker-walk --quality=fast", "has no pictures to choose"),
+    ("train --task=dmc_pixels:walker-walk --protocol=sticky", "leave out protocol=sticky"),
+    ("train --task=dmc_pixels:walker-walk --protocol=mrq", "<atari100k|sticky>"),
+    ("train --task=dmc_pixels:walker-walk --picture_size=24", "24x24 are too small for pictures"),
+    ("train --task=probe:catch", "pictures of 10x5 are too small for pictures.depth=4"),
+    ("train --agent=mrsac --task=probe:catch", "actions are continuous"),
     ("train --task=probe:point --action_repeat=2", "probe environments have action repeat 1"),
     # Fault D5: words that are no flags.
     ("train dmc:dog-run", "'dmc:dog-run' is not a flag"),

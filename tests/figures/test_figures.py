@@ -13,7 +13,7 @@ from mst_jax.analysis import (
     read_layers,
     read_published,
 )
-from mst_jax.analysis.curves import interval_over_seeds
+from mst_jax.analysis.curves import Published, interval_over_seeds
 from mst_jax.figures import draw_curves, draw_topology, save_figure
 from mst_jax.figures.topology_figure import WIDEST, _shrink
 from mst_jax.runs.config_file import write_settings
@@ -67,15 +67,38 @@ def test_a_finite_return_of_a_diverged_seed_is_none_whoever_wrote_it(tmp_path):
 
 
 def test_published_curves_are_read_and_drawn_beside(tmp_path):
-    (published,) = read_published(RESULTS / "mrq_published_cartpole_swingup.csv")
-    assert published.task == "dmc:cartpole-swingup"
-    assert published.steps[1] == 25_000
-    assert published.mean[1] == pytest.approx(795.297)
+    published = {curve.task: curve for curve in read_published(RESULTS / "mrq_published.csv")}
+    assert {task.partition(":")[0] for task in published} == {"dmc", "dmc_pixels", "gym", "atari"}
+    vectors, pictures = (published[f"{suite}:cartpole-swingup"] for suite in ("dmc", "dmc_pixels"))
+    assert vectors.steps[1] == pictures.steps[1] == 25_000
+    assert vectors.frames == pictures.frames == 2
+    assert vectors.mean[1] == pytest.approx(795.297)
+    assert pictures.mean[4] == pytest.approx(815, abs=0.5)  # at 100,000
     write_run(tmp_path, [[(0, 1.0, True), (30_000, 2.0, True)]])
-    curve = read_curve(tmp_path)._replace(task=published.task)
-    (axis,) = draw_curves([curve], [published]).axes
+    curve = read_curve(tmp_path)._replace(task=vectors.task)
+    (axis,) = draw_curves([curve], [vectors, pictures]).axes
     labels = [text.get_text() for text in axis.get_legend().get_texts()]
     assert labels[-1] == "published, mean and sd"
+    (drawn,) = axis.containers
+    np.testing.assert_array_equal(drawn[0].get_xdata(), [0, 25_000])
+
+
+def test_published_points_stand_where_as_many_frames_have_passed(tmp_path):
+    published = Published("probe:point", 2, *np.array([[0, 25, 50, 75], [1, 2, 3, 4], [1] * 4]))
+    write_run(tmp_path, [[(0, 1.0, True), (15, 2.0, True)]])
+    curve = read_curve(tmp_path)._replace(frames=8)
+    (axis,) = draw_curves([curve], [published]).axes
+    (drawn,) = axis.containers
+    np.testing.assert_array_equal(drawn[0].get_xdata(), [0, 6.25, 12.5])
+    assert drawn.get_label() == "published, mean and sd, steps of 2 frames each"
+    assert axis.get_xlabel() == "agent steps (8 frames each)"
+
+
+def test_published_rows_of_a_task_have_steps_of_one_length(tmp_path):
+    table = "task,frames,agent_steps,mean_return,std_return\na:b,2,0,1,1\na:b,4,1,1,1\n"
+    (tmp_path / "table.csv").write_text(table)
+    with pytest.raises(ValueError, match=r"rows of a:b have steps of \[2, 4\] frames"):
+        read_published(tmp_path / "table.csv")
 
 
 def test_a_run_without_evaluations_is_explained(tmp_path):

@@ -1,5 +1,6 @@
 """Pictures of any number of seeds and layers, from small files written here."""
 
+import os
 import re
 from pathlib import Path
 
@@ -100,7 +101,7 @@ def test_a_run_with_settings_only_still_has_a_page_that_says_what_is_missing(tmp
     write_settings(tmp_path, small_settings())
     report = write_report(tmp_path)
     assert report.pictures == []
-    assert len(report.absent) == 10
+    assert len(report.absent) == 11
     text = report.page.read_text()
     for title, why in report.absent.items():
         assert f"<li>{title}: " in text
@@ -110,6 +111,23 @@ def test_a_run_with_settings_only_still_has_a_page_that_says_what_is_missing(tmp
         write_report(tmp_path, seed=7)
     (tmp_path / "versions.json").write_text("[]")  # fault D10
     assert "versions.json is damaged: it holds a list" in write_report(tmp_path).page.read_text()
+
+
+def test_the_newest_film_of_a_run_is_on_its_page(tmp_path, monkeypatch):
+    write_settings(tmp_path, small_settings())
+    for age, (name, kind) in enumerate({"film.mp4": "video/mp4", "film.gif": "image/gif"}.items()):
+        path = tmp_path / name
+        path.write_bytes(bytes([age]))
+        os.utime(path, (age, age))
+        report = write_report(tmp_path)
+        assert [picture.path for picture in report.pictures] == [path]
+        page = report.page.read_text()
+        assert page.count("data:image/") + page.count("data:video/") == 1
+        assert f"data:{kind};base64,{['AA==', 'AQ=='][age]}" in page
+        assert ("<video controls" in page) == (name == "film.mp4")
+        assert len(report.absent) == 10
+    path.write_bytes(b"")
+    assert "film.gif has 0 bytes" in write_report(tmp_path).absent["Film"]
 
 
 def row(step, **values):

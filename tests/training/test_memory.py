@@ -7,9 +7,11 @@ from types import SimpleNamespace
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_runs import small_settings
+import small_runs
+from small_runs import small_config, small_settings
 
 from mst_jax import envs, replay
+from mst_jax.agents import make_agent
 from mst_jax.envs import Observation
 from mst_jax.program.state import replay_layout
 from mst_jax.replay import Layout
@@ -31,11 +33,29 @@ def test_pictures_are_counted_once():
     assert buffer == replay.nbytes(layout)
     frames = 2 * slots * 84 * 84 * 3
     assert frames < buffer < 1.001 * frames
-    assert "replay 84.8 MB (2 seeds x 2,002 slots)" in describe_memory(agent, spec, SETTINGS)
+    told = "replay 84.8 MB (2 seeds x 2,002 slots, 21.2 GB for a million pictures)"
+    assert told in describe_memory(agent, spec, SETTINGS)
     # Three full checkpoints share them: one ring, and three segments of two slots a step and one.
     without = checkpoint_bytes(agent, task.spec, SETTINGS)
     segments = frames * (slots + 3 * 101) / slots
     assert segments < checkpoint_bytes(agent, spec, SETTINGS) < segments + without + 3 * agents
+
+
+@pytest.mark.parametrize(
+    ("sizes", "ends_early", "steps", "told"),
+    [
+        # 84 * 84 * 3 bytes a step and episode; 84 * 84 in each of at most 1,000,000 slots.
+        (small_runs.PICTURE_SIZES, False, 500_000, "10.6 GB (1 seeds x 501,003 slots, 21.2 GB"),
+        (small_runs.ATARI_SIZES, True, 125_000, "1.77 GB (1 seeds x 250,002 slots, 7.07 GB"),
+        (small_runs.ATARI_SIZES, True, 2_500_000, "7.07 GB (1 seeds x 1,000,000 slots, 7.07 GB"),
+    ],
+)
+def test_pictures_of_published_runs_of_mrq(sizes, ends_early, steps, told):
+    spec = envs.Spec("own:pictures", *sizes, 2, ends_early)
+    config = small_config("dense", "mrq")
+    settings = dataclasses.replace(SETTINGS, config=config, steps=steps, seeds=1)
+    agent = make_agent("mrq", config, sizes, steps)
+    assert f", replay {told} for a million pictures)" in describe_memory(agent, spec, settings)
 
 
 def test_the_smallest_ring_has_room_for_the_history():

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, cast
 
 import optax
 
@@ -55,7 +55,7 @@ class ModuleConfig:
     depth: int = 2
     activation: str = "elu"
     norm: bool = True
-    residual: networks.Residual = "none"
+    residual: str = "none"
     learning_rate: float = 3e-4
     weight_decay: float = 1e-4
     regime: str = "dense"
@@ -71,9 +71,8 @@ class ModuleConfig:
 
     def architecture(self) -> networks.Architecture:
         """The hidden layers as the networks package takes them."""
-        return networks.Architecture(
-            self.hidden, self.depth, self.activation, self.norm, self.residual
-        )
+        residual = cast("networks.Residual", self.residual)
+        return networks.Architecture(self.hidden, self.depth, self.activation, self.norm, residual)
 
     def validate(self, name: str) -> None:
         """Raises ValueError with one line when a setting is impossible; `name` is the module's."""

@@ -13,7 +13,11 @@ from mst_jax.envs.base import JaxEnv, Spec
 from mst_jax.envs.film.camera import Camera
 from mst_jax.envs.pictures import USUAL, Pictures
 from mst_jax.envs.protocols import USUAL as USUAL_PROTOCOL
+from mst_jax.envs.registry import make
+from mst_jax.envs.spaces import Observation
 from mst_jax.envs.timed import time_after
+
+SEEN_SIDE = 240  # pixels that the longer side of a small picture is shown with, at least
 
 if TYPE_CHECKING:  # optional packages
     from mst_jax.envs.suites.atari import AtariEnv
@@ -57,7 +61,8 @@ def open_stage(
 ) -> Stage:
     """The stage of a task.
 
-    EnvPool hides its physics: its tasks are shown by dm_control and Gymnasium, whose they are.
+    EnvPool hides its physics: its tasks are shown by dm_control and Gymnasium, whose they are. Of
+    other pure-JAX tasks there are the pictures that an agent sees, where it sees some.
 
     Args:
         task: a name that `make` knows.
@@ -72,7 +77,10 @@ def open_stage(
     """
     suite, _, name = task.partition(":")
     if suite not in _STAGES:
-        raise ValueError(f"{task} has no picture; these suites have: {', '.join(_STAGES)}")
+        env = make(task, action_repeat=action_repeat, with_time=with_time)
+        if not (isinstance(env, JaxEnv) and _are_pictures(env.spec.observation)):
+            raise ValueError(f"{task} has no picture; these suites have: {', '.join(_STAGES)}")
+        return SeenStage(env)
     of_suite = {
         "atari": {"protocol": protocol},
         "dmc_pixels": {"pictures": Pictures(picture_size, quality)},
@@ -136,7 +144,45 @@ class HostStage(Drawn):
         return self._data
 
 
-class JaxStage(Drawn):
+class _Played:
+    """A pure-JAX environment that is played."""
+
+    def __init__(self, env: JaxEnv) -> None:
+        """Compiles the environment when it is first used."""
+        self.spec = env.spec
+        self._reset, self._step = jax.jit(env.reset), jax.jit(env.step)
+
+    def reset(self, start: Any) -> np.ndarray:
+        """See `Stage`."""
+        self._state, observation = self._reset(start)
+        self._observation = np.asarray(observation)
+        return self._observation
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool]:
+        """See `Stage`."""
+        self._state, timestep = self._step(self._state, action)
+        self._observation = np.asarray(timestep.observation)
+        return self._observation, float(timestep.reward), bool(timestep.over)
+
+
+class SeenStage(_Played):
+    """A pure-JAX environment as its agent sees it: the newest picture, larger."""
+
+    seconds = 0.2  # such a task has no time of its own
+
+    def picture(self) -> np.ndarray:
+        """See `Stage`: in colours where there are three channels, else their mean in grey."""
+        newest = self.spec.observation.newest(self._observation)
+        if newest.shape[-1] != 3:
+            newest = newest.mean(axis=-1, keepdims=True).round().astype(np.uint8)
+        times = 2 * -(-SEEN_SIDE // (2 * max(newest.shape[:2])))  # even, as films in colours are
+        return np.broadcast_to(newest, (*newest.shape[:2], 3)).repeat(times, 0).repeat(times, 1)
+
+    def close(self) -> None:
+        """Nothing draws."""
+
+
+class JaxStage(_Played, Drawn):
     """A pure-JAX environment whose positions are put into a MuJoCo model of the same bodies."""
 
     def __init__(
@@ -154,22 +200,11 @@ class JaxStage(Drawn):
             seconds: of one control step.
             pose: what of a world to put into which fields of `MjData`.
         """
-        self.spec, self.model = env.spec, model
+        super().__init__(env)
+        self.model = model
         self.seconds = seconds * env.spec.action_repeat
-        self._reset, self._step = jax.jit(env.reset), jax.jit(env.step)
         self._pose = pose
         self._data = mujoco.MjData(self.model)
-
-    def reset(self, start: Any) -> np.ndarray:
-        """See `Stage`."""
-        self._state, observation = self._reset(start)
-        return np.asarray(observation)
-
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool]:
-        """See `Stage`."""
-        self._state, timestep = self._step(self._state, action)
-        ended = bool(timestep.terminated | timestep.truncated)
-        return np.asarray(timestep.observation), float(timestep.reward), ended
 
     def data(self) -> mujoco.MjData:
         """The current state."""
@@ -235,6 +270,10 @@ class AtariStage:
 
     def close(self) -> None:
         """Nothing draws but the emulator."""
+
+
+def _are_pictures(shown: Observation) -> bool:
+    return shown.dtype == "uint8" and len(shown.shape) == 3
 
 
 def _atari(name: str, repeat: int | None, protocol: str = USUAL_PROTOCOL) -> Stage:

@@ -96,10 +96,11 @@ class AtariEnv:
         """Starts the game of `seed`: doing nothing comes first, then the first observation."""
         self._random = np.random.default_rng(seed)
         self._begin()
-        for _ in range(self._random.integers(self._protocol.no_ops)):
+        no_ops = int(self._random.integers(self._protocol.no_ops))
+        self._steps = -no_ops  # they are none of the game's, nor do those of the game before count
+        for _ in range(no_ops):
             if self._advance(Action.NOOP)[3]:
                 self._begin()
-        self._steps = 0
         self._stack = self.spec.observation.fresh(self._show())
         return self._stack
 

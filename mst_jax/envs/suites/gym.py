@@ -158,11 +158,11 @@ def _check_actions(task: str, space: gymnasium.Space) -> None:
     """Raises ValueError unless actions are a vector of real numbers."""
     if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)):
         raise ValueError(
-            f"{task}: its actions are discrete; the agents here need continuous ones (a Box)"
+            f"{task}: its actions are discrete; this suite takes continuous ones (a Box)"
         )
     real = isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating)
     if not real or len(space.shape) != 1:
-        raise ValueError(f"{task}: its actions are {space}; the agents here need a Box of one axis")
+        raise ValueError(f"{task}: its actions are {space}; this suite takes a Box of one axis")
 
 
 def _with_vectors(task: str, environment: gymnasium.Env) -> gymnasium.Env:
@@ -175,7 +175,7 @@ def _with_vectors(task: str, environment: gymnasium.Env) -> gymnasium.Env:
     if isinstance(space, spaces.Box) and len(space.shape) == 1:
         return environment
     if _has_pictures(space):
-        raise ValueError(f"{task}: its observations hold pictures; the agents here need a vector")
+        raise ValueError(f"{task}: its observations hold pictures; this suite takes a vector")
     if not space.is_np_flattenable:
         raise ValueError(f"{task}: its observations, {space}, cannot be flattened to a vector")
     return gymnasium.wrappers.FlattenObservation(environment)
