@@ -78,7 +78,7 @@ def test_two_seeds_resume_exactly_on_dm_control(name, recipe, tmp_path, monkeypa
 
 
 def test_a_run_with_a_reset_and_diagnostics_resumes_exactly(tmp_path, monkeypatch):
-    """Stopped before and just after the reset, which comes once."""
+    """Stopped before and just after the reset and a recycling, each of which comes once."""
     settings = small_settings(
         agent="sac",
         steps=200,
@@ -88,7 +88,8 @@ def test_a_run_with_a_reset_and_diagnostics_resumes_exactly(tmp_path, monkeypatc
         resets=1,
         diagnose_every=100,
         gradient_covariance=True,
-        recycle_every=90,
+        recycle_every=100,
+        recycle_threshold=0.5,
     )
     assert settings.reset_steps == [100]
     calls = []
