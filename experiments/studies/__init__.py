@@ -6,6 +6,7 @@ from experiments.studies.modules import MODULES, MST_VS_UNIFORM, RIGL_SETTINGS
 from experiments.studies.pixels import VISUAL_WIDTH
 from experiments.studies.sizes import RESET, SCALING_DEPTH, SCALING_WIDTH, SPARSITY_SWEEP
 from experiments.studies.streaming import STREAMING_WIDTH
+from experiments.studies.structures import STRUCTURE_COST
 
 STUDIES: dict[str, Study] = {
     study.name: study
@@ -20,6 +21,7 @@ STUDIES: dict[str, Study] = {
         STREAMING_WIDTH,
         VISUAL_WIDTH,
         ATARI_WIDTH,
+        STRUCTURE_COST,
     )
 }
 

@@ -38,6 +38,7 @@ from mst_jax.networks.pixel import (
     make_pixel_critic,
     make_pixel_encoder,
 )
+from mst_jax.networks.shared import shared_dense
 from mst_jax.networks.sparse_init import sparse_init
 
 __all__ = [
@@ -75,6 +76,7 @@ __all__ = [
     "make_pixel_critic",
     "make_pixel_encoder",
     "network",
+    "shared_dense",
     "sparse_init",
     "strengths",
 ]

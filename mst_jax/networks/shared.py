@@ -41,7 +41,7 @@ def shared_dense(x: jax.Array, kernel: Shared) -> jax.Array:
     Returns:
         (..., outputs), of the dtype of inputs and values.
     """
-    rows = x.reshape(-1, x.shape[-1])
+    rows = jnp.asarray(x).reshape(-1, x.shape[-1])
     form = form_for(jax.default_backend(), len(rows))
     y = form(rows, kernel.values, kernel.index)
     if isinstance(kernel.probe, Shared):

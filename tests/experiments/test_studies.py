@@ -26,6 +26,7 @@ VARIANTS = {  # at the paper's size
     "streaming_width": 2 * 2,
     "visual_width": 4 * 3,
     "atari_width": 2 * 3,
+    "structure_cost": 3 * 6,
 }
 STEPS = {  # of the others 500,000
     "streaming_width": 2_000_000,
