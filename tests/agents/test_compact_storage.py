@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from small_runs import (
     POINT,
-    conditionals_of_a_step,
+    equations,
     resumed_exactly,
     sizes_of,
     small_config,
@@ -18,16 +18,24 @@ from small_runs import (
 
 import mst_jax
 from mst_jax import diagnostics, topology
-from mst_jax.agents import AGENTS, Clock, Sizes, check, make_agent, roles_of, shared_settings
+from mst_jax.agents import AGENTS, Sizes, check, make_agent, roles_of, shared_settings
+from mst_jax.agents.actor_critic.core import Batch
+from mst_jax.agents.actor_critic.ddpg import build_ddpg
+from mst_jax.agents.actor_critic.sac import build_sac
+from mst_jax.agents.actor_critic.td3 import build_td3
 from mst_jax.analysis import read_layers
 from mst_jax.export import load_exported
 from mst_jax.program.state import between_steps
 from mst_jax.recipes import make_config, override
 from mst_jax.runs.history import read_history
+from mst_jax.topology.mask_tree import named_leaves
 from mst_jax.training import load_policy, plan_run, train
 
+MODULES = ("critic", "actor")
+BUILD = {"sac": build_sac, "ddpg": build_ddpg, "td3": build_td3}
 SIZES = Sizes.vector(6, 2, 500)
 UPDATES, INTERVAL = 50, 10
+KEYS = jax.random.split(jax.random.key(7), 2)
 SHARED = {"critic.structure": "shared8", "actor.structure": "shared8", "actor.hidden": 16}
 
 
@@ -38,27 +46,33 @@ def config_of(agent, recipe, storage):
 
 
 def learned(agent, recipe, storage):
-    """Two seeds after each of 25 calls of `learn`, two updates each, on the same experience."""
-    config = config_of(agent, recipe, storage)
-    _, agent, run = start_run(POINT, config, [0, 1], config.learning_starts, agent=agent)
-    experience = between_steps(run)
-    learn = jax.jit(jax.vmap(agent.learn, (0, 0, 0, None)))
-    keys = jax.random.split(jax.random.key(0), 2)
-    states = [run.agent]
-    for number in range(UPDATES // config.updates_per_step):
-        clock = Clock(jnp.int32(config.learning_starts), jnp.int32(number))
-        states.append(learn(states[-1], experience, keys, clock)[0])
-    return agent, run, states
+    """The algorithm, two seeds' last state, and what they stored before and after every update."""
+    built = BUILD[agent](config_of(agent, recipe, storage), SIZES, 10_000)
+
+    def update(state, number):
+        keys = jax.random.split(jax.random.fold_in(jax.random.key(1), number), 2)
+        each = jax.vmap(built.update, (0, None, 0, None))
+        new, _ = each(state, batch_of(keys[0]), keys, number)
+        return new, (stored(state), stored(new))
+
+    def run(keys):
+        state = jax.vmap(built.agent().init)(keys)
+        return jax.lax.scan(update, state, jnp.arange(UPDATES))
+
+    return built, *jax.jit(run)(KEYS)
 
 
-def whole(state):
-    """Parameters and targets of all modules, and masks."""
+def batch_of(key, size=16):
+    observation, following = jax.random.normal(key, (2, size, 6))
+    action = jax.random.uniform(key, (size, 2), minval=-1, maxval=1)
+    terminated = jnp.arange(size) == 3
+    return Batch(observation, action, observation[:, 0], terminated, following)
+
+
+def stored(state):
+    """Parameters, targets and masks of all modules."""
     targets = [getattr(state, name, ()) for name in ("target_critic", "target_actor")]
-    masks = {name: topology.masks(own) for name, own in state.opt_state.items() if name in MODULES}
-    return topology.densified((state.params, targets)), topology.densified(masks)
-
-
-MODULES = ("critic", "actor")
+    return state.params, targets, {n: topology.masks(state.opt_state[n]) for n in MODULES}
 
 
 @pytest.mark.parametrize(
@@ -66,27 +80,27 @@ MODULES = ("critic", "actor")
 )
 def test_fifty_updates_are_those_of_masked_storage(agent):
     """RigL in the critic and static in the actor; two seeds."""
-    built, run, compact = learned(agent, "mst", "compact")
+    built, last, compact = learned(agent, "mst", "compact")
     _, _, masked = learned(agent, "mst", "masked")
-    assert isinstance(
-        compact[0].params["critic"]["q1"]["trunk"]["block_1"]["expand"]["kernel"], topology.Shared
+    kernel = last.params["critic"]["q1"]["trunk"]["block_1"]["expand"]["kernel"]
+    assert isinstance(kernel, topology.Shared)
+    (*params, masks), (*wanted, wanted_masks) = (
+        topology.densified(seen[1]) for seen in (compact, masked)
     )
-    moved = 0
-    for one, other, before in zip(compact[1:], masked[1:], compact, strict=False):
-        (params, masks), (wanted, wanted_masks) = whole(one), whole(other)
-        jax.tree.map(np.testing.assert_array_equal, masks, wanted_masks)
-        close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4)
-        jax.tree.map(close, params, wanted)
-        old = whole(before)[1]
-        moved += any(
-            (a != b).any()
-            for a, b in zip(jax.tree.leaves(old), jax.tree.leaves(masks), strict=True)
-        )
-    assert moved == UPDATES // INTERVAL - 1
+    jax.tree.map(np.testing.assert_array_equal, masks, wanted_masks)
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4)
+    jax.tree.map(close, params, wanted)
+    before = jax.tree.leaves(topology.densified(compact[0][2]["critic"]))
+    pairs = list(zip(before, jax.tree.leaves(masks["critic"]), strict=True))
+    moves = [any((a[n] != b[n]).any() for a, b in pairs) for n in range(UPDATES)]
+    assert moves == [n % INTERVAL == 0 < n for n in range(UPDATES)]
     for name in MODULES:
-        topology.check(compact[-1].params[name], compact[-1].opt_state[name], built.plans[name])
-    predicates = {c.invars[0].aval.shape for c in conditionals_of_a_step(built, run)}
-    assert predicates == {()}
+        plan = built.core.trained.modules[name].plan
+        topology.check(last.params[name], last.opt_state[name], plan)
+    one = jax.vmap(built.update, (0, None, 0, None))
+    traced = jax.make_jaxpr(one)(last, batch_of(KEYS[0]), KEYS, jnp.int32(0))
+    predicates = [equation.invars[0].aval.shape for equation in equations(traced.jaxpr, "cond")]
+    assert set(predicates) == {()}
 
 
 @pytest.mark.parametrize("agent", sorted(AGENTS))
@@ -104,15 +118,16 @@ def test_every_agent_takes_it_or_says_why_not(agent):
         return
     built = build()
     assert "compact" in str(built.plans["critic"])
-    shapes = jax.eval_shape(built.init, jax.random.key(0))
-    masked = make_agent(
-        agent, override(config, {"critic.storage": "masked"}), sizes_of(agent, SIZES), 20_000
-    )
-    sizes = [
-        sum(leaf.size for leaf in jax.tree.leaves(state.opt_state["critic"]) if leaf.ndim > 1)
-        for state in (shapes, jax.eval_shape(masked.init, jax.random.key(0)))
-    ]
-    assert sizes[0] < 0.6 * sizes[1]
+    plan, shapes = built.plans["critic"], jax.eval_shape(built.init, jax.random.key(0))
+    counts = {
+        f"{path}/values": int(plan.groups[g].table.target[0, column])
+        for path, (g, column, entry) in plan.entries().items()
+        if entry.compact
+    }
+    stored = named_leaves(built.parameters(shapes)["critic"])
+    assert {path: stored[path].size for path in counts} == counts
+    slots = [leaf.size for leaf in jax.tree.leaves(shapes.opt_state["critic"])]
+    assert all(slots.count(count) >= 2 for count in counts.values())  # Adam's moments
 
 
 @pytest.mark.parametrize(
@@ -218,11 +233,11 @@ def test_a_run_resumes_is_exported_and_looked_at_as_with_masks(tmp_path, monkeyp
 def test_diagnostics_are_those_of_masked_storage():
     rows = {}
     for storage in ("compact", "masked"):
-        agent, run, states = learned("sac", "mst", storage)
-        one = jax.tree.map(lambda leaf: leaf[0], (states[2], between_steps(run)))
-        rows[storage] = jax.jit(functools.partial(diagnostics.diagnose, agent))(
-            *one, jax.random.key(1)
-        )
+        config = config_of("sac", "mst", storage)
+        _, agent, run = start_run(POINT, config, [0, 1], config.learning_starts + 20)
+        one = jax.tree.map(lambda leaf: leaf[0], (run.agent, between_steps(run)))
+        look = functools.partial(diagnostics.diagnose, agent)
+        rows[storage] = jax.jit(look)(*one, jax.random.key(1))
     assert rows["compact"].keys() == rows["masked"].keys()
     for name, value in rows["masked"].items():
         np.testing.assert_allclose(rows["compact"][name], value, rtol=1e-3, atol=1e-4, err_msg=name)
