@@ -1,34 +1,29 @@
-"""Makes docs/claims.md, the ledger of claims, from committed results.
-
-python -m experiments.claims
-"""
+"""Makes the ledger of claims from committed results: python -m experiments.claims."""
 
 from pathlib import Path
 
-from absl import app, flags
-
 from experiments.claims.ledger import COMMANDS, sections
 from experiments.claims.page import page
+from experiments.cli import launch, one_line_errors
+from experiments.inputs import define_path, require_output
 
 ROOT = Path(__file__).parents[2]
+OUTPUT = define_path("output", str(ROOT / "docs/claims.md"), "The page.")
 
-_OUTPUT = flags.DEFINE_string("output", "docs/claims.md", "The page, within the repository.")
 
-
-def main(argv: list[str]) -> None:
-    """Writes the page and says what is new in it."""
-    if len(argv) > 1:
-        raise app.UsageError(f"what is {argv[1]!r}? the only flag is --output")
-    if not (ROOT / "docs/results").is_dir():
-        raise app.UsageError(
-            f"{ROOT} has no docs/results: the ledger is made in a checkout, where results are"
-        )
-    path = ROOT / _OUTPUT.value
-    before = path.read_text() if path.is_file() else ""
-    text = page(sections(), COMMANDS, ROOT)
-    path.write_text(text)
-    print(f"{path}: {'unchanged' if text == before else 'written'}")
+def main(_: list[str]) -> None:
+    """Writes the page and says whether it is another than before."""
+    with one_line_errors():
+        if not (ROOT / "docs/results").is_dir():
+            raise ValueError(
+                f"{ROOT} has no docs/results: the ledger is made in a checkout, which holds results"
+            )
+        require_output(OUTPUT.value, [".md"])
+        made = page(sections(), COMMANDS, ROOT)
+    known = OUTPUT.value.is_file() and OUTPUT.value.read_text(encoding="utf-8") == made
+    OUTPUT.value.write_text(made, encoding="utf-8")
+    print(f"{OUTPUT.value}: {'as it was' if known else 'written'}")
 
 
 if __name__ == "__main__":
-    app.run(main)
+    launch(main)

@@ -343,7 +343,7 @@ def choices(agent, state, act, count=2_000):
 def test_an_evaluation_is_without_noise_and_almost_always_greedy():
     assert DERConfig().evaluation_epsilon == 0.001
     for epsilon in (0.0, 0.3):
-        agent = tiny(evaluation_epsilon=epsilon)
+        agent = tiny(evaluation_epsilon=epsilon, noisy_std=3.0)  # with it no action would be sure
         state = agent.init(KEY)
         best = int(agent.act(state, jnp.zeros((6, 5, 1), jnp.uint8), None, None))
         shares = choices(agent, state, agent.evaluate)

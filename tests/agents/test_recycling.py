@@ -123,7 +123,8 @@ def test_every_module_has_units_that_can_be_recycled(name):
     [pytest.param(n, marks=[] if n == "sac" else pytest.mark.slow) for n in sorted(AGENTS)],
 )
 def test_every_agent_recycles_under_its_masks(name):
-    _, agent, run = start_run(task_of(name), small_config("all_rigl", name), [0, 1], 90, agent=name)
+    # The program is that of tests/agents/test_every_agent.py.
+    _, agent, run = start_run(task_of(name), small_config("mst", name), [0, 1], 90, agent=name)
     check_recyclable(agent)
     before = jax.tree.map(jnp.copy, run.agent)
     # Above any share of a mean, every unit begins again: all outgoing weights are zero.

@@ -6,13 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_runs import POINT, resumed_exactly, small_config, small_settings, start_run
+from small_runs import POINT, resumed_exactly, small_config, small_settings
 
 from mst_jax import replay
-from mst_jax.agents import Clock, make_agent
+from mst_jax.agents import Clock, Review, make_agent
 from mst_jax.agents.actor_critic.sac import build_sac
 from mst_jax.agents.parts import losses
 from mst_jax.envs import Continuous, Observation
+from mst_jax.program.drivers import make_driver
 from mst_jax.program.reviewing import make_review, policy_distance
 from mst_jax.recipes import make_config
 
@@ -120,17 +121,22 @@ def test_the_distance_is_of_modes_less_the_policys_own_spread():
 
 
 def test_a_review_lets_go_only_above_distance_and_count():
-    def left(**changes):
-        config = small_config("dense", "ddpg", review_every=10, **changes)
-        _, agent, run = start_run(POINT, config, [0, 1], 90, agent="ddpg")
-        before = int((run.buffer.tree[0][0] > 0).sum())
-        after = make_review(agent, 2)(run)
-        return before, (after.buffer.tree[0] > 0).sum(axis=1).tolist()
-
-    before, after = left(review_distance=0.0, review_fewest=10)
-    assert after == [before - before // 10] * 2
-    before, after = left(review_distance=0.0, review_fewest=before)
-    assert after == [before] * 2
+    agent = make_agent("ddpg", small_config("dense", "ddpg"), POINT.spec, 1000)
+    _, run = make_driver(agent, POINT, [0, 1], 100, np.float32)
+    shown, taken = run.observation, run.action
+    insert, no = jax.jit(replay.insert), np.zeros(len(shown), bool)
+    # The first seed's actions are far from any policy's, the second's are what it would do.
+    policy = jax.vmap(agent.act, (0, 0, None, None))(run.agent, shown, None, None)
+    action = jnp.where(jnp.arange(2)[:, None] == 0, 5.0, policy) + 0.0 * taken
+    buffer = run.buffer
+    for _ in range(40):
+        buffer = insert(buffer, shown, action, no.astype(np.float32), no, no, shown)
+    starts = int((buffer.tree[0][0] > 0).sum())
+    for fewest, left in ((10, [starts - starts // 10, starts]), (starts, [starts] * 2)):
+        memory = agent.memory._replace(review=Review(10, 0.2, fewest))
+        review = make_review(agent._replace(memory=memory), 2)
+        after = review(jax.tree.map(jnp.copy, dataclasses.replace(run, buffer=buffer)))
+        assert (after.buffer.tree[0] > 0).sum(axis=1).tolist() == left
 
 
 @pytest.mark.slow
