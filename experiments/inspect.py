@@ -13,6 +13,7 @@ from mst_jax.agents import training_costs
 from mst_jax.analysis import read_layers
 from mst_jax.figures import layer_table, write_report
 from mst_jax.runs.health import describe_diverged, read_diverged
+from mst_jax.topology import densified
 from mst_jax.training import checkpoint_fingerprint, load_snapshot
 
 SEED = flags.DEFINE_integer(
@@ -38,7 +39,7 @@ def main(argv: list[str]) -> None:
     print(f"{settings.task}, {settings.recipe}, seed {found.seed}, step {found.step:,}")
     if diverged:
         print(f"  {describe_diverged(diverged)}")
-    for module, params in snapshot.agent.parameters(snapshot.states).items():
+    for module, params in densified(snapshot.agent.parameters(snapshot.states)).items():
         total = sum(leaf[0].size for leaf in jax.tree.leaves(params))
         masks = [mask[index] for path, mask in snapshot.masks.items() if _of(module, path)]
         absent = sum(np.count_nonzero(~mask) for mask in masks)

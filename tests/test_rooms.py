@@ -13,7 +13,8 @@ FLOORS = (
     *("presets", "diagnostics", "export", "runs", "analysis", "figures", "program"),
     *("training", "api"),
 )
-ALONE = {"topology": set(), "networks": set(), "replay": {"envs"}, "envs": {"names", "user_code"}}
+ALONE = {"topology": set(), "replay": {"envs"}, "envs": {"names", "user_code"}}
+ALONE["networks"] = {"topology"}  # for kernels in compact storage
 ALONE["export"] = {"names", "networks", "envs"}
 APART = {(room, other) for room in ("program", "training") for other in ("analysis", "figures")}
 

@@ -131,7 +131,7 @@ def _state(agent: Agent, state: Any, states: Any) -> Iterator[str]:
 
 
 def _masked(agent: Agent, state: Any, when: str) -> Iterator[str]:
-    params, masks = agent.parameters(state), agent.masks(state)
+    params, masks = topology.densified(agent.parameters(state)), agent.masks(state)
     for name in agent.modules:
         if not _equal(topology.apply(masks[name], params[name]), params[name]):
             yield f"{when} {name} has weights outside its mask: use Trained, or topology.init"

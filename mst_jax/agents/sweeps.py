@@ -53,12 +53,15 @@ def sweep(
 
 
 def shared_settings(config: Any) -> dict[str, Any]:
-    """The settings, by dotted name, in which all configurations of one program agree."""
+    """The settings, by dotted name, in which all configurations of one program agree.
+
+    The arrays of compact storage are as large as the sparsity says, so it is one of them there.
+    """
     fixed, modules = {}, roles_of(config)
     for key, value in dataclasses.asdict(config).items():
         if key in modules:
-            own = value.items()
-            fixed |= {f"{key}.{name}": setting for name, setting in own if name not in SWEPT}
+            swept = SWEPT[1:] if value["storage"] == "compact" else SWEPT
+            fixed |= {f"{key}.{name}": own for name, own in value.items() if name not in swept}
         else:
             fixed[key] = value
     return fixed

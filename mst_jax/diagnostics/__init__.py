@@ -5,6 +5,7 @@ from mst_jax.diagnostics.gradients import (
     interference,
     mean_gradient,
     sample_gradients,
+    whole,
 )
 from mst_jax.diagnostics.metrics import (
     BATCH_SIZE,
@@ -39,4 +40,5 @@ __all__ = [
     "sample_gradients",
     "simplicity_score",
     "srank",
+    "whole",
 ]

@@ -9,6 +9,12 @@ from mst_jax import topology
 from mst_jax.agents import Probe
 
 
+def whole(probe: Probe) -> Probe:
+    """The probe with whole kernels and boolean masks, whatever their storage is."""
+    params, masks = topology.densified((probe.params, probe.masks))
+    return probe._replace(params=params, masks=masks)
+
+
 def mean_gradient(probe: Probe) -> Any:
     """Dense gradient of the mean loss over the probe's samples, shaped like the parameters."""
 

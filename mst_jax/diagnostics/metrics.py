@@ -12,7 +12,7 @@ import optax
 
 from mst_jax import topology
 from mst_jax.agents import Agent, Experience, Probe
-from mst_jax.diagnostics.gradients import mean_gradient
+from mst_jax.diagnostics.gradients import mean_gradient, whole
 from mst_jax.diagnostics.rank import effective_rank, srank
 from mst_jax.diagnostics.units import active_fraction, dormant_percentage
 from mst_jax.names import kind_of
@@ -104,7 +104,8 @@ def evidence_of(
 ) -> dict[str, Evidence]:
     """{module: what metrics look at} of one seed; arguments as of `diagnose`."""
     probes = agent.probe(state, experience, key, BATCH_SIZE) if agent.probe else {}
-    return {name: Evidence(probe, mean_gradient(probe)) for name, probe in probes.items()}
+    wholes = {name: whole(probe) for name, probe in probes.items()}
+    return {name: Evidence(probe, mean_gradient(probe)) for name, probe in wholes.items()}
 
 
 def measured(

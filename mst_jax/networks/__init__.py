@@ -39,6 +39,7 @@ from mst_jax.networks.pixel import (
     make_pixel_encoder,
 )
 from mst_jax.networks.readers import readers
+from mst_jax.networks.shared import shared_dense
 from mst_jax.networks.sparse_init import sparse_init
 
 __all__ = [
@@ -77,6 +78,7 @@ __all__ = [
     "make_pixel_encoder",
     "network",
     "readers",
+    "shared_dense",
     "sparse_init",
     "strengths",
 ]

@@ -10,6 +10,7 @@ from mst_jax.networks.architecture import Activated, Architecture, Params
 from mst_jax.networks.mlp import MLP, mlp_operations, xavier_uniform_relu
 from mst_jax.networks.operations import Operation, dense_of
 from mst_jax.networks.orthogonal import orthogonal
+from mst_jax.networks.shared import Linear
 from mst_jax.networks.simba import SimBa, simba_operations
 
 
@@ -67,10 +68,10 @@ def _without_output(architecture: Architecture) -> Architecture:
     return replace(architecture, depth=architecture.depth - 1)
 
 
-def head(features: int, architecture: Architecture, name: str) -> nn.Dense:
+def head(features: int, architecture: Architecture, name: str) -> Linear:
     """A linear output layer, initialised as the network before it is: orthogonal for SimBa."""
     simple = architecture.residual != "simba"
-    return nn.Dense(features, kernel_init=xavier_uniform_relu if simple else orthogonal, name=name)
+    return Linear(features, kernel_init=xavier_uniform_relu if simple else orthogonal, name=name)
 
 
 class _SimBaWithOutput(nn.Module):

@@ -7,15 +7,16 @@ from flax import linen as nn
 
 from mst_jax.networks.architecture import Activated, Architecture, Params
 from mst_jax.networks.operations import Add, Keep, Operation, dense_of
+from mst_jax.networks.shared import Linear
 
 xavier_uniform_relu = nn.initializers.variance_scaling(2.0, "fan_avg", "uniform")
 
 
 def dense(
     features: int, name: str | None, kernel_init: Callable[..., jax.Array] = xavier_uniform_relu
-) -> nn.Dense:
+) -> Linear:
     """A linear layer as MR.Q initialises it: Xavier-uniform with gain sqrt(2), zero bias."""
-    return nn.Dense(features, kernel_init=kernel_init, name=name)
+    return Linear(features, kernel_init=kernel_init, name=name)
 
 
 class MLP(nn.Module):

@@ -13,6 +13,7 @@ from flax import linen as nn
 
 from mst_jax.networks.activity import Activity, activity_of
 from mst_jax.networks.architecture import Activated, Architecture, Params
+from mst_jax.networks.shared import Linear
 
 
 class Noise(NamedTuple):
@@ -94,9 +95,8 @@ class _ActionValues(nn.Module):
 
         def linear(x: jax.Array, features: int, name: str) -> jax.Array:
             if self.noisy_std is None:
-                return nn.Dense(features, kernel_init=nn.initializers.xavier_uniform(), name=name)(
-                    x
-                )
+                init = nn.initializers.xavier_uniform()
+                return Linear(features, kernel_init=init, name=name)(x)
             return Noisy(features, self.noisy_std, name=name)(x, noise[name] if noise else None)
 
         for number in range(1, arch.depth + 1):

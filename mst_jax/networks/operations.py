@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from mst_jax.topology.compact import densified
+
 
 @dataclass(frozen=True, eq=False)
 class Dense:
@@ -111,5 +113,6 @@ Operation = Dense | LayerNorm | Scale | Shift | Elu | Relu | LeakyRelu | Tanh | 
 
 
 def dense_of(params: Mapping[str, Any]) -> Dense:
-    """The linear layer of flax's parameters {kernel, bias}."""
-    return Dense(np.asarray(params["kernel"]), np.asarray(params["bias"]))
+    """The linear layer of flax's parameters {kernel, bias}; a kernel in compact storage whole."""
+    kernel, bias = densified(params["kernel"]), params["bias"]
+    return Dense(np.asarray(kernel), np.asarray(bias))

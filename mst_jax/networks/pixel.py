@@ -19,6 +19,7 @@ from mst_jax.networks.architecture import EPSILON, Activated, Architecture, Para
 from mst_jax.networks.build import network
 from mst_jax.networks.convolution import Convolution
 from mst_jax.networks.orthogonal import orthogonal
+from mst_jax.networks.shared import Linear
 
 KERNEL = 3  # pixels of a kernel's side
 STRIDE = 2  # of those convolutions that make the picture smaller
@@ -135,7 +136,7 @@ class _Trunk(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        x = nn.Dense(self.size, kernel_init=orthogonal, name="layer_1")(x)
+        x = Linear(self.size, kernel_init=orthogonal, name="layer_1")(x)
         return _Compressed(name="active_1")(x)
 
 

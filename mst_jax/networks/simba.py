@@ -18,6 +18,7 @@ from mst_jax.networks.operations import (
     dense_of,
 )
 from mst_jax.networks.orthogonal import orthogonal
+from mst_jax.networks.shared import Linear
 
 EXPANSION = 4  # width of a block's hidden layer, relative to the network's
 EPSILON = 1e-6  # of its norms
@@ -38,7 +39,7 @@ class SimBa(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps (..., inputs) to (..., hidden)."""
         arch = self.architecture
-        x = nn.Dense(arch.hidden, kernel_init=orthogonal, name="embed")(x)
+        x = Linear(arch.hidden, kernel_init=orthogonal, name="embed")(x)
         for index in range(arch.depth):
             x = x + _Branch(arch, name=f"block_{index + 1}")(x)
         return norm(arch, "norm")(x)
@@ -53,9 +54,9 @@ class _Branch(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         arch = self.architecture
         x = norm(arch, "norm")(x)
-        x = nn.Dense(EXPANSION * arch.hidden, kernel_init=he_normal, name="expand")(x)
+        x = Linear(EXPANSION * arch.hidden, kernel_init=he_normal, name="expand")(x)
         x = _Nonlinearity(arch, name="active")(x)
-        return nn.Dense(arch.hidden, kernel_init=he_normal, name="project")(x)
+        return Linear(arch.hidden, kernel_init=he_normal, name="project")(x)
 
 
 class _Nonlinearity(nn.Module):

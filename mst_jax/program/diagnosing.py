@@ -17,6 +17,7 @@ from mst_jax.diagnostics import (
     interference,
     measured,
     sample_gradients,
+    whole,
 )
 from mst_jax.envs import Spec
 from mst_jax.program.cache import kept
@@ -126,7 +127,7 @@ def covariances(agent: Agent) -> Callable[[LoopState], dict[str, jax.Array]]:
         state, experience, key = args
         probes = agent.probe(state, experience, key, COVARIANCE_SAMPLES) if agent.probe else {}
         return {
-            name: gradient_covariance(sample_gradients(probes[name]))
+            name: gradient_covariance(sample_gradients(whole(probes[name])))
             for name, module in agent.modules.items()
             if module.role in COVARIANCE_ROLES and name in probes
         }

@@ -19,6 +19,12 @@ def check_recyclable(agent: Agent) -> None:
         raise ValueError(
             "recycle_every needs an agent that has `probe` and `recycle`; leave the setting out"
         )
+    for name, module in agent.modules.items():
+        if any(entry.compact for _, _, entry in module.plan.entries().values()):
+            raise ValueError(
+                f"recycle_every draws whole kernels anew, and {name} is in compact storage: choose "
+                f"{name}.storage=masked, or leave recycle_every out"
+            )
 
 
 @kept

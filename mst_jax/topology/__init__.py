@@ -22,6 +22,7 @@ from mst_jax.topology.allocation import (
     explicit,
     uniform,
 )
+from mst_jax.topology.compact import Shared, SharedMask, densified, value_and_grad, values_of
 from mst_jax.topology.conformance import check_regime, trace_rewires
 from mst_jax.topology.count_tables import Table, Totals
 from mst_jax.topology.flops import Costs, costs
@@ -42,7 +43,7 @@ from mst_jax.topology.mask_tree import (
 )
 from mst_jax.topology.moments import MomentPolicy, bias_corrected
 from mst_jax.topology.planning import Plan, plan
-from mst_jax.topology.regime import Regime, Sharing, Timing
+from mst_jax.topology.regime import STORAGES, Regime, Sharing, Timing
 from mst_jax.topology.regimes import dense, network_sparsity, rigl, set, snfs, static
 from mst_jax.topology.registry import REGIMES, MakesRegime, NamedStructure, structure_named
 from mst_jax.topology.renewal import renew
@@ -79,6 +80,7 @@ from mst_jax.topology.transform import init, restart, sparse
 __all__ = [
     "REGIMES",
     "RIGL_PRESETS",
+    "STORAGES",
     "Allocation",
     "Costs",
     "DenseLeaf",
@@ -92,6 +94,8 @@ __all__ = [
     "NamedStructure",
     "Plan",
     "Regime",
+    "Shared",
+    "SharedMask",
     "Sharing",
     "SparseState",
     "Structure",
@@ -114,6 +118,7 @@ __all__ = [
     "degrees",
     "dense",
     "dense_then_rigl",
+    "densified",
     "density",
     "diff",
     "dormancy",
@@ -159,4 +164,6 @@ __all__ = [
     "uniform",
     "unstructured",
     "update_target",
+    "value_and_grad",
+    "values_of",
 ]

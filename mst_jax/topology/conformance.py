@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -50,7 +51,7 @@ def check_regime(regime: Regime | MakesRegime) -> list[str]:
     if problems:
         return problems
     try:
-        resolved = plan(params, {".*kernel": regime})
+        resolved = plan(params, {".*kernel": replace(regime, storage="masked")})
         return list(dict.fromkeys(_trained(params, resolved, own)))
     except Exception as error:  # whatever a user's function raises
         return [f"training under it fails: {_one_line(error)}"]

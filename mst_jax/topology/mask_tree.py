@@ -2,7 +2,8 @@
 
 A mask tree has the structure of the parameter tree. Where a parameter is sparse it holds a boolean
 array of the parameter's shape (True: the weight is active); where it is dense it holds
-`DenseLeaf`, an empty pytree node. Always map over the parameters first:
+`DenseLeaf`, an empty pytree node, and where it is in compact storage a `SharedMask`. Always map
+over the parameters first, over their `values_of` if some may be in compact storage:
 
     jax.tree.map(lambda p, m: ..., params, masks)
 
@@ -20,6 +21,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from mst_jax.topology.compact import (
+    Shared,
+    SharedMask,
+    densified,
+    is_shared,
+    is_shared_mask,
+    survivors,
+    values_of,
+    with_values,
+)
+
 PyTree = Any
 
 
@@ -29,7 +41,7 @@ class DenseLeaf(NamedTuple):
 
 def is_sentinel(node: PyTree) -> bool:
     """True for the nodes of a mask tree that stand for "nothing to mask here"."""
-    return isinstance(node, DenseLeaf | optax.MaskedNode)
+    return isinstance(node, DenseLeaf | optax.MaskedNode | SharedMask)
 
 
 def path_of(key_path: tuple[Any, ...]) -> str:
@@ -144,7 +156,12 @@ def apply(masks: PyTree, params: PyTree) -> PyTree:
     Raises:
         ValueError: the masks are not those of these parameters.
     """
-    return jax.tree.map(lambda p, m: inside(m, p), params, expand(masks, params))
+    values = values_of(params)
+    return with_values(params, jax.tree.map(_inside, values, expand(masks, values)))
+
+
+def _inside(value: jax.Array, mask: PyTree) -> jax.Array:
+    return inside(mask, value)
 
 
 def apply_updates(params: PyTree, updates: PyTree, masks: PyTree) -> PyTree:
@@ -160,17 +177,42 @@ def apply_updates(params: PyTree, updates: PyTree, masks: PyTree) -> PyTree:
         masks: mask tree after that update, ``topology.masks(opt_state)``.
 
     Returns:
-        Tree like ``params``.
+        Tree like ``params``; kernels in compact storage have the inputs that the masks say.
 
     Raises:
         ValueError: updates or masks are not those of these parameters.
     """
-    require_same_leaves("updates", updates, params)
+    require_same_leaves("updates", updates, values_of(params))
 
     # On bits: a select would be folded into that of the update, and the sum then be rounded in
     # another way (as a fused multiply-add).
-    moved = optax.apply_updates(params, updates)
-    return jax.tree.map(lambda p, mask: inside(mask, p), moved, expand(masks, params))
+    full = expand(masks, params)
+    before = values_of(follow(params, full))
+    moved = jax.tree.map(_inside, optax.apply_updates(before, updates), full)
+    return jax.tree.map(_with_inputs, params, full, moved, is_leaf=is_shared)
+
+
+def follow(params: PyTree, masks: PyTree) -> PyTree:
+    """Kernels in compact storage with the inputs that a mask tree says; new weights are zero.
+
+    Args:
+        params: parameter tree.
+        masks: a mask, `DenseLeaf` or `SharedMask` for each parameter.
+
+    Returns:
+        The parameters; those in masked storage are as they were.
+    """
+
+    def one(param: PyTree, mask: PyTree) -> PyTree:
+        if not is_shared(param):
+            return param
+        return _with_inputs(param, mask, inside(survivors(param, mask), param.values))
+
+    return jax.tree.map(one, params, masks, is_leaf=is_shared)
+
+
+def _with_inputs(param: PyTree, mask: PyTree, values: jax.Array) -> PyTree:
+    return Shared(values, mask.index, param.inputs) if is_shared(param) else values
 
 
 def expand(masks: PyTree, params: PyTree) -> PyTree:
@@ -188,19 +230,25 @@ def expand(masks: PyTree, params: PyTree) -> PyTree:
     Raises:
         ValueError: a mask belongs to no parameter, or to one of another shape.
     """
-    named = named_leaves(masks)
+    named = named_leaves(masks, is_leaf=is_shared_mask)
 
-    def pick(path: tuple[Any, ...], param: jax.Array) -> PyTree:
+    def pick(path: tuple[Any, ...], param: PyTree) -> PyTree:
         name = path_of(path)
         mask = named.pop(name, DenseLeaf())
-        if not is_sentinel(mask) and mask.shape != np.shape(param):
+        if is_shared(param) and not is_shared_mask(mask):
             raise ValueError(
-                f"{name!r} has shape {np.shape(param)} and its mask {mask.shape}: not the same "
+                f"{name!r} is in compact storage and its mask is not: give the masks of its "
+                f"optimizer's state, topology.masks(opt_state)"
+            )
+        shape = np.shape(param.values if is_shared(param) else param)
+        if not _hides(mask) and mask.shape != shape:
+            raise ValueError(
+                f"{name!r} has shape {shape} and its mask {mask.shape}: not the same "
                 f"network, or not the same seeds"
             )
         return mask
 
-    full = jax.tree_util.tree_map_with_path(pick, params)
+    full = jax.tree_util.tree_map_with_path(pick, params, is_leaf=is_shared)
     if named:
         raise ValueError(f"no parameter for the masks of {sorted(named)}: not the same network")
     return full
@@ -219,14 +267,18 @@ def merge(masks: PyTree, others: PyTree) -> PyTree:
     Raises:
         ValueError: both mask the same leaf.
     """
-    if is_sentinel(masks):
+    if _hides(masks):
         return others
-    if is_sentinel(others):
+    if _hides(others):
         return masks
     children, structure = jax.tree.flatten(masks, is_leaf=lambda node: node is not masks)
     if jax.tree_util.treedef_is_leaf(structure):
         raise ValueError("two sparse() wrappers mask the same parameter: remove one")
     return structure.unflatten(map(merge, children, structure.flatten_up_to(others)))
+
+
+def _hides(node: PyTree) -> bool:
+    return is_sentinel(node) and not is_shared_mask(node)
 
 
 def count(masks: PyTree) -> jax.Array:
@@ -238,7 +290,7 @@ def count(masks: PyTree) -> jax.Array:
     Returns:
         int32 scalar; dense leaves are not counted.
     """
-    leaves = jax.tree.leaves(masks)
+    leaves = jax.tree.leaves(densified(masks))
     return sum((jnp.sum(m, dtype=jnp.int32) for m in leaves), start=jnp.zeros((), jnp.int32))
 
 
@@ -251,6 +303,7 @@ def density(masks: PyTree) -> jax.Array:
     Returns:
         float32 scalar; 1 if no leaf is masked.
     """
+    masks = densified(masks)
     size = sum(math.prod(m.shape) for m in jax.tree.leaves(masks))
     return count(masks).astype(jnp.float32) / size if size else jnp.ones((), jnp.float32)
 
@@ -268,6 +321,7 @@ def overlap(masks: PyTree, others: PyTree) -> jax.Array:
     Raises:
         ValueError: the trees have other leaves or shapes.
     """
+    masks, others = densified(masks), densified(others)
     require_same_leaves("other masks", others, masks)
     both = count(jax.tree.map(jnp.logical_and, masks, others))
     either = count(jax.tree.map(jnp.logical_or, masks, others))

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from mst_jax.topology import allocation as allocations
-from mst_jax.topology import structures
+from mst_jax.topology import compact_plan, structures
 from mst_jax.topology.count_tables import Table, Totals, drop_at, table_of, totals_of
 from mst_jax.topology.mask_tree import PyTree, named_leaves, natural
 from mst_jax.topology.regime import Regime, Sharing, Timing
@@ -42,6 +42,16 @@ class LeafPlan:
     drops: bool = False
     grows: bool = False
     remarks: tuple[str, ...] = ()
+
+    @property
+    def compact(self) -> bool:
+        """Whether the leaf is in compact storage."""
+        return self.regime.storage == "compact"
+
+    @property
+    def columns(self) -> int:
+        """Neighbouring outputs that share their inputs, of a leaf in compact storage."""
+        return self.regime.structure.unit
 
 
 Block = tuple[Timing | None, list[LeafPlan], Table | Totals]  # what one rule adds to a plan
@@ -93,6 +103,17 @@ class Plan:
     def reads_activity(self) -> bool:
         """Whether ``update`` must be given the activity of neurons."""
         return any(entry.regime.reads_activity for g in self.groups for entry in g.entries)
+
+    @property
+    def reads_loss(self) -> bool:
+        """Whether ``update`` must be given the loss: where compact storage moves."""
+        entries = [entry for group in self.groups for entry in group.entries]
+        return any(entry.compact and (entry.drops or entry.grows) for entry in entries)
+
+    def fan_in(self, path: str) -> int:
+        """How many inputs each tile of a leaf in compact storage has."""
+        group, column, entry = self.entries()[path]
+        return int(self.groups[group].table.target[0, column]) // entry.shape[-1]
 
     def entries(self) -> dict[str, tuple[int, int, LeafPlan]]:
         """Masked leaves: path -> (group, column, entry)."""
@@ -168,11 +189,15 @@ def plan(
             continue
         names |= dict.fromkeys(paths, regime.name)
         own = {path: shapes[path] for path in paths}
+        if regime.storage == "compact":
+            compact_plan.require_linear(own, ties)
         wanted = {
             path: _tied(regime.structure, shape, ties.get(path)) for path, shape in own.items()
         }
         regimes = _fitted(pattern, regime, own, wanted)
         counts = totals_of(regime, own) if regime.sharing else table_of(regime, own, regimes)
+        if regime.storage == "compact":
+            regimes = compact_plan.stored(regime, regimes, own, counts)
         entries = _entries(regime, own, wanted, regimes, counts)
         blocks.append((regime.timing, entries, counts))
     masked = {entry.path for _, entries, _ in blocks for entry in entries}
@@ -273,7 +298,9 @@ def _fitted(
     def fitted(path: str, shape: tuple[int, ...], wanted: Structure) -> Regime:
         loose = structures.tied(wanted.axis) if isinstance(wanted, Tied) else Structure()
         try:
-            return replace(regime, structure=wanted if wanted.fits(shape) else loose)
+            if wanted.fits(shape):
+                return replace(regime, structure=wanted)
+            return replace(regime, structure=loose, storage="masked")
         except ValueError as error:
             raise ValueError(
                 f"{path!r} has a tied axis and {regime.name}: {error}; choose another regime for it"
@@ -283,14 +310,17 @@ def _fitted(
 
 
 def _note(entry: LeafPlan) -> str:
-    """What the printed plan says of a leaf's structure."""
+    """What the printed plan says of a leaf's structure and storage."""
     if entry.regime.structure == Structure() and not entry.remarks:
         return ""
-    return f" ({': '.join([entry.regime.structure.name, *entry.remarks])})"
+    stored = ["compact"] if entry.compact else []
+    return f" ({': '.join([entry.regime.structure.name, *stored, *entry.remarks])})"
 
 
-def _remarks(rule: Regime, fitting: bool, unit: int, stuck: bool) -> tuple[str, ...]:
+def _remarks(rule: Regime, own: Regime, fitting: bool, unit: int, stuck: bool) -> tuple[str, ...]:
     fallen = [] if fitting else [f"{rule.structure.name} does not fit"]
+    if own.storage != rule.storage:
+        fallen.append("masked storage")
     what = "weight" if unit == 1 else f"unit of {unit} weights"
     never = [f"never moves, every drop is less than one {what}"] if stuck else []
     return (*fallen, *never)
@@ -323,6 +353,7 @@ def _entries(
             grows=bool(grows[i]),
             remarks=_remarks(
                 rule,
+                regimes[path],
                 regimes[path].structure == wanted[path],
                 regimes[path].structure.unit_of(shape),
                 bool(stuck[i]),

@@ -25,7 +25,9 @@ from mst_jax.topology import schedules, scores
 from mst_jax.topology.allocation import Allocation
 from mst_jax.topology.schedules import Schedule
 from mst_jax.topology.scores import Score
-from mst_jax.topology.structures import Structure, Tied
+from mst_jax.topology.structures import Block, Structure, Tied
+
+STORAGES = ("masked", "compact")
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,8 @@ class Regime:
             final sparsity, the same in every leaf; None: the sparsity schedule says how many.
         sharing: how leaves share the rule's counts by score; None: the plan has every leaf's.
         structure: which entries compete.
+        storage: ``masked``: whole leaves and boolean masks; ``compact``: of kernels under
+            `shared_fan_in` the active weights alone, as many throughout.
         draw: initial mask: ``random``, ``magnitude`` (largest initial weights) or ``bernoulli``
             (independent entries, so counts hold only on average; static regimes only).
         leaves: eligible leaves: ``kernels`` (two axes or more) or ``all``.
@@ -132,6 +136,7 @@ class Regime:
     growth: Schedule | None = None
     sharing: Sharing | None = None
     structure: Structure = field(default_factory=Structure)
+    storage: str = "masked"
     draw: str = "random"
     leaves: str = "kernels"
     dense_first: bool = False
@@ -179,6 +184,32 @@ class Regime:
             raise ValueError("sharing decides counts at rewires, so the regime needs a timing")
         if self.draw == "bernoulli" and self.timing is not None:
             raise ValueError("Bernoulli masks have no exact counts: only static regimes take them")
+        if self.storage not in STORAGES:
+            raise ValueError(f"storage must be {' or '.join(STORAGES)}, got {self.storage!r}")
+        if self.storage == "compact":
+            self._require_compact()
+
+    def _require_compact(self) -> None:
+        """Raises ``ValueError`` unless rewires need no more than compact storage keeps."""
+        structure = self.structure
+        if not (isinstance(structure, Block) and structure.rows == 1 and structure.columns > 1):
+            raise ValueError(
+                f"compact storage needs neurons that share their inputs, structure="
+                f"shared_fan_in(16) or another number; got {structure.name}"
+            )
+        if self.average is not None or self.average_square is not None:
+            raise ValueError(
+                f"compact storage keeps no average of the dense gradient, which {self.name} asks "
+                f"for: use rigl"
+            )
+        known = {"drop_score": (scores.magnitude,)}
+        known["grow_score"] = (scores.gradient, scores.random)
+        for name, choices in known.items():
+            if self.timing is not None and getattr(self, name) not in choices:
+                names = " or ".join(f"scores.{score.__name__}" for score in choices)
+                raise ValueError(
+                    f"compact storage takes {name}={names} only: {self.name} has its own"
+                )
 
     @property
     def reads_activity(self) -> bool:
@@ -201,6 +232,7 @@ class OptionsOfSet(TypedDict, total=False):
     growth: Schedule | None
     sharing: Sharing | None
     structure: Structure
+    storage: str
     draw: str
     leaves: str
     dense_first: bool

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from mst_jax.topology.compact import densified, is_shared, is_shared_mask
 from mst_jax.topology.count_tables import Table, Totals
 from mst_jax.topology.mask_tree import (
     DenseLeaf,
@@ -52,7 +53,8 @@ class SparseState(NamedTuple):
 
     Attributes:
         inner: state of the wrapped optimizer.
-        masks: mask tree (`Undrawn` nodes before ``init``).
+        masks: mask tree (`Undrawn` nodes before ``init``; `SharedMask` of what is in compact
+            storage).
         tables: the plan's counts, int32, one `Table` or `Totals` per group of leaves.
         key: typed key for random scores; None if the topology never changes.
         averages: path -> float32 average of the dense gradient, for regimes that ask for it.
@@ -81,6 +83,7 @@ class Undrawn:
     group: int
     column: int
     regime: Regime
+    fan_in: int | None  # of a kernel in compact storage
 
 
 def states(opt_state: optax.OptState) -> list[SparseState]:
@@ -114,8 +117,9 @@ def masks(opt_state: optax.OptState, params: PyTree | None = None) -> PyTree:
             subtrees, whose structure the state does not know.
 
     Returns:
-        Mask tree: bool arrays, `DenseLeaf` where nothing is masked. Several wrappers
-        (``optax.partition``) are merged.
+        Mask tree: bool arrays, `DenseLeaf` where nothing is masked, `SharedMask` where the storage
+        is compact (`densified` makes bool arrays of them). Several wrappers (``optax.partition``)
+        are merged.
 
     Raises:
         ValueError: no `SparseState`, masks not drawn, or two wrappers masking one leaf.
@@ -128,7 +132,8 @@ def masks(opt_state: optax.OptState, params: PyTree | None = None) -> PyTree:
     tree = functools.reduce(merge, [state.masks for state in found])
     if params is not None:
         return expand(tree, params)
-    return jax.tree.map(lambda m: DenseLeaf() if is_sentinel(m) else m, tree, is_leaf=is_sentinel)
+    hidden = lambda m: is_sentinel(m) and not is_shared_mask(m)  # noqa: E731
+    return jax.tree.map(lambda m: DenseLeaf() if hidden(m) else m, tree, is_leaf=is_sentinel)
 
 
 def check(params: PyTree, opt_state: optax.OptState, plan: Plan | None = None) -> None:
@@ -147,8 +152,10 @@ def check(params: PyTree, opt_state: optax.OptState, plan: Plan | None = None) -
         ValueError: naming the first leaf that is wrong.
     """
     refuse_wrappers(opt_state)
-    leaves = named_leaves(params)
-    named_masks = named_leaves(expand(masks(opt_state), params))
+    stored = expand(masks(opt_state), params)
+    _check_inputs(params, stored)
+    leaves = named_leaves(densified(params))
+    named_masks = named_leaves(densified(stored))
     for path, mask in named_masks.items():
         outside = np.asarray(leaves[path])[~np.asarray(mask)]
         broken = outside.size - np.count_nonzero(np.isfinite(outside.astype(np.float32)))
@@ -182,6 +189,23 @@ def check(params: PyTree, opt_state: optax.OptState, plan: Plan | None = None) -
     for group in plan.groups:
         if group.sharing is not None:
             _check_total(group, named_masks)
+
+
+def _check_inputs(params: PyTree, masks: PyTree) -> None:
+    """Raises unless kernels in compact storage have the inputs that the optimizer's state says."""
+    named = named_leaves(masks, is_leaf=is_shared_mask)
+    for path, kernel in named_leaves(params, is_leaf=is_shared).items():
+        if not is_shared(kernel):
+            continue
+        index = np.asarray(kernel.index)
+        if not np.array_equal(index, named[path].index):
+            raise ValueError(
+                f"{path!r} has other inputs than its optimizer's state: use topology.apply_updates"
+            )
+        rows = np.sort(index, axis=-1)
+        outside = (rows < 0) | (rows >= kernel.inputs)
+        if outside.any() or (np.diff(rows, axis=-1) == 0).any():
+            raise ValueError(f"{path!r} has a tile with an input twice, or one that is not there")
 
 
 def _check_structure(entry: LeafPlan, mask: jax.Array) -> None:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mst_jax.topology.compact import densified
 from mst_jax.topology.mask_tree import named_leaves
 from mst_jax.topology.state import states
 
@@ -43,7 +44,7 @@ def statistics(opt_state: optax.OptState) -> dict[str, LeafStatistics]:
     """
     found: dict[str, LeafStatistics] = {}
     for state in states(opt_state):
-        for path, mask in named_leaves(state.masks).items():
+        for path, mask in named_leaves(densified(state.masks)).items():
             past = state.history.get(path)
             outputs, inputs = degrees(mask)
             found[path] = LeafStatistics(

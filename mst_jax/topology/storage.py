@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mst_jax.topology.compact import densified
 from mst_jax.topology.mask_tree import DenseLeaf, PyTree, is_sentinel, named_leaves, path_of
 
 
@@ -28,7 +29,7 @@ def save_masks(
         masks: mask tree, concrete; any leading axes.
         tied: path -> tied axis, counted from the last, as `Plan.tied`; for who looks at the file.
     """
-    named = named_leaves(masks, is_leaf=is_sentinel)
+    named = named_leaves(densified(masks), is_leaf=is_sentinel)
     arrays = {"dense": np.array([name for name, m in named.items() if is_sentinel(m)], dtype=str)}
     for name, mask in named.items():
         if not is_sentinel(mask):

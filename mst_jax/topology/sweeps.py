@@ -41,10 +41,11 @@ def sweep(plans: Sequence[Plan]) -> tuple[Plan, tuple[Table | Totals, ...]]:
         raise ValueError("sweep needs at least one plan")
     first = plans[0]
     for plan in plans[1:]:
+        _require_fan_in(first, plan)
         if _fixed(plan) != _fixed(first):
             raise ValueError(
                 "plans of a sweep may differ in sparsity and drop fraction only: give them the "
-                "same rules, interval, start, end, scores and structure"
+                "same rules, interval, start, end, scores, structure and storage"
             )
     groups = tuple(_joined(groups) for groups in zip(*(p.groups for p in plans), strict=True))
     tables = tuple(
@@ -52,6 +53,18 @@ def sweep(plans: Sequence[Plan]) -> tuple[Plan, tuple[Table | Totals, ...]]:
         for groups in zip(*(p.groups for p in plans), strict=True)
     )
     return replace(first, groups=groups), tables
+
+
+def _require_fan_in(first: Plan, plan: Plan) -> None:
+    """Raises if a leaf in compact storage has not as many inputs in both plans."""
+    for path, (_, _, entry) in first.entries().items():
+        other = plan.entries().get(path)
+        both = other is not None and entry.compact and other[2].compact
+        if both and plan.fan_in(path) != first.fan_in(path):
+            raise ValueError(
+                f"plans of a sweep cannot differ in the number of weights that compact storage "
+                f"keeps, as {path!r} does: give them one sparsity, or programs of their own"
+            )
 
 
 def _fixed(plan: Plan) -> object:
@@ -71,6 +84,7 @@ def _on_device(regime: Regime) -> object:
         regime.by_sign,
         regime.sharing,
         regime.structure,
+        regime.storage,
         regime.draw,
     )
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from mst_jax.topology.compact import densified
 from mst_jax.topology.mask_tree import PyTree, expand, is_sentinel, named_leaves
 
 
@@ -70,7 +71,8 @@ def summary(params: PyTree, masks: PyTree) -> TextTable:
     Raises:
         ValueError: the masks are not those of these parameters.
     """
-    named_masks = named_leaves(expand(masks, params), is_leaf=is_sentinel)
+    params = densified(params)
+    named_masks = named_leaves(expand(densified(masks), params), is_leaf=is_sentinel)
     rows, active, total = [], 0, 0
     for path, leaf in named_leaves(params).items():
         mask, size = named_masks[path], math.prod(np.shape(leaf))
@@ -133,8 +135,8 @@ def diff(before: PyTree, after: PyTree) -> Difference:
     Raises:
         ValueError: the trees have other leaves or shapes.
     """
-    old = named_leaves(before, is_leaf=is_sentinel)
-    new = named_leaves(after, is_leaf=is_sentinel)
+    old = named_leaves(densified(before), is_leaf=is_sentinel)
+    new = named_leaves(densified(after), is_leaf=is_sentinel)
     if old.keys() != new.keys():
         odd = sorted(old.keys() ^ new.keys())[0]
         raise ValueError(f"the two topologies have different leaves, for example {odd!r}")

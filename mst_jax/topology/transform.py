@@ -12,18 +12,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mst_jax.topology import activity as activity_lib
 from mst_jax.topology import averages as averages_lib
-from mst_jax.topology import mask_tree
+from mst_jax.topology import compact, mask_tree, state_rewire
 from mst_jax.topology import moments as moments_lib
 from mst_jax.topology import rewire as rewire_lib
 from mst_jax.topology import state as state_lib
 from mst_jax.topology.activity import Activity
+from mst_jax.topology.compact_rewire import Loss
 from mst_jax.topology.count_tables import Table, Totals
 from mst_jax.topology.mask_tree import DenseLeaf, PyTree, is_sentinel, merge, named_leaves
 from mst_jax.topology.moments import MomentPolicy
-from mst_jax.topology.planning import Group, Plan
-from mst_jax.topology.scores import Leaf
+from mst_jax.topology.planning import Group, LeafPlan, Plan
 from mst_jax.topology.state import LeafHistory, SparseState, Undrawn, is_undrawn
 
 _DRAW, _GROW = 0, 1  # purposes of the run's key
@@ -56,6 +55,11 @@ def sparse(
     ``growth=`` is a tree like the gradients that grow scores and averages read in their place, for
     an optimizer that is not given the gradient of a loss (eligibility traces).
 
+    A plan that moves kernels in compact storage (``plan.reads_loss``) also needs ``loss=``: the
+    function of the parameters whose gradient is given, which is called under the conditional. The
+    gradient is that of `value_and_grad`, updates are shaped alike, and `apply_updates` is the only
+    way to apply them.
+
     Args:
         inner: any optax optimizer. Do not grow weights under ``acprop``, or under ``adopt`` without
             clipping: they divide by the second moment of the step before, which a new weight has
@@ -72,9 +76,9 @@ def sparse(
 
     Raises:
         TypeError: an optimizer or a plan that is none.
-        ValueError: unknown moment policy; in ``update``, masks not drawn, parameters, step or
-            activity missing, gradients or parameters of another tree, or a step that is not one
-            integer.
+        ValueError: unknown moment policy, or one that compact storage does not take; in
+            ``update``, masks not drawn, parameters, step, activity or loss missing, gradients or
+            parameters of another tree, or a step that is not one integer.
     """
     if not all(callable(getattr(inner, name, None)) for name in ("init", "update")):
         raise TypeError(
@@ -86,10 +90,16 @@ def sparse(
             f"{type(plan).__name__}"
         )
     policy = moments_lib.named(moments)
+    if plan.reads_loss and (policy.name != "zero" or track):
+        raise ValueError(
+            "compact storage that moves keeps nothing of weights that are dropped: leave out "
+            "moments= and track=, or choose masked storage"
+        )
     inner = optax.with_extra_args_support(inner)
     moving = [(g, group) for g, group in enumerate(plan.groups) if _moving(group)]
 
     def init_fn(params: PyTree) -> SparseState:
+        params = compact.values_of(params)
         masks = _undrawn(plan, params)
         leaves = [u for u in jax.tree.leaves(masks, is_leaf=is_undrawn) if is_undrawn(u)]
         weights = named_leaves(params, is_leaf=is_sentinel)
@@ -115,6 +125,7 @@ def sparse(
         step: jax.Array | None = None,
         activity: Activity | None = None,
         growth: PyTree | None = None,
+        loss: Loss | None = None,
         **extra: PyTree,
     ) -> tuple[PyTree, SparseState]:
         if step is not None:
@@ -127,28 +138,38 @@ def sparse(
                 "update needs the parameters: tx.update(grads, state, params, step=step)"
             )
         state_lib.require_drawn(state)
-        _require_plans(plan, params)
-        mask_tree.require_same_leaves("gradients", updates, params)
+        weights = compact.values_of(params)
+        _require_plans(plan, weights)
+        mask_tree.require_same_leaves("gradients", updates, weights)
         seen = updates
         if growth is not None:
-            mask_tree.require_same_leaves("growth", growth, params)
+            mask_tree.require_same_leaves("growth", growth, weights)
             seen = growth
+        if plan.reads_loss and loss is None:
+            raise ValueError(
+                "this plan moves kernels in compact storage: tx.update(..., step=step, loss=loss), "
+                "the function of the parameters whose gradient is given"
+            )
         state = averages_lib.averaged(plan, state, seen)
         for g, group in moving:
             clock = jnp.asarray(_require_clock(step), jnp.int32)
-            state = _rewired(group, g, state, seen, params, clock, activity)
+            state, slopes = state_rewire.rewired(
+                group, g, state, seen, params, clock, activity, loss
+            )
+            updates = state_rewire.replaced(updates, slopes)
         masks = state.masks
-        now = mask_tree.apply(masks, params) if moving else params
+        stay = state_rewire.staying(params, masks) if plan.reads_loss else masks
+        now = mask_tree.apply(stay, weights) if moving else weights
         gradients = mask_tree.apply(masks, updates)
         slots = (
-            moments_lib.confined(inner, policy, state.inner, now, masks) if moving else state.inner
+            moments_lib.confined(inner, policy, state.inner, now, stay) if moving else state.inner
         )
         updates, inner_state = inner.update(gradients, slots, now, **extra)
         if state.ages is not None:
             state = state._replace(ages=moments_lib.aged(state.ages, masks))
             updates = moments_lib.rescaled(policy, state.ages, updates)
         # Outside the mask the update is -p, so that applying it leaves exactly zero.
-        updates = jax.tree.map(_returning, params, updates, masks)
+        updates = jax.tree.map(_returning, weights, updates, masks)
         return updates, state._replace(inner=inner_state)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
@@ -172,7 +193,8 @@ def init(
         tables: counts to use instead of the plan's, one table per group of leaves.
 
     Returns:
-        ``(params, opt_state)``, the parameters exactly zero outside their masks.
+        ``(params, opt_state)``, the parameters exactly zero outside their masks, or in compact
+        storage.
 
     Raises:
         TypeError: a key that is none.
@@ -194,7 +216,10 @@ def init(
                 return node
             active = counts[node.group].target[0, node.column]
             leaf_key = rewire_lib.leaf_key(draw_key, node.path)
-            return rewire_lib.draw(node.regime, named[node.path], active, leaf_key)
+            drawn = rewire_lib.draw(node.regime, named[node.path], active, leaf_key)
+            if node.fan_in is None:
+                return drawn
+            return compact.shared_mask_of(drawn, node.regime.structure.unit, node.fan_in)
 
         masks = jax.tree.map(mask, state.masks, is_leaf=is_undrawn)
         named_masks = named_leaves(masks)
@@ -217,7 +242,7 @@ def init(
             "this optimizer contains no sparse(): wrap it, topology.sparse(optimizer, plan), or "
             "make a dense state with tx.init(params)"
         )
-    params = mask_tree.apply(functools.reduce(merge, [s.masks for s in found]), params)
+    params = _under_masks(functools.reduce(merge, [s.masks for s in found]), params)
     # The inner state is made from the masked parameters: some optimizers keep copies of them.
     rest = iter(found)
     return params, state_lib.map_states(
@@ -254,9 +279,11 @@ def _require_plans(plan: Plan, params: PyTree) -> None:
     leaves = named_leaves(params, is_leaf=is_sentinel)
     entries = plan.entries()
     shapes = dict(plan.dense) | {path: entry.shape for path, (_, _, entry) in entries.items()}
+    stored = {e.path: _stored_shape(plan, e) for _, _, e in entries.values() if e.compact}
     hidden = tuple(path for path, leaf in leaves.items() if is_sentinel(leaf))
     shapes = {path: s for path, s in shapes.items() if not _under(path, hidden)}
     given = {path: np.shape(leaf) for path, leaf in leaves.items() if path not in hidden}
+    shapes |= {path: s for path, s in stored.items() if given.get(path) == s}
     if given != shapes:
         path = next(p for p in [*given, *shapes] if given.get(p) != shapes.get(p))
         raise ValueError(
@@ -279,69 +306,31 @@ def _undrawn(plan: Plan, params: PyTree) -> PyTree:
         if name not in entries:
             return DenseLeaf()
         group, column, entry = entries[name]
-        return Undrawn(name, entry.shape, group, column, entry.regime)
+        fan_in = plan.fan_in(name) if entry.compact else None
+        return Undrawn(name, entry.shape, group, column, entry.regime, fan_in)
 
     return jax.tree_util.tree_map_with_path(node, params, is_leaf=is_sentinel)
+
+
+def _stored_shape(plan: Plan, entry: LeafPlan) -> tuple[int, ...]:
+    """Of the values of a kernel in compact storage."""
+    return entry.shape[-1] // entry.columns, entry.columns, plan.fan_in(entry.path)
+
+
+def _under_masks(masks: PyTree, params: PyTree) -> PyTree:
+    """New dense parameters in the storage of a mask tree, and zero outside it."""
+    named = named_leaves(masks, is_leaf=compact.is_shared_mask)
+
+    def one(path: tuple, param: jax.Array) -> PyTree:
+        mask = named.get(mask_tree.path_of(path))
+        return compact.compacted(mask, param) if compact.is_shared_mask(mask) else param
+
+    return mask_tree.apply(masks, jax.tree_util.tree_map_with_path(one, params))
 
 
 def _under(path: str, nodes: tuple[str, ...]) -> bool:
     """Whether a path is one of the nodes or below one of them."""
     return any(path == node or path.startswith(node + "/") for node in nodes)
-
-
-def _rewired(
-    group: Group,
-    g: int,
-    state: SparseState,
-    gradients: PyTree,
-    params: PyTree,
-    step: jax.Array,
-    activity: Activity | None,
-) -> SparseState:
-    """The state with the masks of this step, rewired if the group's timing says so."""
-    is_due, row = rewire_lib.due(group.timing, step)
-    masks, weights, slopes = map(named_leaves, (state.masks, params, gradients))
-    paths = [e.path for e in group.entries if (e.drops or e.grows) and e.path in masks]
-    if not paths:  # hidden by optax.masked or optax.partition
-        return state
-    if group.sharing is not None and len(paths) < len(group.entries):
-        hidden = next(e.path for e in group.entries if e.path not in paths)
-        raise ValueError(
-            f"{hidden!r} shares its rule's counts by score with {paths[0]!r}, but is hidden from "
-            f"this optimizer: give both to one sparse(), or make a rule for each"
-        )
-    activity_lib.require(group, activity)
-    old = {path: masks[path] for path in paths}
-    past = {path: state.history[path] for path in paths if path in state.history}
-
-    def rewire() -> tuple[dict[str, jax.Array], dict[str, LeafHistory]]:
-        key = jax.random.fold_in(state.key, step)
-        neurons = activity_lib.neurons(group, activity)
-        leaves = {
-            path: Leaf(
-                weight=weights[path],
-                gradient=slopes[path],
-                average=state.averages.get(path),
-                mask=old[path],
-                key=rewire_lib.leaf_key(key, path),
-                square=state.squares.get(path),
-                activity=neurons.get(path),
-            )
-            for path in paths
-        }
-        new = rewire_lib.rewire_group(group, state.tables[g], row, leaves)
-        return new, {
-            path: LeafHistory(initial, old[path], explored | new[path])
-            for path, (initial, _, explored) in past.items()
-        }
-
-    new, history = jax.lax.cond(is_due, rewire, lambda: (old, past))
-    return state._replace(
-        masks=jax.tree_util.tree_map_with_path(
-            lambda path, mask: new.get(mask_tree.path_of(path), mask), state.masks
-        ),
-        history=state.history | history,
-    )
 
 
 def _fitting(
@@ -372,7 +361,7 @@ def restart(
     Raises:
         ValueError: masks not drawn, or no `SparseState` in the state or the optimizer.
     """
-    params = mask_tree.apply(state_lib.masks(opt_state), params)
+    params = _under_masks(state_lib.masks(opt_state), params)
     blank, kept = tx.init(params), state_lib.states(opt_state)
     if len(state_lib.states(blank)) != len(kept):
         raise ValueError("this state is not of this optimizer: it has another number of sparse()")

@@ -28,6 +28,7 @@ VARIANTS = {  # at the paper's size
     "visual_width": 4 * 3,
     "atari_width": 2 * 3,
     "replay_ratio": 4,
+    "structure_cost": 3 * 6,
 }
 STEPS = {  # of the others 500,000
     "streaming_width": 2_000_000,

@@ -272,9 +272,9 @@ class ActorCritic(Generic[Config]):
     ) -> tuple[State, Metrics]:
         """One step of a deterministic actor down `loss`; both functions take its parameters."""
         params, opt_state = state.params["actor"], state.opt_state["actor"]
-        value, grads = jax.value_and_grad(loss)(params)
+        value, grads = topology.value_and_grad(loss)(params)
         actor, opt_state = self.trained.step(
-            "actor", grads, params, opt_state, step, partial(activity, params)
+            "actor", grads, params, opt_state, step, partial(activity, params), loss
         )
         metrics = {"actor/loss": value, "actor/gradient_norm": active_norm(grads, opt_state)}
         return replaced(state, "actor", actor, opt_state), metrics

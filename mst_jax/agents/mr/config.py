@@ -135,6 +135,12 @@ class MRConfig:
         """Raises ValueError with one line for the first impossible setting."""
         for name, settings in modules_of(self).items():
             settings.validate(name)
+        encoder = self.encoder
+        require(
+            encoder.storage == "masked" or encoder.regime == "static",
+            f"encoder.storage=compact with encoder.regime={encoder.regime}: the encoder is "
+            "unrolled, and compact storage grows where a loss calls a network once; choose static",
+        )
         self.pictures.validate()
         counts = (
             "zs_size",

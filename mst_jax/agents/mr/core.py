@@ -223,7 +223,7 @@ class MRCore(Generic[Config]):
     ) -> tuple[tuple[Any, Any], Metrics]:
         """One step on a batch of sub-trajectories; targets are the copy taken before the burst."""
         bins = losses.symexp_bins(self.config.reward_bins, self.config.reward_limit)
-        (loss, terms), grads = jax.value_and_grad(losses.encoder_loss, has_aux=True)(
+        (loss, terms), grads = topology.value_and_grad(losses.encoder_loss, has_aux=True)(
             params,
             self.encoder,
             batch.observation[:, 0],

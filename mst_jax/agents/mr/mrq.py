@@ -80,10 +80,14 @@ class MRQ:
         """One actor step up the mean of both critics, on constant latents."""
         params, opt_state = state.params, state.opt_state["actor"]
         zs = self.core.encoder.zs(params["encoder"], batch.observation)
-        loss, grads = jax.value_and_grad(self.actor_loss)(params["actor"], params, zs, noise.actor)
+
+        def loss_of(actor: Any) -> jax.Array:
+            return self.actor_loss(actor, params, zs, noise.actor)
+
+        loss, grads = topology.value_and_grad(loss_of)(params["actor"])
         activity = partial(self.actor.activity, params["actor"], zs)
         actor, opt_state = self.core.trained.step(
-            "actor", grads, params["actor"], opt_state, step, activity
+            "actor", grads, params["actor"], opt_state, step, activity, loss_of
         )
         metrics = {"actor/loss": loss, "actor/gradient_norm": active_norm(grads, opt_state)}
         return replaced(state, "actor", actor, opt_state), metrics

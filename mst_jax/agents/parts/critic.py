@@ -60,9 +60,11 @@ def update_critic(
         values = critic.apply(params, inputs)
         return loss(values, target), values
 
-    (value, values), grads = jax.value_and_grad(loss_of, has_aux=True)(params)
+    (value, values), grads = topology.value_and_grad(loss_of, has_aux=True)(params)
     activity = partial(critic.activity, params, inputs)
-    params, opt_state = trained.step("critic", grads, params, opt_state, step, activity)
+    params, opt_state = trained.step(
+        "critic", grads, params, opt_state, step, activity, lambda params: loss_of(params)[0]
+    )
     metrics = {
         "critic/loss": value,
         "critic/value": jnp.mean(values),

@@ -14,6 +14,7 @@ from mst_jax.names import nearest
 from mst_jax.user_code import is_dotted, resolve
 
 ALLOCATIONS = ("own", "er", "erk", "uniform")
+COMPACT = ("static", "set", "rigl")  # regimes of which compact storage keeps all that they read
 
 
 @dataclass
@@ -44,6 +45,8 @@ class ModuleConfig:
             `unstructured`, `fan_in`, `N:M` such as `2:4` (which is a sparsity too), `sharedC` such
             as `shared16`, `blockRxC`; see docs/topology.md. Kernels that it does not fit stay
             unstructured.
+        storage: `masked`: whole kernels and masks; `compact`: of kernels under `sharedC` the active
+            weights alone, for the regimes static, set and rigl.
         interval: updates of this module between topology updates.
         drop_fraction: share of active weights replaced at a rewiring.
         start_fraction: share of all updates before the first prune of a regime that begins dense,
@@ -68,6 +71,7 @@ class ModuleConfig:
     optimizer: str = "adamw"
     structure: str = "unstructured"
     allocation: str = "own"
+    storage: str = "masked"
 
     def architecture(self) -> networks.Architecture:
         """The hidden layers as the networks package takes them."""
@@ -93,8 +97,10 @@ class ModuleConfig:
             raise ValueError(f"{name}.where={self.where!r} is no pattern: {error}") from None
         structure = structure_named(f"{name}.structure", self.structure)
         one_of(f"{name}.allocation", self.allocation, ALLOCATIONS)
+        one_of(f"{name}.storage", self.storage, topology.STORAGES)
         if self.regime == "dense":
             idle = {"structure": "unstructured", "allocation": "own", "sparsity": 0}
+            idle["storage"] = "masked"
             for key, default in idle.items():
                 value = getattr(self, key)
                 require(
@@ -121,10 +127,25 @@ class ModuleConfig:
             f"{name}.allocation={self.allocation} contradicts {name}.structure={self.structure}, "
             "which has the same sparsity in every kernel; leave one of them out",
         )
+        if self.storage == "compact":
+            self._require_compact(name)
         require(self.interval >= 1, f"{name}.interval={self.interval} must be at least 1")
         _unit(f"{name}.drop_fraction", self.drop_fraction)
         _unit(f"{name}.end_fraction", self.end_fraction)
         _unit(f"{name}.start_fraction", self.start_fraction)
+
+    def _require_compact(self, name: str) -> None:
+        """Raises ValueError with one line when compact storage has no place for the topology."""
+        require(
+            self.structure.startswith("shared") and self.structure != "shared1",
+            f"{name}.storage=compact needs neurons that share their inputs, such as "
+            f"{name}.structure=shared16 or shared64, and not {self.structure}",
+        )
+        require(
+            self.regime in COMPACT or is_dotted(self.regime),
+            f"{name}.storage=compact is for {name}.regime={', '.join(COMPACT)}, which keep as many "
+            f"weights and no dense average, and not {self.regime}",
+        )
 
 
 def module(role: Role, make: Callable[[], ModuleConfig], *, scaled: bool = True) -> Any:

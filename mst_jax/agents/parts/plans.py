@@ -202,7 +202,7 @@ def _structured(name: str, config: ModuleConfig, regime: topology.Regime) -> top
     named = structure_named(f"{name}.structure", config.structure)
     if named.structure == topology.unstructured():
         return regime
-    changes: dict[str, Any] = {"structure": named.structure}
+    changes: dict[str, Any] = {"structure": named.structure, "storage": config.storage}
     if named.sparsity is not None and not regime.allocation.by_leaf:
         changes["allocation"] = topology.uniform()  # N is the same in every leaf
     try:

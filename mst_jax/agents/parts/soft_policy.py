@@ -86,11 +86,14 @@ def update_actor(
     """
     params, opt_state = state.params["actor"], state.opt_state["actor"]
 
-    (value, log_probability), grads = jax.value_and_grad(loss, argnums=1, has_aux=True)(
-        actor, params, features, values_of, temperature, noise
-    )
+    def loss_of(params: Any) -> tuple[jax.Array, jax.Array]:
+        return loss(actor, params, features, values_of, temperature, noise)
+
+    (value, log_probability), grads = topology.value_and_grad(loss_of, has_aux=True)(params)
     activity = partial(actor.activity, params, features)
-    params, opt_state = trained.step("actor", grads, params, opt_state, step, activity)
+    params, opt_state = trained.step(
+        "actor", grads, params, opt_state, step, activity, lambda params: loss_of(params)[0]
+    )
     entropy = -jnp.mean(log_probability)
     metrics = {
         "actor/loss": value,

@@ -103,6 +103,7 @@ class Trained:
         opt_state: Tree,
         step: jax.Array,
         activity: Callable[[], networks.Activity] | None = None,
+        loss: Callable[[Tree], jax.Array] | None = None,
         growth: Tree | None = None,
         **extra: Any,
     ) -> tuple[Tree, Tree]:
@@ -110,12 +111,14 @@ class Trained:
 
         Args:
             name: of the module.
-            grads: gradient of its loss, dense.
+            grads: gradient of its loss, by `topology.value_and_grad`.
             params: its parameters.
             opt_state: its optimizer's state.
             step: int32 scalar, never batched: how many steps the module has taken before.
             activity: the module's forward pass on the batch; called, at rewires only, by a regime
                 that looks at units.
+            loss: (parameters) -> the loss whose gradient is given; called, at rewires only, where
+                compact storage moves.
             growth: like `grads`, what regimes grow by in their place: the gradient of the loss,
                 where the optimizer is given another.
             **extra: what the module's optimizer asks for besides.
@@ -138,14 +141,17 @@ class Trained:
         extra["step"] = step
         if activity is not None and self.modules[name].plan.reads_activity:
             extra["activity"] = lambda: networks.strengths(activity())
+        if loss is not None and self.modules[name].plan.reads_loss:
+            extra["loss"] = loss
         if growth is not None:
             extra["growth"] = growth
         updates, opt_state = self.optimizers[name].update(grads, opt_state, params, **extra)
         return topology.apply_updates(params, updates, topology.masks(opt_state)), opt_state
 
     def masks(self, opt_state: Tree) -> dict[str, Tree]:
-        """{module: masks}; dense leaves carry topology's sentinel."""
-        return {name: topology.masks(opt_state[name]) for name in self.modules}
+        """{module: masks}, boolean; dense leaves carry topology's sentinel."""
+        found = {name: topology.masks(opt_state[name]) for name in self.modules}
+        return topology.densified(found)
 
     def _keys(self, key: jax.Array) -> list[tuple[str, jax.Array, jax.Array]]:
         """(module, key of its parameters, key of its masks)."""

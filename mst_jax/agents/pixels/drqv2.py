@@ -204,17 +204,27 @@ class DrQv2:
         """One step of critic and encoder; also the features (B, F) before it."""
         encoder, critic = old = (state.params["encoder"], state.params["critic"])
         target = self.target(state, batch)
-        (loss, (features, values)), grads = jax.value_and_grad(self.critic_loss, has_aux=True)(
-            old, batch.observation, batch.action, target
-        )
+        seen = batch.observation, batch.action, target
+        value_and_grad = topology.value_and_grad(self.critic_loss, has_aux=True)
+        (loss, (features, values)), grads = value_and_grad(old, *seen)
         activities = {
             "encoder": partial(self.encoder.activity, encoder, batch.observation),
             "critic": partial(self.critic.activity, critic, features, batch.action),
         }
+        of_module = {
+            "encoder": lambda encoder: self.critic_loss((encoder, critic), *seen)[0],
+            "critic": lambda critic: self.critic_loss((encoder, critic), *seen)[0],
+        }
         metrics = {"critic/loss": loss, "critic/value": jnp.mean(values)}
         for (name, activity), own in zip(activities.items(), grads, strict=True):
             params, opt_state = self.trained.step(
-                name, own, state.params[name], state.opt_state[name], step, activity
+                name,
+                own,
+                state.params[name],
+                state.opt_state[name],
+                step,
+                activity,
+                of_module[name],
             )
             metrics[f"{name}/gradient_norm"] = active_norm(own, opt_state)
             state = replaced(state, name, params, opt_state)
@@ -232,11 +242,16 @@ class DrQv2:
     ) -> tuple[DrQv2State, Metrics]:
         """One step of the actor up the present critic's value, on features (B, F)."""
         params, opt_state = state.params["actor"], state.opt_state["actor"]
-        loss, grads = jax.value_and_grad(self.actor_loss)(
-            params, state.params["critic"], features, noise
-        )
+        critic = state.params["critic"]
+
+        def loss_of(params: Any) -> jax.Array:
+            return self.actor_loss(params, critic, features, noise)
+
+        loss, grads = topology.value_and_grad(loss_of)(params)
         activity = partial(self.actor.activity, params, features)
-        actor, opt_state = self.trained.step("actor", grads, params, opt_state, step, activity)
+        actor, opt_state = self.trained.step(
+            "actor", grads, params, opt_state, step, activity, loss_of
+        )
         metrics = {"actor/loss": loss, "actor/gradient_norm": active_norm(grads, opt_state)}
         return replaced(state, "actor", actor, opt_state), metrics
 

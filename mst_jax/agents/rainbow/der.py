@@ -258,18 +258,28 @@ class DER:
     ) -> tuple[DERState, jax.Array, Metrics]:
         """One step of encoder and critic on one gradient; also the priorities (B,)."""
         old, target = state.params, self.target(state, batch)
-        (loss, (features, logits)), grads = jax.value_and_grad(self.loss, has_aux=True)(
+        (loss, (features, logits)), grads = topology.value_and_grad(self.loss, has_aux=True)(
             old, batch, target
         )
         activities = {
             "encoder": partial(self.encoder.activity, old["encoder"], batch.observation),
             "critic": partial(self.critic.activity, old["critic"], features, batch.noise),
         }
+
+        def loss_of(name: str, params: Any) -> jax.Array:
+            return self.loss({**old, name: params}, batch, target)[0]
+
         values = self.values(logits)
         metrics = {"critic/loss": loss, "critic/value": jnp.mean(values)}
         for name, activity in activities.items():
             params, opt_state = self.trained.step(
-                name, grads[name], old[name], state.opt_state[name], step, activity
+                name,
+                grads[name],
+                old[name],
+                state.opt_state[name],
+                step,
+                activity,
+                partial(loss_of, name),
             )
             metrics[f"{name}/gradient_norm"] = active_norm(grads[name], opt_state)
             state = replaced(state, name, params, opt_state)

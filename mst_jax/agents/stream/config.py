@@ -85,6 +85,11 @@ class StreamACConfig:
         """Raises ValueError with one line for the first impossible setting."""
         for name, settings in modules_of(self).items():
             settings.validate(name)
+            require(
+                settings.storage == "masked",
+                f"{name}.storage=compact: eligibility traces are of whole kernels; Stream AC has "
+                "masked storage only",
+            )
         require(0 <= self.discount < 1, f"discount={self.discount} must be in [0, 1)")
         not_negative("entropy_weight", self.entropy_weight)
         require(
