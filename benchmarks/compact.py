@@ -20,10 +20,10 @@ from benchmarks.harness import (
     interleave,
     launch_benchmark,
     on_cores,
+    show,
     write_results,
 )
 from benchmarks.programs import Fused, fused
-from benchmarks.simba import show
 from experiments.cli import one_line_errors
 from experiments.inputs import define_list, one_of, positive_integer
 from mst_jax.agents import roles_of

@@ -98,9 +98,10 @@ def on_cores(count: int, measure: Callable[..., Any], *args: Any) -> Any:
         os.sched_setaffinity(0, cores)
 
 
-def show(part: str, result: dict[str, float]) -> dict[str, float]:
-    """Prints a result on one line and returns it."""
-    print(part, ", ".join(f"{name} {value:.4g}" for name, value in result.items()), flush=True)
+def show(part: str, result: dict[str, Any]) -> dict[str, Any]:
+    """Prints a result, of numbers and text, on one line and returns it."""
+    text = ", ".join(f"{k} {v if isinstance(v, str) else f'{v:.4g}'}" for k, v in result.items())
+    print(part, text, flush=True)
     return result
 
 

@@ -19,6 +19,7 @@ from benchmarks.harness import (
     define_repeats,
     interleave,
     launch_benchmark,
+    show,
     write_results,
 )
 from benchmarks.programs import ACTION, OBSERVATION, fused_program
@@ -166,13 +167,6 @@ def published_loop(sac: SAC, updates: int, capacity: int = 20_000) -> Callable[[
             _ = {name: float(value) for name, value in metrics.items()}
 
     return run
-
-
-def show(part: str, result: dict[str, Any]) -> dict[str, Any]:
-    """Prints a result on one line and returns it."""
-    text = ", ".join(f"{k} {v if isinstance(v, str) else f'{v:.4g}'}" for k, v in result.items())
-    print(part, text, flush=True)
-    return result
 
 
 if __name__ == "__main__":

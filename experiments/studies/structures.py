@@ -81,9 +81,9 @@ _RULE = (
 
 
 def _finished(groups: Sequence[VariantRuns]) -> bool:
-    counts = [len(_outcomes(g)) for g in groups if g.labels["network"] == "1x1"]
-    at_end = all(row["step"] <= STEPS for group in groups for row in group.rows)
-    return at_end and len(counts) == len(KINDS) and min(counts) >= 4
+    own = [group for group in groups if group.labels["network"] == "1x1"]
+    at_end = all(max((row["step"] for row in group.rows), default=0) == STEPS for group in own)
+    return at_end and len(own) == len(KINDS) and min(len(_outcomes(g)) for g in own) >= 4
 
 
 def _outcomes(group: VariantRuns) -> np.ndarray:
