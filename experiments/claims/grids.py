@@ -143,7 +143,7 @@ def pixel_claims() -> Iterator[Claim]:
                 against = "the same at 1024" if other == "1024" else "dense 4096"
                 yield Claim(
                     id=f"ns-pixels-{other}-{sparsity:g}-{task.partition(':')[2]}",
-                    place="table of §5 (visual)",
+                    place="table of section 5 (visual)",
                     text=f"DrQ-v2 {task}: width 4096 at S = {sparsity:g} - {against}",
                     expects="more" if number > 0 else "less",
                     published=number,
@@ -172,7 +172,7 @@ def game_claims() -> Iterator[Claim]:
         for sparsity, number in zip((0.0, 0.4, 0.8), numbers, strict=True):
             yield Claim(
                 id=f"ns-atari-{sparsity:g}-{game}",
-                place="figure of §5 (Atari-100k)",
+                place="figure of section 5 (Atari-100k)",
                 text=f"DER {game}: width 3 at S = {sparsity:g}, percent above width 1, dense",
                 expects="more" if number > 0 else "less",
                 published=float(number),
