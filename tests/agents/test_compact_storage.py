@@ -25,6 +25,7 @@ from mst_jax.agents.actor_critic.sac import build_sac
 from mst_jax.agents.actor_critic.td3 import build_td3
 from mst_jax.analysis import read_layers
 from mst_jax.export import load_exported
+from mst_jax.program.recycling import check_recyclable
 from mst_jax.program.state import between_steps
 from mst_jax.recipes import make_config, override
 from mst_jax.runs.history import read_history
@@ -185,6 +186,12 @@ def test_impossible_settings_are_one_line(agent, changes, line):
     with pytest.raises(ValueError, match=line) as error:
         make_agent(agent, config, sizes_of(agent, SIZES), 20_000)
     assert "\n" not in str(error.value)
+
+
+def test_units_in_compact_storage_are_not_recycled():
+    agent = make_agent("sac", config_of("sac", "all_static", "compact"), SIZES, 10_000)
+    with pytest.raises(ValueError, match=r"critic is in compact storage: choose critic\.storage"):
+        check_recyclable(agent)
 
 
 def test_runs_of_other_sparsities_are_programs_of_their_own():
