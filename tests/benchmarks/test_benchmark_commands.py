@@ -114,3 +114,15 @@ def test_sweep(tmp_path):
     assert [row["devices"] for row in results["devices"]] == [1, 2]
     launcher = results["launcher"]
     assert launcher["training_seconds_of_a_cell"] > 0 < launcher["other_seconds_of_a_cell"]
+
+
+def test_compact(tmp_path):
+    flags = ("--sizes=0.0625x1", "--sparsities=0.5", "--structure=shared4", "--cores=1")
+    more = ("--steps=2", "--interval=4", "--repeats=1")
+    (row,) = run("compact", tmp_path / "compact.json", *flags, *more)["cases"]
+    for kind in ("static", "rigl"):
+        ratio = row[f"{kind}_updates_per_second"] / row["dense_updates_per_second"]
+        assert row[f"{kind}_over_dense"] == pytest.approx(ratio)
+        assert row[f"{kind}_bytes_of_dense"] == row[f"{kind}_bytes"] / row["dense_bytes"] < 0.8
+    ratio = row["static_updates_per_second"] / row["rigl_updates_per_second"]
+    assert row["rigl_over_static_time"] == pytest.approx(ratio)
