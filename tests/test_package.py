@@ -60,7 +60,7 @@ def test_hosted_ci_runs_what_users_run_on_every_supported_python():
 
 def test_users_get_types(setup_arguments):
     assert (ROOT / "mst_jax/py.typed").exists()
-    assert setup_arguments["package_data"] == {"mst_jax": ["py.typed"]}
+    assert setup_arguments["package_data"]["mst_jax"] == ["py.typed"]
 
 
 @pytest.mark.parametrize(

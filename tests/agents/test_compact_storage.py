@@ -232,7 +232,7 @@ def test_a_run_resumes_is_exported_and_looked_at_as_with_masks(tmp_path, monkeyp
     exported = mst_jax.export_policy(folder, tmp_path / "policy.npz")
     observation = np.random.default_rng(0).normal(size=(POINT.spec.observation.size,))
     own = np.asarray(policy.act(observation.astype(np.float32)))
-    played = load_exported(exported).act(observation.astype(np.float32))
+    played = load_exported(exported.paths[0]).act(observation.astype(np.float32))
     np.testing.assert_allclose(own, played, atol=1e-5)
 
 
