@@ -172,7 +172,8 @@ def exact_values(case, expected):
     return values
 
 
-@pytest.mark.parametrize("name", ["mrq", pytest.param("sac", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mrq", "sac"])
 def test_credit_with_several_environments(name):
     """Their cues differ: none is paid another's reward."""
     env, config = CASES["delayed"].probe.env, fast_config(name)

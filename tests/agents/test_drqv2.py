@@ -270,6 +270,7 @@ def run_settings(**changes):
     )
 
 
+@pytest.mark.slow
 def test_a_run_resumes_exactly_and_is_not_exported(tmp_path, monkeypatch):
     """With diagnostics of channels; two seeds of other masks."""
     settings = run_settings(

@@ -91,6 +91,7 @@ def test_every_step_equals_the_reference_program(monkeypatch):
     play_all(*agent_and_state(), monkeypatch)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("broken", ["no clip", "no refresh of scales", "no terminations"])
 def test_the_recording_notices_a_broken_program(broken, monkeypatch):
     """Each of these must fail the comparison, or it would not see such a fault either."""

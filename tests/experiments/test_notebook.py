@@ -30,6 +30,7 @@ def test_a_notebook_is_committed_without_outputs(name):
     assert all(cell.outputs == [] and cell.execution_count is None for cell in cells)
 
 
+@pytest.mark.slow
 def test_the_notebook_of_masks_runs(tmp_path):
     outputs, shown = executed("inspect_masks", tmp_path)
     tables = [data["text/html"] for data in shown if "<table>" in data.get("text/html", "")]

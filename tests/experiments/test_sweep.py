@@ -69,7 +69,8 @@ def table(rows):
     return [{k: v for k, v in row.items() if k != "wall_seconds"} for row in rows]
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(10, marks=pytest.mark.slow)], ids=["one", "ten"])
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [1, 10], ids=["one", "ten"])
 def test_a_sweep_killed_at_random_moments_ends_with_the_same_table(tmp_path, kills):
     flags = ["--study=scaling_width", "--size=smoke", "--seeds=1", "--steps=240", "--workers=1"]
     code, output = run_here("sweep", *flags, f"--logdir={tmp_path}", "--dry_run")

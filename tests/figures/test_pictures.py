@@ -53,7 +53,7 @@ def picture(figure, folder):
     return image
 
 
-@pytest.mark.parametrize(("seeds", "layers"), [(8, 1), (1, 40)])
+@pytest.mark.parametrize(("seeds", "layers"), [(8, 1), pytest.param(1, 40, marks=pytest.mark.slow)])
 def test_moving_masks_of_any_number_of_seeds_and_layers(tmp_path, seeds, layers):
     last = write_masks(tmp_path, seeds, layers)
     found = read_history(tmp_path)

@@ -9,6 +9,7 @@ from experiments.examples import topology_sweep, topology_teacher, topology_vari
 from mst_jax import topology
 
 
+@pytest.mark.slow
 def test_rigl_finds_a_sparse_teacher_better_than_set_and_set_better_than_static():
     static, set_, rigl = (np.asarray(x) for x in topology_teacher.compare(seeds=16).values())
     assert abs(static.mean() - 0.2) < 0.05  # chance

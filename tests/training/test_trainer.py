@@ -238,6 +238,7 @@ def finish(process):
     return output
 
 
+@pytest.mark.slow
 def test_killed_and_terminated_dm_control_runs_resume_exactly(tmp_path):
     """2N steps == SIGKILL after a checkpoint, resume, SIGTERM, resume; bit for bit.
 
