@@ -71,9 +71,8 @@ DER: dict[str, Overrides] = {
         "target_period": 200,
     },
 }
-# MR.Q on pictures of a few pixels. At the published weight the latents' prediction of themselves
-# settles on what is easily foretold, and what the reward hangs on is lost
-# (docs/results, "MR.Q from pictures").
+# MR.Q on pictures of a few pixels: small networks, and losses in which latents weigh less, rewards
+# and the actor's outputs more than published (docs/results, "Why catch was not learned").
 MRQ: dict[str, Overrides] = {
     "small": {
         "pictures.channels": 16,
