@@ -137,13 +137,13 @@ def test_a_silent_cell_is_told_and_ended_after_the_limit(tmp_path, impatient):
     """Fault B4: one that sleeps, and one that SIGTERM does not reach."""
     folder, cells = make_folder(tmp_path, "sleeps", "frozen")
     lines = []
-    summary = run_pool(folder, alone(cells), 2, (), lines.append, STAND_IN, limit=3.0)
+    summary = run_pool(folder, alone(cells), 2, (), lines.append, STAND_IN, limit=12.0)
     assert summary.failed.keys() == {one.id for one in cells}
     for one in cells:
-        assert "showed nothing for 3 s (--cell_timeout)" in summary.failed[one.id]
+        assert "showed nothing for 12 s (--cell_timeout)" in summary.failed[one.id]
         assert [folder.status(one), len(starts(folder, one))] == [Status.FAILED, 1]
         told = [line for line in lines if line.startswith(f"{one.id}: nothing new for ")]
-        assert 2 <= len(told) <= 5  # after 0.2 s, 0.4 s, 0.8 s, 1.6 s
+        assert 2 <= len(told) <= 7  # after 0.2 s, 0.4 s, 0.8 s and so on
 
 
 def test_a_third_signal_kills_what_no_other_reaches(tmp_path):
