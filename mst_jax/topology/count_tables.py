@@ -125,6 +125,7 @@ def _part(share: float | Fraction, count: int) -> int:
 
 def _parts(share: float | Fraction, counts: np.ndarray) -> np.ndarray:
     """`_part` of each count, int64."""
+    share = allocations.exact(share)  # once: most of a table's time is reading decimals
     return np.array([_part(share, count) for count in counts.tolist()], np.int64)
 
 
