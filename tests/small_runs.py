@@ -12,6 +12,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from mst_jax.agents import AGENTS, Sizes, default_config, make_agent
@@ -81,6 +82,13 @@ DER_SMALL = {
 
 PICTURE_SIZES = Sizes(Observation((84, 84, 9), "uint8", history=3), Continuous(6), 500)
 ATARI_SIZES = Sizes(Observation((84, 84, 4), "uint8", 4, "zeros"), Discrete(6), 27_000)
+
+
+def by_default(chosen, names):
+    """Parameters of a test: those that are chosen, and the others in `make test-all` alone."""
+    return [
+        name if name in chosen else pytest.param(name, marks=pytest.mark.slow) for name in names
+    ]
 
 
 def task_of(name):

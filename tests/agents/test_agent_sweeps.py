@@ -35,6 +35,7 @@ def learning_rates(run):
     return np.asarray(rates)
 
 
+@pytest.mark.slow
 def test_a_run_of_a_sweep_starts_as_it_would_alone():
     configs = [small_config(agent="mrq", critic__sparsity=s) for s in (0.4, 0.7)]
     agent, numbers = sweep("mrq", configs, Sizes.vector(4, 2), 2000)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_runs import small_config, start_run
+from small_runs import by_default, small_config, start_run
 
 from mst_jax.agents import AGENTS, default_config
 from mst_jax.envs import JaxEnv, vector_spec
@@ -23,14 +23,11 @@ SIMBA = {**FAST, "discount": 0.9, "tau": 0.02}
 DELAYED = {"tau": 0.04}
 # Next to no entropy in the values, so that they are those of the environment.
 COLD = {"temperature__initial": 1e-3, "temperature__learning_rate": 1e-9}
-SLOW = {"ddpg", "mrsac", "td3"}  # relatives of SAC, and of MR.Q
 STREAMING = {"stream_ac"}  # to which a truncation is an end
 PICTURES = {"der", "drqv2"}  # test_der.py and test_drqv2.py have probes for them
-NAMES = [
-    pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n
-    for n in sorted(AGENTS.keys() - STREAMING - PICTURES)
-]
-EVERY_AGENT = pytest.mark.parametrize("name", NAMES)
+EVERY_AGENT = pytest.mark.parametrize(
+    "name", by_default({"sac"}, sorted(AGENTS.keys() - STREAMING - PICTURES))
+)
 
 
 def fast_config(name):
@@ -154,6 +151,7 @@ def test_every_probe_is_solved(name):
     check_credit(ask("delayed")[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(STREAMING))
 def test_a_stream_solves_probes_without_remembering(name):
     """In the same way, but for the truncated one: its values are of the time that is left."""

@@ -76,9 +76,8 @@ def stored(state):
     return state.params, targets, {n: topology.masks(state.opt_state[n]) for n in MODULES}
 
 
-@pytest.mark.parametrize(
-    "agent", ["sac", *(pytest.param(name, marks=pytest.mark.slow) for name in ("ddpg", "td3"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("agent", ["sac", "ddpg", "td3"])
 def test_fifty_updates_are_those_of_masked_storage(agent):
     """RigL in the critic and static in the actor; two seeds."""
     built, last, compact = learned(agent, "mst", "compact")

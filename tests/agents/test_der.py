@@ -399,6 +399,7 @@ def random_batch(agent, key):
     )
 
 
+@pytest.mark.slow
 def test_seeds_with_masks_of_their_own_learn_as_alone():
     agent = tiny("all_rigl", **{f"{m}.interval": 2 for m in ("encoder", "critic")})
     keys = jax.random.split(KEY, 2)

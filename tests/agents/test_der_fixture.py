@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from der_recording import agent_of, masked, noises_of, params_of, view_of
 from recordings import drawing, load
+from small_runs import by_default
 
 from mst_jax.agents import Clock, Experience
 from mst_jax.agents.rainbow import losses
@@ -19,7 +20,7 @@ from mst_jax.agents.rainbow import losses
 RECORDED = load("der_step")
 KEY, INDICES = jax.random.key(0), np.arange(len(RECORDED["states"]))
 TOLERANCE = {"float64": 5e-8, "float32": 2e-5}
-EVERY_DTYPE = pytest.mark.parametrize("dtype", TOLERANCE)
+EVERY_DTYPE = pytest.mark.parametrize("dtype", by_default(["float64"], TOLERANCE))
 
 
 def close(found, wanted, dtype):

@@ -23,6 +23,7 @@ from recordings import (
     part,
     trees_close,
 )
+from small_runs import by_default
 
 from mst_jax.agents import Clock, Experience
 from mst_jax.agents.parts.augmentation import shifted
@@ -34,7 +35,7 @@ RATE, PAD, KEY = 1e-4, 4, jax.random.key(0)
 RECORDED = {"reference": functools.partial(load, "drqv2_step"), "32 channels": generated}
 
 
-@pytest.fixture(scope="module", params=RECORDED)
+@pytest.fixture(scope="module", params=by_default(["reference"], RECORDED))
 def case(request):
     """Arrays, and the agent in the state before the update."""
     recorded = RECORDED[request.param]()

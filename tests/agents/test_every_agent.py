@@ -7,6 +7,7 @@ import pytest
 from small_runs import (
     POINT,
     advance,
+    by_default,
     conditionals_of_a_step,
     metrics_without_wall_clock,
     resumed_exactly,
@@ -26,20 +27,15 @@ from mst_jax.program.arrays import loop_from_arrays, loop_to_arrays
 from mst_jax.runs.arrays import fingerprint
 from mst_jax.training import plan_resume, plan_run, train, trainer
 
-# One of each family by default: the others differ in how they act and in one update, and compile as
-# long.
-RELATIVES = {"ddpg", "mrsac", "td3"}
 # Regimes that count single weights are not for noisy layers, whose weights are pairs.
 WITHOUT_NOISE = {"der": {"noisy": False}}
-NAMES = [
-    pytest.param(name, marks=pytest.mark.slow) if name in RELATIVES else name
-    for name in sorted(AGENTS)
-]
-EVERY_AGENT = pytest.mark.parametrize("name", NAMES)
+# These compile soonest: contracts are theirs by default, and everyone's in `make test-all`.
+SOONEST = {"sac", "stream_ac"}
+EVERY_AGENT = pytest.mark.parametrize("name", by_default(SOONEST, sorted(AGENTS)))
 
 
-@EVERY_AGENT
-@pytest.mark.parametrize("recipe", ["mst", pytest.param("dense", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", by_default(SOONEST, sorted(AGENTS)))
+@pytest.mark.parametrize("recipe", by_default(["mst"], ["mst", "dense"]))
 def test_two_seeds_run_and_resume_exactly(name, recipe):
     """In one program; tests/training has the same through files and signals, for MR.Q."""
     config = small_config(recipe, name)
@@ -77,6 +73,7 @@ def test_two_seeds_resume_exactly_on_dm_control(name, recipe, tmp_path, monkeypa
     resumed_exactly(settings, tmp_path, monkeypatch, 130, 400)
 
 
+@pytest.mark.slow
 def test_a_run_with_a_reset_and_diagnostics_resumes_exactly(tmp_path, monkeypatch):
     """Stopped before and just after the reset and a recycling, each of which comes once."""
     settings = small_settings(
@@ -173,9 +170,8 @@ def test_a_reset_renews_networks_and_optimizers_only(name):
         topology.check(params, run.agent.opt_state[module])
 
 
-@pytest.mark.parametrize(
-    "name", ["ddpg", "der", "drqv2", "mrq", "sac"]
-)  # MR.SAC is made of the same parts
+# MR.SAC is made of the same parts
+@pytest.mark.parametrize("name", by_default(["sac", "der"], ["ddpg", "der", "drqv2", "mrq", "sac"]))
 def test_units_are_measured_at_rewires_only(name):
     """Fault C14: agents tell NE how active their units are, under the conditional."""
     config = small_config("ne_dormancy", name, **WITHOUT_NOISE.get(name, {}))
@@ -228,7 +224,7 @@ def test_published_variants_train(name, recipe):
     assert fingerprint(loop_to_arrays(again)) == fingerprint(loop_to_arrays(run))
 
 
-@EVERY_AGENT
+@pytest.mark.parametrize("name", by_default(SOONEST | {"der"}, sorted(AGENTS)))
 def test_seeds_differ_in_every_leaf_that_should(name):
     agent = make_agent(name, small_config("all_rigl", name), task_of(name).spec, 1000)
     states = jax.jit(jax.vmap(agent.init))(jax.random.split(jax.random.key(0), 3))
@@ -246,9 +242,16 @@ def test_seeds_differ_in_every_leaf_that_should(name):
 OWN = {"der": 1, "mrq": 1, "mrsac": 1, "td3": 1}
 
 
-@pytest.mark.parametrize("name", sorted(AGENTS))  # nothing is compiled
+@pytest.mark.parametrize(  # nothing is compiled; relatives trace the same parts
+    "name", by_default(AGENTS.keys() - {"ddpg", "mrsac", "td3"}, sorted(AGENTS))
+)
 @pytest.mark.parametrize(
-    ("recipe", "rewired"), [("dense", 0), ("mst", 1), ("all_static", 0), ("all_rigl", 9)]
+    ("recipe", "rewired"),
+    [
+        *(pytest.param(*row, marks=pytest.mark.slow) for row in (("dense", 0), ("mst", 1))),
+        pytest.param("all_static", 0, marks=pytest.mark.slow),
+        ("all_rigl", 9),
+    ],
 )
 def test_conditionals_of_the_program(name, recipe, rewired):
     """One for each rewired module, and the agent's own; none carries the seed axis."""

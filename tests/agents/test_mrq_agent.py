@@ -103,6 +103,7 @@ def test_twin_heads_get_independent_masks():
         assert (q1 != q2).any()
 
 
+@pytest.mark.slow
 def test_conditionals_of_a_restored_run_are_those_of_a_fresh_one():
     _, agent, run = start_mrq(POINT, mrq_config(), [0, 1], steps=66)
     restored = loop_from_arrays(loop_to_arrays(run), jax.eval_shape(lambda: run))
@@ -139,6 +140,7 @@ def same(a, b):
     return all((x == y).all() for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
 
 
+@pytest.mark.slow
 def test_reward_scales_follow_the_buffer():
     config = mrq_config("dense", target_period=5)
     env = probe.constant_reward_truncated(length=20).env
@@ -151,6 +153,7 @@ def test_reward_scales_follow_the_buffer():
     assert float(run.agent.reward_scale[0]) == pytest.approx(70 / (70 + 3), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_masks_stay_exact_and_parameters_zero_outside_them():
     config = mrq_config("all_rigl", critic__interval=3, actor__interval=4, encoder__interval=5)
     driver, agent, run = start_mrq(POINT, config, [0, 1], 64, total_steps=2000)
@@ -179,6 +182,7 @@ def zero_outside(params, masks):
     return True
 
 
+@pytest.mark.slow
 def test_seed_alone_equals_seed_among_others():
     """docs/design.md rule 5, on an environment whose observations do not depend on actions."""
     env, config = envs.make("probe:observation_reward"), mrq_config()
@@ -219,6 +223,7 @@ def sampled(run, index):
     return np.asarray(jax.vmap(lambda v, k: v.sample(k, 64))(replay.view(run.buffer), keys))[index]
 
 
+@pytest.mark.slow
 def test_a_seed_with_non_finite_parameters_is_marked_and_the_others_go_on():
     from mst_jax.program.step import finish_chunk
 

@@ -62,6 +62,7 @@ def test_forward(recorded):
     close(mrq.core.critic.apply(params["critic"], zsa), RECORDED["forward/q"])
 
 
+@pytest.mark.slow
 def test_one_critic_and_actor_step(recorded, monkeypatch):
     """Through `learn`, at an update without an encoder burst."""
     _, agent, state = recorded
@@ -87,6 +88,7 @@ def test_target_takes_the_largest_smoothed_choice(recorded):
     np.testing.assert_array_equal(mrq.policy.target(outputs, noise), RECORDED["rl/next_action"])
 
 
+@pytest.mark.slow
 def test_encoder_step(recorded):
     mrq, _, state = recorded
     batch = mrq_subtrajectory(BURST)

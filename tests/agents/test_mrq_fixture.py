@@ -85,6 +85,7 @@ def test_critic_loss_and_gradient(mrq, state):
     trees_close(grads, mrq_params(RECORDED, "value_grad", "critic"))
 
 
+@pytest.mark.slow
 def test_one_critic_and_actor_step(recorded, monkeypatch):
     """Through `learn`, at an update without an encoder burst."""
     _, agent, state = recorded
@@ -117,6 +118,7 @@ def test_actor_gradient_uses_the_updated_critic(mrq, state):
     trees_close(grads, mrq_params(RECORDED, "policy_grad", "actor"))
 
 
+@pytest.mark.slow
 def test_encoder_loss_gradient_and_step(mrq, state):
     """Its recorded target is another network's, so the burst of `learn` cannot be played here."""
     batch, weights = mrq_subtrajectory(ENCODER_BATCH), losses.EncoderLossWeights(1.0, 0.1, 0.1)

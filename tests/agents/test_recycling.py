@@ -118,6 +118,7 @@ def test_every_module_has_units_that_can_be_recycled(name):
         assert len(found) == READERS[name][module], (module, plan.dense)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [pytest.param(n, marks=[] if n == "sac" else pytest.mark.slow) for n in sorted(AGENTS)],

@@ -120,6 +120,7 @@ def test_the_distance_is_of_modes_less_the_policys_own_spread():
     assert float(measure(1.2)) == pytest.approx(0.5, abs=0.02)
 
 
+@pytest.mark.slow
 def test_a_review_lets_go_only_above_distance_and_count():
     agent = make_agent("ddpg", small_config("dense", "ddpg"), POINT.spec, 1000)
     _, run = make_driver(agent, POINT, [0, 1], 100, np.float32)

@@ -137,6 +137,7 @@ def test_published_defaults():
     assert default_config("ddpg").exploration_noise == 0.1
 
 
+@pytest.mark.slow
 def test_about_990_thousand_updates_a_run():
     agent = make_agent("sac", small_config("mst", "sac", learning_starts=5000), SIZES, 500_000)
     (group,) = agent.plans["critic"].groups
@@ -164,6 +165,7 @@ def test_actor_and_critic_sparsity_are_independent():
         assert not jax.tree.leaves(masks[other])
 
 
+@pytest.mark.slow
 def test_targets_keep_the_critics_mask_through_rewiring():
     config = small_config("all_rigl", "sac", critic__interval=6, actor__interval=7)
     driver, agent, run = start_run(
@@ -185,6 +187,7 @@ def test_targets_keep_the_critics_mask_through_rewiring():
     assert int(run.clock.update) == 60
 
 
+@pytest.mark.slow
 def test_moments_of_kept_weights_equal_those_of_a_masked_forward_pass():
     """The authors multiply by the mask; here pruned weights are zero. Kept weights must agree."""
     config = small_config("network_sparsity_parity", "sac", critic__sparsity=0.5)
@@ -219,6 +222,7 @@ def test_moments_of_kept_weights_equal_those_of_a_masked_forward_pass():
             np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_observations_are_stored_raw_and_normalised_when_read():
     config = small_config("dense", "sac")
     _, agent, run = start_run(envs.make("probe:point"), config, [0], 70, agent="sac")

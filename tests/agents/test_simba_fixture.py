@@ -14,6 +14,7 @@ import optax
 import pytest
 import recordings
 from recordings import close, nested, trees_close
+from small_runs import by_default
 
 from mst_jax import topology
 from mst_jax.agents import Sizes, default_config, make_agent
@@ -153,7 +154,7 @@ def check_parameters(case, number, state):
     trees_close(state.target_critic, network(case, after, "target"), 2e-5)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", by_default(["sac_sparse"], CASES))
 def test_updates_equal_the_authors_program(case, monkeypatch):
     agent, state = agent_and_state(case, updates=1)
     for number in (1, 2):
@@ -191,7 +192,7 @@ def check_gradients(case, state):
             close(10 * np.asarray(ours), theirs, tolerance, module)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", by_default(["ddpg"], CASES))
 def test_two_updates_in_one_step_are_the_same_two(case, monkeypatch):
     agent, state = agent_and_state(case, updates=2)
     state, _, metrics = learned(agent, state, case, [1, 2], monkeypatch)

@@ -320,6 +320,7 @@ def test_learning_reads_nothing_but_the_latest_transition():
     assert not used & {str(v) for v in jaxpr.invars}
 
 
+@pytest.mark.slow
 def test_dense_and_sparse_share_a_program():
     """S = 0, 0.4 and 0.8, each with its own counts; the first begins as a dense one."""
     configs = [

@@ -144,6 +144,7 @@ def trained(agent, config, steps=40):
     return jax.tree.map(lambda a, b: (a != b).any(axis=(1, 2)), before, after)
 
 
+@pytest.mark.slow
 def test_sac_trains_under_tiles_and_two_of_four():
     config = small_config(
         "all_rigl", "sac", critic__structure="shared8", actor__structure="2:4", actor__interval=20

@@ -101,6 +101,7 @@ def test_a_skipped_update_of_the_actor_costs_nothing(td3, state, batch):
     assert dots(jaxpr) > made
 
 
+@pytest.mark.slow
 def test_every_schedule_ends_where_its_module_ends():
     """Fault E6: RigL freezes at 0.75 of the actor's updates, half as many as the critics'."""
     changes = {"actor__interval": 5, "critic__interval": 5}
@@ -129,6 +130,7 @@ def test_every_schedule_ends_where_its_module_ends():
         )
 
 
+@pytest.mark.slow
 def test_what_an_optimizer_asks_for_is_passed_on(td3, state, monkeypatch):
     """And anything else is an error in one line."""
     asked = {}

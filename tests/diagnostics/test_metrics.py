@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_runs import POINT, small_config, start_run
+from small_runs import POINT, by_default, small_config, start_run
 
 from mst_jax import envs, networks, topology
 from mst_jax.agents import Probe, make_agent
@@ -145,11 +145,7 @@ def test_covariance_by_hand():
 
 
 @pytest.mark.parametrize(
-    "name",
-    [
-        *("sac", "stream_ac"),
-        *(pytest.param(n, marks=pytest.mark.slow) for n in ("mrq", "ddpg", "mrsac", "td3")),
-    ],
+    "name", by_default(["sac"], ["ddpg", "mrq", "mrsac", "sac", "stream_ac", "td3"])
 )
 def test_every_module_of_every_agent_can_be_diagnosed(name):
     """Vmapped equals alone; sample gradients average to the gradient of the mean loss."""

@@ -134,6 +134,7 @@ def test_an_end_at_the_time_limit_is_a_termination_alone(played):
     assert not timesteps.terminated[4].any()
 
 
+@pytest.mark.slow
 def test_alone_and_in_company_alike(played, keys, actions):
     firsts, timesteps, *_ = played
     env = brax.make(NAME, episode_length=LIMIT)
@@ -183,6 +184,7 @@ def test_importing_and_loading_is_silent_and_leaves_no_file(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_states_survive_a_checkpoint_in_mid_episode_bit_for_bit(played, actions, tmp_path):
     checkpoints.save(tmp_path, checkpoints.FULL, STEPS // 2, flatten(played.halfway))
     arrays = checkpoints.load_newest(tmp_path, checkpoints.FULL).arrays

@@ -234,6 +234,7 @@ def test_qualities_and_that_the_model_stays_as_it_is():
     assert np.abs(drawn["plain"] - drawn["exact"]).mean() > 5
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("opengl_works")
 def test_environments_that_share_a_camera_see_their_own_terrain():
     def pictures(pair, order):

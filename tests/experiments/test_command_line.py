@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import launchers
@@ -78,9 +79,9 @@ def test_every_recipe_builds_its_agent(agent, recipe):
     config = make_config(agent, recipe)
     if agent == "der" and recipe in OF_SINGLE_WEIGHTS:
         with pytest.raises(ValueError, match=r"counts single weights .*; choose another regime"):
-            make_agent(agent, config, ATARI_SIZES, 500_000)
+            make_agent(agent, config, ATARI_SIZES, 50_000)
         config = override(config, {"noisy": False})
-    plans = make_agent(agent, config, sizes_of(agent, Sizes.vector(223, 38)), 500_000).plans
+    plans = make_agent(agent, config, sizes_of(agent, Sizes.vector(223, 38)), 50_000).plans
     other = IN_PLACE_OF.get(agent, {})
     regimes = [other.get(regime, regime) for regime in REGIMES[recipe]]
     expected = dict(zip(("encoder", "critic", "actor"), regimes, strict=True))
@@ -169,27 +170,32 @@ def test_an_error_is_one_clear_line_in_a_process_of_its_own(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_settings_win_over_the_recipe(tmp_path):
+def test_settings_win_over_the_recipe(tmp_path, monkeypatch):
+    jobs = []
+
+    def stand_in(program):
+        jobs.extend(program.jobs)
+        return [SimpleNamespace(finished=False, folder=tmp_path, step=0)]
+
+    monkeypatch.setattr("mst_jax.training.train_together", stand_in)
     changes = ["--config.critic.sparsity=0.8", "--config.actor.regime=dense"]
     result = launchers.run(
         "experiments.train",
         "--task=probe:point",
         "--recipe=mst",
-        "--steps=120",
-        "--eval_episodes=1",
         f"--logdir={tmp_path}",
         *CLI,
         *changes,
         "--config.actor.sparsity=0",
     )
     assert result.status == 0, result.err
-    (folder,) = tmp_path.glob("*/*")
-    config = read_settings(folder).config
+    (config,) = (job.settings.config for job in jobs)
     assert (config.critic.sparsity, config.critic.regime) == (0.8, "rigl")
     assert (config.actor.sparsity, config.actor.regime) == (0.0, "dense")
     assert config.critic.residual == "simba", "what neither says is the agent's own"
 
 
+@pytest.mark.slow
 def test_varied_settings_are_runs_of_one_program(tmp_path):
     small = ["--task=probe:point", "--steps=100", "--eval_episodes=1", f"--logdir={tmp_path}", *CLI]
     varied = ["--vary=critic.sparsity=0.5,0.8", "--vary=actor.learning_rate=0.001"]

@@ -52,6 +52,7 @@ def starts(folder, one):
     return path.read_text().splitlines() if path.exists() else []
 
 
+@pytest.mark.slow
 def test_finished_cells_are_skipped_and_failures_stop_nobody(tmp_path):
     folder, cells = make_folder(tmp_path, "good", "fails", "fails_once", "dies", "other")
     lines = []
@@ -73,6 +74,7 @@ def test_finished_cells_are_skipped_and_failures_stop_nobody(tmp_path):
     assert [len(starts(folder, one)) for one in cells] == [1, 4, 2, 4, 1]
 
 
+@pytest.mark.slow
 def test_cells_of_a_program_that_fails_are_tried_by_themselves(tmp_path):
     folder, cells = make_folder(tmp_path, "good", "fails", "other")
     lines = []
@@ -85,6 +87,7 @@ def test_cells_of_a_program_that_fails_are_tried_by_themselves(tmp_path):
     assert [folder.status(one).value for one in cells] == ["finished", "failed", "finished"]
 
 
+@pytest.mark.slow
 def test_two_launchers_on_one_folder_run_no_cell_twice(tmp_path):
     folder, cells = make_folder(tmp_path, *(f"v{i}" for i in range(6)))
     script = (
@@ -133,6 +136,7 @@ def impatient(monkeypatch):
     monkeypatch.setattr(pool, "ATTEMPTS", 1)
 
 
+@pytest.mark.slow
 def test_a_silent_cell_is_told_and_ended_after_the_limit(tmp_path, impatient):
     """Fault B4: one that sleeps, and one that SIGTERM does not reach."""
     folder, cells = make_folder(tmp_path, "sleeps", "frozen")

@@ -67,6 +67,7 @@ def test_cells_are_tasks_by_agents_by_variants_by_blocks(name, size):
     assert len(set(made)) == len(made) or name in ("modules", "mst_vs_uniform")
 
 
+@pytest.mark.slow
 def test_a_modules_cell_changes_one_module_only():
     (cell,) = (
         cell

@@ -5,6 +5,7 @@ import functools
 import numpy as np
 import pytest
 from policies import acts, compiled, exported, needs_c, random_agent
+from small_runs import by_default
 
 from mst_jax.agents import AGENTS
 from mst_jax.agents.actor_critic.ddpg import DDPG
@@ -14,11 +15,7 @@ from mst_jax.networks import RESIDUALS
 RELATIVES = {"ddpg", "mrsac", "td3"}  # made of the same parts as others
 NOT_WRITTEN = {"der", "drqv2"}  # convolutions are no operations
 EVERY_AGENT = pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.slow) if name in RELATIVES else name
-        for name in sorted(AGENTS.keys() - NOT_WRITTEN)
-    ],
+    "name", by_default(AGENTS.keys() - RELATIVES, sorted(AGENTS.keys() - NOT_WRITTEN))
 )
 EVERY_RESIDUAL = pytest.mark.parametrize("residual", RESIDUALS)
 OBSERVATIONS = np.random.default_rng(1).normal(size=(50, 5)).astype(np.float32)

@@ -135,6 +135,7 @@ def test_topology_pictures_of_any_number_of_layers(tmp_path, count):
     assert (tmp_path / "topology.png").stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_layers_of_a_run_are_those_masked(finished_run):
     found = read_layers(finished_run, seed=1)
     layers = found.layers

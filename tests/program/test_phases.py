@@ -13,6 +13,7 @@ import pytest
 from fake_host_envs import Counter
 from flax import struct
 from small_runs import (
+    by_default,
     metrics_without_wall_clock,
     resumed_exactly,
     small_config,
@@ -56,7 +57,7 @@ def test_what_follows_a_step():
         assert learn_calls(steps, 3, 2) == made
 
 
-@pytest.mark.parametrize("task", ["probe:point", "host"])
+@pytest.mark.parametrize("task", by_default(["host"], ["probe:point", "host"]))
 def test_learning_every_second_step_does_not_depend_on_log_periods(task):
     """Periods of 7 and 50 steps, and a kill at an odd step of each environment."""
     task = host_task() if task == "host" else envs.make(task)
@@ -184,6 +185,7 @@ def tracker(monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_an_agent_without_replay_runs_and_resumes_exactly(tracker, tmp_path, monkeypatch):
     folder = resumed_exactly(tracker, tmp_path, monkeypatch, 20)
     rows = metrics_without_wall_clock(folder)

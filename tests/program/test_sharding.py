@@ -25,6 +25,7 @@ def on_four_devices(*arguments):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_every_device_has_its_seeds_and_none_talks_to_another():
     found = on_four_devices("collectives")
     assert found["devices"] == 4

@@ -162,6 +162,7 @@ SHARDED = """
 """
 
 
+@pytest.mark.slow
 def test_sharded_seeds_need_no_communication():
     """Four virtual devices must be asked for before jax starts, hence a process of its own."""
     here = str(Path(__file__).parent)

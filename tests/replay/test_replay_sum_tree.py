@@ -132,12 +132,12 @@ def test_small_leaves_beside_a_huge_one_are_all_reachable():
     leaves[:16] = [1e8] + [0] * 15
     tree = from_leaves(jnp.asarray(leaves))
     found = np.concatenate(
-        [np.asarray(sample(tree, key, 2**22)) for key in jax.random.split(jax.random.key(0), 4)]
+        [np.asarray(sample(tree, key, 2**22)) for key in jax.random.split(jax.random.key(0))]
     )
     small = found[found > 0]
-    expected = 2**24 * 4_096 / (4_096 + 1e8)  # 687 draws: about 634 distinct leaves
+    expected = 2**23 * 4_096 / (4_096 + 1e8)  # 344 draws: about 330 distinct leaves, else 217
     assert abs(len(small) - expected) < 5 * np.sqrt(expected)
-    assert len(np.unique(small)) > 550
+    assert len(np.unique(small)) > 290
 
 
 @pytest.mark.parametrize("uniform", [0.0, 0.5, LARGEST_UNIFORM])

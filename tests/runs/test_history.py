@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pytest
 from small_runs import small_config, small_settings, stop_after
 
 from mst_jax import envs, topology
@@ -40,6 +41,7 @@ def test_only_moving_masks_are_written_and_the_last_are_those_of_the_checkpoint(
     assert any((first[path] != mask).any() for path, mask in last.items())
 
 
+@pytest.mark.slow
 def test_a_resumed_run_has_the_same_history(finished_run, tmp_path, monkeypatch):
     """Stopped on the way; what a killed process left behind is gone."""
     job = plan_run(read_settings(finished_run), tmp_path)

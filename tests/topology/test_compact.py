@@ -104,6 +104,7 @@ def test_training_is_that_of_masked_storage(regime):
     assert moves == [regime == "rigl" and step % INTERVAL == 0 for step in range(1, STEPS)]
 
 
+@pytest.mark.slow
 def test_set_moves_as_many_weights_and_no_tile_has_an_input_twice():
     counts = {}
     for storage in ("masked", "compact"):
@@ -151,6 +152,7 @@ def test_ties_and_nan_are_as_in_masked_storage():
     assert int(masks["compact"].sum()) == 12 * 16 // 2
 
 
+@pytest.mark.slow
 def test_seeds_in_one_program_are_those_alone():
     _, init, step = trainer("rigl", "compact")
     keys = jax.random.split(jax.random.key(7), 2)

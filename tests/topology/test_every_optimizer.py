@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from small_runs import by_default
 
 from mst_jax import topology
 from mst_jax.topology import moments as moments_lib
@@ -53,12 +54,6 @@ NEEDS = {
 }
 
 
-def marked(names, default):
-    return [
-        pytest.param(name, marks=[] if name in default else [pytest.mark.slow]) for name in names
-    ]
-
-
 def params_of(key):
     shapes = {"a": {"kernel": (8, 8), "bias": (8,)}, "b": {"kernel": (8, 4), "bias": (4,)}}
     is_shape = lambda x: isinstance(x, tuple)  # noqa: E731
@@ -87,7 +82,7 @@ def random_quadratic(i):
 
 
 @pytest.mark.parametrize("moments", ["zero", pytest.param("keep", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", marked(OPTIMIZERS, DEFAULT))
+@pytest.mark.parametrize("name", by_default(DEFAULT, OPTIMIZERS))
 def test_counts_are_exact_and_what_is_outside_is_zero(name, moments):
     """Faults C3 (SAM, L-BFGS: `step` was handed on to them) and C4 (SM3, L-BFGS: their slots)."""
     params = params_of(jax.random.key(0))
@@ -117,7 +112,7 @@ def test_every_optimizer_of_optax_is_here():
 
 @pytest.mark.parametrize(
     "name",  # on this linear loss L-BFGS has no steps
-    marked([name for name in OPTIMIZERS if name != "lbfgs"], UNPROTECTED[:1]),
+    by_default(UNPROTECTED[:1], [name for name in OPTIMIZERS if name != "lbfgs"]),
 )
 def test_first_steps_of_a_new_weight_are_of_the_size_of_the_others(name):
     """Fault C5: under an old optimizer, the size of its first three steps over the median one."""

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 from jax.sharding import PartitionSpec as P
 
 from mst_jax import topology
@@ -47,6 +48,7 @@ def test_selection_under_explicit_axes():
     np.testing.assert_array_equal(chosen, np.arange(32).reshape(4, 8) >= 27)
 
 
+@pytest.mark.slow
 def test_training_under_explicit_axes_is_training_without():
     """Structured, averaged, tracked, with ages, targets and statistics: all that has a shape."""
     params = {"a": jax.random.normal(jax.random.key(1), (8, 12)), "bias": jnp.ones(12)}

@@ -3,11 +3,14 @@
 import re
 from pathlib import Path
 
+import pytest
+
 from mst_jax.topology import REGIMES
 
 PAGE = Path(__file__).parents[2] / "docs" / "topology.md"
 
 
+@pytest.mark.slow
 def test_every_block_of_the_page_runs():
     text = PAGE.read_text(encoding="utf-8")
     namespace = {}

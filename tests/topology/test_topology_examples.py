@@ -19,6 +19,7 @@ def test_rigl_finds_a_sparse_teacher_better_than_set_and_set_better_than_static(
     assert (set_ > static).all()
 
 
+@pytest.mark.slow
 def test_one_program_runs_five_sparsities_of_four_seeds():
     runs, losses, active = topology_sweep.sweep()
     assert len(runs) == 20

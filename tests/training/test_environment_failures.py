@@ -139,6 +139,7 @@ def on_device():
     return agent, driver, play, play(jax.random.key(77))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", faulty_simulation.FAULTS)
 def test_another_seed_does_not_notice_a_fault_on_the_device(on_device, fault):
     """Fault A5 for pure-JAX environments, counted in the loop's state."""

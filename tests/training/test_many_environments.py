@@ -73,6 +73,7 @@ def test_every_environment_is_stored_and_counted_as_it_was_stepped():
     assert int(run.clock.step) == 250
 
 
+@pytest.mark.slow
 def test_a_seed_among_others_steps_as_alone():
     """Start states, random actions and what is stored in the warm-up: bit-equal."""
     env, config = envs.make("probe:point"), small_config("dense", "ddpg")
@@ -83,9 +84,8 @@ def test_a_seed_among_others_steps_as_alone():
     jax.tree.map(np.testing.assert_array_equal, *ends)
 
 
-@pytest.mark.parametrize(
-    "task", [pytest.param("probe:point", marks=pytest.mark.slow), "dmc:cartpole-swingup"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["probe:point", "dmc:cartpole-swingup"])
 def test_going_back_to_a_snapshot_repeats_what_followed(task):
     """In the middle of episodes, on the device and on the host, while learning."""
     task, config = envs.make(task), small_config("mst", "ddpg")
@@ -104,6 +104,7 @@ def test_going_back_to_a_snapshot_repeats_what_followed(task):
     assert ends[0] == ends[1] != fingerprint(arrays)
 
 
+@pytest.mark.slow
 def test_a_stopped_run_is_resumed_exactly(tmp_path, monkeypatch):
     rows = metrics_without_wall_clock(resumed_exactly(SETTINGS, tmp_path, monkeypatch, 75))
     training = [row for row in rows["seed_1"] if row["kind"] == "train"]

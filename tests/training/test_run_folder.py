@@ -177,6 +177,7 @@ def test_a_checkpoint_that_cannot_be_restored_changes_nothing(unfinished):
     assert content(unfinished) == before
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*does not say of which settings it is:UserWarning")
 def test_environments_that_fail_at_once_after_a_resume_change_nothing(unfinished, monkeypatch):
     """Fault A2: nothing is cut off before a step shows that training can go on."""

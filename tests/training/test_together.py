@@ -61,6 +61,7 @@ def together(tmp_path_factory):
     return train_together(make_program(jobs_in(logdir, diagnose_every=120, resets=1)))
 
 
+@pytest.mark.slow
 def test_each_run_is_what_it_is_alone(together, tmp_path):
     """The mapped program rounds otherwise, so what is compared is what rounding cannot change."""
     settings = settings_of("high", diagnose_every=120, resets=1)
@@ -166,6 +167,7 @@ def printed(*arguments):
     return [line.strip() for line in result.stdout.splitlines()]
 
 
+@pytest.mark.slow
 def test_launchers_name_diverged_seeds(together):
     """Fault A1: the quickstart's table, and an evaluation of the newest policies."""
     folder = together[-1].folder

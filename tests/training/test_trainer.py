@@ -46,8 +46,7 @@ SETTINGS = small_settings(
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """One finished run of two seeds on a pure-JAX environment."""
-    with cache_misses():  # all its programs are in the persistent cache then
-        return train(plan_run(SETTINGS, tmp_path_factory.mktemp("runs")))
+    return train(plan_run(SETTINGS, tmp_path_factory.mktemp("runs")))
 
 
 def test_a_run_writes_what_it_promises(finished):
@@ -137,12 +136,15 @@ def test_an_existing_run_is_not_overwritten(finished):
         plan_run(SETTINGS, logdir)
 
 
+@pytest.mark.slow
 def test_stopping_in_mid_chunk_and_resuming_changes_nothing(finished, tmp_path, monkeypatch):
     """Stops between two log rows, twice, and once in the warm-up; the buffer is full by then.
 
     Fault B2: no program is compiled again.
     """
-    job = plan_run(SETTINGS, tmp_path)
+    with cache_misses():  # all its programs are in the persistent cache then
+        train(plan_run(SETTINGS, tmp_path / "whole"))
+    job = plan_run(SETTINGS, tmp_path / "stopped")
     for steps in (50, 100, 50):
         monkeypatch.setattr(trainer, "_stop_on_signal", stop_after(steps))
         outcome = train(job)
