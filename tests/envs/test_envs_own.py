@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from broken_host_envs import Both, Careless, Gymnasiums, Hopeless, Informed, Lives, Wrong
 from fake_host_envs import Counter, Endless, Faulty
 
 from mst_jax import envs
@@ -146,80 +147,6 @@ def test_a_jax_environment_that_breaks_the_contract(env, line):
     assert not any("\n" in problem for problem in found)
 
 
-class Careless(Counter):
-    """A counter that remembers what happened before its episode."""
-
-    lives = 0
-
-    def reset(self, seed):
-        self.lives += 1
-        observation = super().reset(seed)
-        observation[0] = self.lives
-        return observation
-
-
-class Wrong(Counter):
-    """A counter whose steps show less than its spec says."""
-
-    def step(self, action):
-        observation, *rest = super().step(action)
-        return observation[:1], *rest
-
-
-class Gymnasiums(Counter):
-    """A counter with Gymnasium's `reset`."""
-
-    def reset(self, seed):
-        return super().reset(seed), {}
-
-
-class Informed(Counter):
-    """A counter with the flags of the old Gym: done, and the information."""
-
-    def step(self, action):
-        observation, reward, terminated, truncated = super().step(action)
-        return observation, reward, terminated or truncated, {}
-
-
-class Both(Counter):
-    """A counter that terminates and truncates at once."""
-
-    def step(self, action):
-        observation, reward, terminated, truncated = super().step(action)
-        return observation, reward, terminated or truncated, terminated or truncated
-
-
-class Lives(Counter):
-    """A game of two lives of which the first is lost in the second step."""
-
-    spec = Counter.spec._replace(
-        observation=Observation((2, 4), "uint8", history=2), action=Discrete(3)
-    )
-
-    def step(self, action):
-        self.steps += 1
-        lost = self.steps == 2
-        self.frames = np.concatenate([self.frames[:, 2:], np.full((2, 2), self.steps, np.uint8)], 1)
-        return (
-            self.frames,
-            float(action),
-            lost or self.steps == self.end,
-            False,
-            self.steps == self.end,
-        )
-
-    def _observe(self):
-        self.frames = np.zeros((2, 4), np.uint8)
-        return self.frames
-
-
-class Hopeless(Counter):
-    """A counter that cannot count."""
-
-    def step(self, action):
-        raise RuntimeError("no simulator")
-
-
 HOST_FAULTS = [
     (host_task(Counter.spec, Careless), "going on from a snapshot led to something else"),
     (host_task(Counter.spec, Wrong), "an observation has shape (1,), the task's spec says (3,)"),
@@ -243,7 +170,7 @@ def test_a_host_environment_that_breaks_the_contract(task, line):
 def test_of_a_host_environment_that_always_fails_one_line_says_why(capsys):
     (found,) = envs.check(host_task(Counter.spec, Hopeless), steps=40)
     assert "120 of 120 steps were lost; the first: fake:counter, seed 0, environment 0," in found
-    assert "RuntimeError: no simulator (test_envs_own.py:" in found
+    assert "RuntimeError: no simulator (broken_host_envs.py:" in found
     assert capsys.readouterr().out == ""
 
 
