@@ -112,12 +112,14 @@ def test_conditionals_of_a_restored_run_are_those_of_a_fresh_one():
         assert [equation.invars[0].aval.shape for equation in found] == [(), ()]
 
 
+@pytest.mark.slow
 def test_conditionals_survive_compilation():
     driver, _agent, _run = start_mrq(POINT, mrq_config(), [0, 1], steps=66)
     text = driver._programs._compiled[Phase.LEARN].as_text()
     assert text.count(" conditional(") == 2
 
 
+@pytest.mark.slow
 def test_the_encoder_moves_only_in_bursts_and_targets_are_copied_before_them():
     driver, _agent, run = start_mrq(POINT, mrq_config(), [0, 1], steps=64)
     changed, copied = [], []

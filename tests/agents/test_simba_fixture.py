@@ -192,7 +192,8 @@ def check_gradients(case, state):
             close(10 * np.asarray(ours), theirs, tolerance, module)
 
 
-@pytest.mark.parametrize("case", by_default(["ddpg"], CASES))
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
 def test_two_updates_in_one_step_are_the_same_two(case, monkeypatch):
     agent, state = agent_and_state(case, updates=2)
     state, _, metrics = learned(agent, state, case, [1, 2], monkeypatch)

@@ -85,6 +85,7 @@ def test_each_run_is_what_it_is_alone(together, tmp_path):
     assert all(np.array_equal(initial[0][name], initial[1][name]) for name in initial[1].files)
 
 
+@pytest.mark.slow
 def test_runs_differ_in_what_was_varied(together):
     found = {}
     for name, outcome in zip(VARIED, together, strict=True):
