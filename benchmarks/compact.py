@@ -23,11 +23,9 @@ from benchmarks.harness import (
     show,
     write_results,
 )
-from benchmarks.programs import Fused, fused
+from benchmarks.programs import Fused, fused, stored
 from experiments.cli import one_line_errors
 from experiments.inputs import define_list, one_of, positive_integer
-from mst_jax.agents import roles_of
-from mst_jax.recipes import make_config, override
 
 KINDS = ("dense", "static", "rigl", "masked_static", "masked_rigl")
 
@@ -78,7 +76,7 @@ def compare(
     """Updates per second and bytes of every kind, and what they are of the dense agent's."""
     counts = {kind: _steps(kind, steps, interval) for kind in kinds}
     programs = {
-        kind: fused(config_of(kind, size, sparsity, structure, interval), seeds, count, "sac")
+        kind: fused(stored(kind, size, sparsity, structure, interval), seeds, count, "sac")
         for kind, count in counts.items()
     }
     executed = {kind: program.execute for kind, program in programs.items()}
@@ -94,18 +92,6 @@ def compare(
     if {"static", "rigl"} <= set(kinds):
         found["rigl_over_static_time"] = per_update["rigl"] / per_update["static"]
     return {"structure": structure, **found}
-
-
-def config_of(kind: str, size: str, sparsity: float, structure: str, interval: int) -> Any:
-    """SAC of a kind: dense, or sparse in both networks."""
-    if kind == "dense":
-        return make_config("sac", "dense", size)
-    masked, _, regime = kind.rpartition("_")
-    config = make_config("sac", f"all_{regime}", size)
-    own = {"sparsity": sparsity, "structure": structure, "interval": interval}
-    own["storage"] = masked or "compact"
-    changes = {f"{name}.{key}": value for name in roles_of(config) for key, value in own.items()}
-    return override(config, changes)
 
 
 def _steps(kind: str, steps: int, interval: int) -> int:

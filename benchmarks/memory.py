@@ -13,9 +13,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from benchmarks.compact import config_of
 from benchmarks.harness import define_output, launch_benchmark, show, write_results
-from benchmarks.programs import VECTORS
+from benchmarks.programs import VECTORS, stored
 from experiments.cli import one_line_errors
 from experiments.inputs import define_list, finite_number, one_of, positive_integer
 from mst_jax.agents import make_agent
@@ -51,14 +50,14 @@ def main(_: list[str]) -> None:
 
 def memory_of(size: str, kind: str, sparsity: float, regime: str, seeds: int) -> dict[str, Any]:
     """Bytes of the agent's state and of a training step's temporaries, of all seeds."""
-    stored = {"dense": "dense", "masked": f"masked_{regime}", "compact": regime}[kind]
-    config = config_of(stored, size, sparsity, "shared64", 100)
+    name = {"dense": "dense", "masked": f"masked_{regime}", "compact": regime}[kind]
+    config = stored(name, size, sparsity, "shared64", 100)
     agent = make_agent("sac", config, VECTORS, 1_000_000)
     observation = jax.ShapeDtypeStruct((seeds, *VECTORS.observation.shape), jnp.float32)
     capacity = 4 * config.batch_size
     start = partial(init_loop, agent, list(range(seeds)), capacity, sizes=VECTORS)
     run = jax.eval_shape(start, observation=observation)
-    reward, ended = (jax.ShapeDtypeStruct((seeds,), kind) for kind in (jnp.float32, bool))
+    reward, ended = (jax.ShapeDtypeStruct((seeds,), dtype) for dtype in (jnp.float32, bool))
     timestep = Timestep(observation, reward, ended, ended, observation, ended, ended)
     step = make_step(agent, VECTORS.action, seeds, Phase.LEARN)
     plan = jax.jit(step, donate_argnums=0).lower(run, timestep).compile().memory_analysis()

@@ -119,3 +119,23 @@ def sized(
     if "encoder" in modules:
         widths |= latents
     return override(config, {**widths, **(changes or {})})
+
+
+def stored(kind: str, size: str, sparsity: float, structure: str, interval: int) -> Any:
+    """SAC of a kind, sparse in both networks or dense.
+
+    Args:
+        kind: `dense`, a regime in compact storage, or the same with masks, `masked_REGIME`.
+        size: as `--size`.
+        sparsity: of both networks.
+        structure: of both.
+        interval: updates between two rewires.
+    """
+    if kind == "dense":
+        return make_config("sac", "dense", size)
+    masked, _, regime = kind.rpartition("_")
+    config = make_config("sac", f"all_{regime}", size)
+    own = {"sparsity": sparsity, "structure": structure, "interval": interval}
+    own["storage"] = masked or "compact"
+    changes = {f"{name}.{key}": value for name in roles_of(config) for key, value in own.items()}
+    return override(config, changes)

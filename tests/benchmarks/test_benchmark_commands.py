@@ -126,3 +126,15 @@ def test_compact(tmp_path):
         assert row[f"{kind}_bytes_of_dense"] == row[f"{kind}_bytes"] / row["dense_bytes"] < 0.8
     ratio = row["static_updates_per_second"] / row["rigl_updates_per_second"]
     assert row["rigl_over_static_time"] == pytest.approx(ratio)
+
+
+def test_memory(tmp_path):
+    flags = ("--sizes=0.0625x1", "--sparsities=0.5", "--regimes=static", "--seeds=1,2")
+    results = run("memory", tmp_path / "memory.json", *flags)
+    rows = results["cases"]
+    assert [row["kind"] for row in rows[::2]] == ["dense", "masked", "compact"]
+    for one, two in zip(rows[::2], rows[1::2], strict=True):
+        assert two["state_bytes"] == 2 * one["state_bytes"]
+        assert one["temporary_bytes"] > 0
+    dense, masked, _ = rows[::2]
+    assert masked["state_bytes"] > dense["state_bytes"], "masks come on top"
