@@ -10,7 +10,15 @@ import jax
 import numpy as np
 
 from mst_jax.agents import Agent, Numbers, Sizes
-from mst_jax.envs import WORKER_TIMEOUT, Action, EnvironmentFailedError, HostTask, JaxEnv, Spec
+from mst_jax.envs import (
+    WORKER_TIMEOUT,
+    Action,
+    EnvironmentFailedError,
+    HostTask,
+    JaxEnv,
+    Spec,
+    Timestep,
+)
 from mst_jax.program.cache import kept
 from mst_jax.program.sharding import (
     LOOP,
@@ -32,9 +40,11 @@ from mst_jax.program.state import (
     seed_keys,
 )
 from mst_jax.program.step import (
+    Half,
     Phase,
     Step,
     make_advance,
+    make_halves,
     make_step,
     phase_of,
     phases_of,
@@ -76,22 +86,32 @@ class Programs:
     What was compiled before for the same jitted function and shapes is not compiled again.
     """
 
-    def __init__(self, jitted: Mapping[Phase, Any], clocks: Clocks) -> None:
+    def __init__(self, jitted: Mapping[Phase | Half, Any], clocks: Clocks) -> None:
         self._jitted = jitted
-        self._compiled: dict[Phase, Callable[..., LoopState]] = {}
+        self._compiled: dict[Phase | Half, Callable] = {}
         self._clocks = clocks
 
-    def __call__(self, phase: Phase, *args: Any) -> LoopState:
+    def __call__(self, phase: Phase | Half, *args: Any) -> Any:
         """Runs a program to its end; compiling and running are timed apart."""
+        return self.wait(self.start(phase, *args))
+
+    def start(self, phase: Phase | Half, *args: Any) -> Any:
+        """Starts a program; what it returns may still be in the making."""
         before = time.perf_counter()
         if phase not in self._compiled:
             self._compiled[phase] = self._jitted[phase].lower(*args).compile()
             self._clocks.compiling += time.perf_counter() - before
             before = time.perf_counter()
-        loop = self._compiled[phase](*args)
-        loop.action.block_until_ready()
+        made = self._compiled[phase](*args)
         self._clocks.device += time.perf_counter() - before
-        return loop
+        return made
+
+    def wait(self, made: Any) -> Any:
+        """What a program returned, once it is there."""
+        before = time.perf_counter()
+        jax.block_until_ready(made)
+        self._clocks.device += time.perf_counter() - before
+        return made
 
 
 class Driver(ABC):
@@ -155,12 +175,14 @@ def make_driver(
     numbers: Numbers | None = None,
     environments: int = 1,
     worker_timeout: float = WORKER_TIMEOUT,
+    stale_actions: int = 0,
 ) -> tuple[Driver, LoopState]:
     """The driver for `environments` of either kind per seed, and the loop before its first step.
 
     The seeds are spread over all local devices that can share them evenly. With `numbers`, arrays
     (S, ...), they differ in more than their random numbers. A worker process that does not answer
-    for `worker_timeout` seconds counts as dead (0: never).
+    for `worker_timeout` seconds counts as dead (0: never). With `stale_actions` 1, parameters that
+    choose actions are those of one update before, and environments on the host step meanwhile.
     """
     start = partial(
         _start(agent, len(seeds), capacity, task.spec, row_dtype),
@@ -172,7 +194,7 @@ def make_driver(
         environment, observation = _start_environments(task, len(keys))(keys)
         driver = JaxDriver(agent, task, len(seeds), environments)
         return driver, start(observation=observation, environment=environment)
-    driver = HostDriver(agent, task, seeds, environments, worker_timeout)
+    driver = HostDriver(agent, task, seeds, environments, worker_timeout, stale_actions)
     return driver, start(observation=driver.reset())
 
 
@@ -208,9 +230,22 @@ def _step_programs(agent: Agent, space: Action, num_seeds: int) -> dict[Phase, A
 
 
 @kept
+def _half_programs(agent: Agent, space: Action, num_seeds: int) -> dict[Half, Any]:
+    """Jitted halves of a step that learns, for environments on the host."""
+    mesh = seed_mesh(num_seeds)
+    answer, learn = make_halves(agent, space, seeds_per_device(num_seeds, mesh))
+    answer = over_devices(answer, mesh, (LOOP, SEEDS), (LOOP, SEEDS))
+    learn = over_devices(learn, mesh, (LOOP, SEEDS, SEEDS), LOOP)
+    return {
+        Half.ANSWER: jax.jit(answer, donate_argnums=0),
+        Half.LEARN: jax.jit(learn, donate_argnums=0),
+    }
+
+
+@kept
 def _chunk_programs(
     agent: Agent, env: JaxEnv, num_seeds: int, environments: int
-) -> dict[Phase, Any]:
+) -> dict[Phase | Half, Any]:
     """Jitted chunks of steps, those of the environments included."""
     mesh = seed_mesh(num_seeds)
     own = seeds_per_device(num_seeds, mesh)
@@ -227,7 +262,11 @@ def _chunk_programs(
 
 
 class HostDriver(Driver):
-    """One message to the worker processes and one fused device call per step."""
+    """One message to the worker processes and one fused device call per step.
+
+    With stale actions, learning is a call of its own, and the environments' next step is made
+    meanwhile.
+    """
 
     def __init__(
         self,
@@ -236,11 +275,15 @@ class HostDriver(Driver):
         seeds: list[int],
         environments: int = 1,
         worker_timeout: float = WORKER_TIMEOUT,
+        stale_actions: int = 0,
     ) -> None:
         super().__init__(agent, task.spec.action, len(seeds))
+        self._stale = stale_actions
         pairs = [(seed, index) for seed in seeds for index in range(environments)]
         self._env = task.vector(pairs, timeout=worker_timeout)
-        self._programs = Programs(_step_programs(agent, self._space, len(seeds)), self.clocks)
+        halves = _half_programs(agent, self._space, len(seeds)) if stale_actions else {}
+        programs = {**_step_programs(agent, self._space, len(seeds)), **halves}
+        self._programs = Programs(programs, self.clocks)
 
     def reset(self) -> np.ndarray:
         """Starts the first episode of every environment; observations (S*E, *O)."""
@@ -254,9 +297,8 @@ class HostDriver(Driver):
         report: Callable[[int], object],
     ) -> LoopState:
         """See `Driver`."""
-        first = int(loop.clock.step)
+        first, action = int(loop.clock.step), np.asarray(loop.action)
         for step in range(first, first + count):
-            action = np.asarray(loop.action)
             before = time.perf_counter()
             try:
                 timestep = self._env.step(self._space.bounded(action))
@@ -264,12 +306,23 @@ class HostDriver(Driver):
                 self.failure = str(error)
                 break
             self.clocks.environment += time.perf_counter() - before
-            loop = self._programs(phase_of(self._agent, step), loop, timestep)
+            loop, action = self._follow(phase_of(self._agent, step), loop, timestep)
             self.clocks.steps += 1
             report(1)
             if stop():
                 break
-        return loop
+        return self._programs.wait(loop)
+
+    def _follow(
+        self, phase: Phase, loop: LoopState, timestep: Timestep
+    ) -> tuple[LoopState, np.ndarray]:
+        """What follows a step of the environments, and their next actions (S*E, *A)."""
+        if phase is not Phase.LEARN or not self._stale:
+            loop = self._programs(phase, loop, timestep)
+            return loop, np.asarray(loop.action)
+        loop, latest = self._programs(Half.ANSWER, loop, timestep)
+        action = np.array(loop.action)  # a copy, since learning is given the loop's arrays
+        return self._programs.start(Half.LEARN, loop, latest, timestep.over), action
 
     def errors(self) -> np.ndarray:
         """See `Driver`."""

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from mst_jax import replay, topology
 from mst_jax.agents import Agent, Latest, Metrics, explorer
+from mst_jax.agents.base import Act
 from mst_jax.envs import Action, JaxEnv, Timestep
 from mst_jax.program.health import finite
 from mst_jax.program.state import (
@@ -28,6 +29,8 @@ from mst_jax.program.state import (
 )
 
 Step = Callable[[LoopState, Timestep], LoopState]
+Answer = Callable[[LoopState, Timestep], tuple[LoopState, Latest]]
+Learn = Callable[[LoopState, Latest, jax.Array], LoopState]
 Advance = Callable[[LoopState, jax.Array], LoopState]
 
 
@@ -37,6 +40,13 @@ class Phase(Enum):
     EXPLORE = "store and explore"
     ACT = "store and act"
     LEARN = "store, learn and act"
+
+
+class Half(Enum):
+    """`Phase.LEARN` in two programs: environments step while the device is busy with the second."""
+
+    ANSWER = "store and act"
+    LEARN = "learn"
 
 
 def phase_of(agent: Agent, step: int) -> Phase:
@@ -74,7 +84,6 @@ def make_step(agent: Agent, space: Action, num_seeds: int, phase: Phase) -> Step
     Returns:
         (loop, timestep of S*E environments) -> loop whose `action` answers `timestep.observation`.
     """
-    observe = over_seeds(agent.observe, num_seeds)
     act = explorer(agent, space) if phase is Phase.EXPLORE else agent.act
 
     def step(loop: LoopState, timestep: Timestep) -> LoopState:
@@ -83,15 +92,38 @@ def make_step(agent: Agent, space: Action, num_seeds: int, phase: Phase) -> Step
         if phase is Phase.LEARN:
             loop = _learn(agent, num_seeds, loop, latest)
         # After learning: a batch is normalised by what was seen when its step was chosen.
-        observation = loop.by_seed(loop.observation)
-        loop = replace(loop, agent=observe(loop.agent, observation, loop.by_seed(timestep.over)))
-        seed_keys = keys_for(loop.keys, Purpose.ACT, loop.clock.step)
-        keys = loop.by_seed(environment_keys(seed_keys, loop.environments))
-        action = choose(act, loop.agent, observation, keys, loop.clock)
-        action = _acted(space, action, loop.healthy)
-        return replace(loop, action=action.reshape(loop.action.shape))
+        loop = _observe(agent, num_seeds, loop, timestep.over)
+        return replace(loop, action=_choose(act, space, loop))
 
     return step
+
+
+def make_halves(agent: Agent, space: Action, num_seeds: int) -> tuple[Answer, Learn]:
+    """`Phase.LEARN` with actions of the parameters before learning, as two device calls.
+
+    Batches are normalised as in one call, and without a change of parameters all is the same.
+
+    Args:
+        agent: one-seed functions.
+        space: of actions.
+        num_seeds: S.
+
+    Returns:
+        (loop, timestep of S*E environments) -> loop whose `action` answers
+        `timestep.observation`, transitions (S, E, ...); and (that loop, transitions, (S*E,) bool
+        of environments whose episode is over) -> loop that has learned and observed.
+    """
+
+    def answer(loop: LoopState, timestep: Timestep) -> tuple[LoopState, Latest]:
+        latest = _latest(loop, timestep)
+        loop = _store(loop, timestep)
+        seen = _observe(agent, num_seeds, loop, timestep.over)
+        return replace(loop, action=_choose(agent.act, space, seen)), latest
+
+    def learn(loop: LoopState, latest: Latest, over: jax.Array) -> LoopState:
+        return _observe(agent, num_seeds, _learn(agent, num_seeds, loop, latest), over)
+
+    return answer, learn
 
 
 def make_advance(
@@ -211,6 +243,21 @@ def _store(loop: LoopState, timestep: Timestep) -> LoopState:
         totals=totals,
         clock=replace(loop.clock, step=loop.clock.step + 1),
     )
+
+
+def _observe(agent: Agent, num_seeds: int, loop: LoopState, over: jax.Array) -> LoopState:
+    """The loop whose agents have seen its observations; `over` says which begin an episode."""
+    observe = over_seeds(agent.observe, num_seeds)
+    states = observe(loop.agent, loop.by_seed(loop.observation), loop.by_seed(over))
+    return replace(loop, agent=states)
+
+
+def _choose(act: Act, space: Action, loop: LoopState) -> jax.Array:
+    """Actions (S*E, *A) for the loop's observations."""
+    seed_keys = keys_for(loop.keys, Purpose.ACT, loop.clock.step)
+    keys = loop.by_seed(environment_keys(seed_keys, loop.environments))
+    action = choose(act, loop.agent, loop.by_seed(loop.observation), keys, loop.clock)
+    return _acted(space, action, loop.healthy).reshape(loop.action.shape)
 
 
 def _learn(agent: Agent, num_seeds: int, loop: LoopState, latest: Latest) -> LoopState:

@@ -115,6 +115,13 @@ class Settings:
         "learns once. All numbers of steps count those of one environment.",
         least=1,
     )
+    stale_actions: int = _setting(
+        0,
+        "Updates that the parameters choosing an action are behind: with 1, environments on the "
+        "host step while the device learns.",
+        least=0,
+        most=1,
+    )
     eval_every: int = _setting(5_000, "Agent steps between evaluations.", least=1)
     eval_episodes: int = _setting(
         10, "Episodes of an evaluation, per seed.", least=1, most=MOST_EPISODES

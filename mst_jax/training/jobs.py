@@ -327,12 +327,12 @@ def prepare(settings: Settings) -> tuple[envs.JaxEnv | envs.HostTask, Agent]:
         raise ValueError(f"task {settings.task!r}: {faults[0]}")
     agent = kept_agent(settings.agent, settings.config, task.spec, settings.steps)
     replay_slots(settings, agent, task.spec)  # refuses a capacity that is too small
-    _refuse_beyond(agent, settings)
+    _refuse_beyond(agent, task, settings)
     return task, agent
 
 
-def _refuse_beyond(agent: Agent, settings: Settings) -> None:
-    """Raises ValueError for what a run asks of an agent that does not have it."""
+def _refuse_beyond(agent: Agent, task: envs.JaxEnv | envs.HostTask, settings: Settings) -> None:
+    """Raises ValueError for what a run asks of an agent or a task that does not have it."""
     if settings.steps <= agent.learning_starts:
         raise ValueError(
             f"steps={settings.steps} must exceed {agent.learning_starts}, after which "
@@ -343,6 +343,11 @@ def _refuse_beyond(agent: Agent, settings: Settings) -> None:
         raise ValueError(
             f"environments={settings.environments}: {settings.agent} learns from {most} of each "
             "seed; raise seeds for more of them"
+        )
+    if settings.stale_actions and isinstance(task, envs.JaxEnv):
+        raise ValueError(
+            f"stale_actions={settings.stale_actions}: environments of {settings.task} are part of "
+            "the device's program and wait for nothing: leave it out"
         )
     if settings.gradient_covariance and agent.probe is None:
         raise ValueError(

@@ -143,6 +143,7 @@ def _open(program: Program, stack: ExitStack, verbose: bool) -> tuple[Session, L
         *(agent, task, program.seeds, slots, np.dtype(settings.row_dtype), program.numbers),
         environments=settings.environments,
         worker_timeout=settings.worker_timeout,
+        stale_actions=settings.stale_actions,
     )
     stack.enter_context(closing(driver))
     if program.step is not None:

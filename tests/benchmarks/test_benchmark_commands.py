@@ -129,6 +129,14 @@ def test_compact(tmp_path):
     assert row["rigl_over_static_time"] == pytest.approx(ratio)
 
 
+def test_stale_actions(tmp_path):
+    flags = ("--tasks=dmc:pendulum-swingup", "--seeds=2", "--width=8", "--batch=8", "--steps=20")
+    (row,) = run("stale_actions", tmp_path / "stale.json", *flags, "--repeats=1")["cases"]
+    ratio = row["stale_ms"] / max(row["environment_ms"], row["device_ms"])
+    assert row["stale_to_longer"] == pytest.approx(ratio)
+    assert row["ordinary_to_stale"] == pytest.approx(row["ordinary_ms"] / row["stale_ms"])
+
+
 def test_memory(tmp_path):
     flags = ("--sizes=0.25x1", "--sparsities=0.8", "--regimes=static", "--seeds=1,2")
     results = run("memory", tmp_path / "memory.json", *flags)
