@@ -35,7 +35,9 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # workers of pytest-xdist inh
         if old.is_file() and old.stat().st_atime < time.time() - DAYS * 86_400:
             old.unlink(missing_ok=True)
 jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+# Tracing makes many objects that all live on; looking through them took a fifth of the time.
+gc.set_threshold(50_000, 50, 100)
 
 MOST_MEMORY = 1.5e9  # bytes that a worker may hold after a test before it lets its programs go
 
