@@ -6,6 +6,7 @@ from dataclasses import replace
 import jax
 import numpy as np
 import pytest
+from tapes import insert, set_priorities
 
 from mst_jax import replay
 from mst_jax.envs import Continuous, Observation
@@ -18,7 +19,6 @@ def filled_buffer(steps, row_dtype="float32", environments=1):
     rng = np.random.default_rng(0)
     rows = 2 * environments
     buffer = replay.create(replace(LAYOUT, row_dtype=row_dtype, environments=environments))
-    insert = jax.jit(replay.insert, donate_argnums=0)
     for _ in range(steps):
         ends = rng.random((2, rows)) < 0.1
         observations = rng.normal(size=(2, rows, 3))
@@ -27,7 +27,7 @@ def filled_buffer(steps, row_dtype="float32", environments=1):
             observations[1],
         )  # fmt: skip
         indices = rng.integers(0, 40, (2, 5))
-        buffer = replay.set_priorities(buffer, indices, rng.lognormal(size=(2, 5)))
+        buffer = set_priorities(buffer, indices, rng.lognormal(size=(2, 5)))
     return buffer
 
 
@@ -117,7 +117,6 @@ def test_packed_arrays_survive_donated_inserts():
     before = {name: array.copy() for name, array in arrays.items()}
     no = np.zeros(2, bool)
     x = np.ones((2, 3)), np.ones((2, 2)), np.ones(2), no, ~no, np.ones((2, 3))
-    insert = jax.jit(replay.insert, donate_argnums=0)
     for _ in range(50):
         buffer = insert(buffer, *x)
     for name, array in arrays.items():

@@ -258,7 +258,8 @@ def not_negative(name: str, value: float) -> None:
 
 def one_of(name: str, value: str, choices: Any) -> None:
     """Raises ValueError naming the choices unless the value is one of them."""
-    require(value in choices, f"{name}={value!r} is unknown: {nearest(value, choices)}")
+    if value not in choices:  # what is nearest takes long to find
+        raise ValueError(f"{name}={value!r} is unknown: {nearest(value, choices)}")
 
 
 def _unit(name: str, value: float) -> None:
