@@ -91,7 +91,7 @@ class Programs:
         self._compiled: dict[Phase | Half, Callable] = {}
         self._clocks = clocks
 
-    def __call__(self, phase: Phase | Half, *args: Any) -> Any:
+    def __call__(self, phase: Phase, *args: Any) -> LoopState:
         """Runs a program to its end; compiling and running are timed apart."""
         return self.wait(self.start(phase, *args))
 
@@ -106,12 +106,12 @@ class Programs:
         self._clocks.device += time.perf_counter() - before
         return made
 
-    def wait(self, made: Any) -> Any:
+    def wait(self, loop: LoopState) -> LoopState:
         """What a program returned, once it is there: all of it is as soon as one array is."""
         before = time.perf_counter()
-        jax.tree.leaves(made)[0].block_until_ready()
+        loop.action.block_until_ready()
         self._clocks.device += time.perf_counter() - before
-        return made
+        return loop
 
 
 class Driver(ABC):
@@ -320,8 +320,9 @@ class HostDriver(Driver):
         if phase is not Phase.LEARN or not self._stale:
             loop = self._programs(phase, loop, timestep)
             return loop, np.asarray(loop.action)
-        loop, latest = self._programs(Half.ANSWER, loop, timestep)
-        action = np.array(loop.action)  # a copy, since learning is given the loop's arrays
+        loop, latest = self._programs.start(Half.ANSWER, loop, timestep)
+        # A copy, since learning is given the loop's arrays.
+        action = np.array(self._programs.wait(loop).action)
         return self._programs.start(Half.LEARN, loop, latest, timestep.over), action
 
     def errors(self) -> np.ndarray:

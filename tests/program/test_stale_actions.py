@@ -41,9 +41,9 @@ def test_an_action_is_that_of_the_parameters_before_learning(stale):
     run = driver._programs
     kept = loop_to_arrays(run(Phase.ACT, loop_from_arrays(arrays, like), timestep))
     usual = loop_to_arrays(run(Phase.LEARN, loop_from_arrays(arrays, like), timestep))
-    answered, latest = run(Half.ANSWER, loop, timestep)
+    answered, latest = run.start(Half.ANSWER, loop, timestep)
     assert fingerprint({"a": np.array(answered.action)}) == fingerprint({"a": kept["action"]})
-    learned = loop_to_arrays(run(Half.LEARN, answered, latest, timestep.over))
+    learned = loop_to_arrays(run.start(Half.LEARN, answered, latest, timestep.over))
     assert (learned["action"] != usual["action"]).any(), "learning changes what is chosen"
     for name in usual.keys() - {"action"}:  # two programs round differently in the last digit
         close = {"rtol": 1e-5, "atol": 1e-7} if usual[name].dtype == np.float32 else {"rtol": 0}
