@@ -66,16 +66,16 @@ def main(_: list[str]) -> None:
 
 def measure(agent: Agent, task: envs.HostTask, seeds: int) -> dict[str, Any]:
     """Milliseconds of an agent step of all seeds, and ratios of medians."""
-    environments = task.vector([(seed, 0) for seed in range(seeds)])
-    environments.reset()
     with ExitStack() as stack:
+        environments = task.vector([(seed, 0) for seed in range(seeds)])
+        stack.callback(environments.close)
+        environments.reset()
         programs = {
             "ordinary": training(agent, task, seeds, 0, stack),
             "stale": training(agent, task, seeds, 1, stack),
             "environment": lambda: play(environments, STEPS.value),
             "device": learning(agent, task, seeds, stack),
         }
-        stack.callback(environments.close)
         medians = interleave(programs, REPEATS.value)
     return {
         "seeds": seeds,
