@@ -45,8 +45,8 @@ def main(_: list[str]) -> None:
                     with one_line_errors():
                         found = memory_of(size, kind, sparsity, regime, seeds)
                     rows.append(show("memory", found))
-    record = {"backend": jax.default_backend(), "cases": rows}
-    write_results(OUTPUT.value, "benchmarks.memory", record)
+                    record = {"backend": jax.default_backend(), "cases": rows}
+                    write_results(OUTPUT.value, "benchmarks.memory", record)
 
 
 def memory_of(size: str, kind: str, sparsity: float, regime: str, seeds: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What neurons that share their inputs cost in return, and 2:4, registered before any run.
+"""What neurons that share their inputs cost in return, and 2:4: registered before any run.
 
 Registered 2026-11-27. The same in words is in docs/studies.md.
 """
@@ -150,7 +150,7 @@ STRUCTURE_COST = Study(
             block=4,
             evaluations=5,
             checkpoints=4,
-            base={AGENT: {"learning_starts": 1_000}},
+            base={AGENT: {"learning_starts": 1_000, "batch_size": 128}},
         ),
         "paper": scales.paper(scales.HARDEST, (AGENT,)),
     },
