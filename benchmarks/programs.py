@@ -73,6 +73,34 @@ def fused(
         sizes: of the environment.
         filled: steps taken before; there are four times as many slots.
     """
+    ready = past_warm_up(config, count, name, sizes, filled)
+
+    def steps(run: LoopState) -> LoopState:
+        return jax.lax.fori_loop(0, updates, lambda _, r: ready.step(r, ready.timestep), run)
+
+    before = time.perf_counter()
+    program = jax.jit(steps, donate_argnums=0).lower(ready.run).compile()
+    return Fused(ready.agent, program, [ready.run], time.perf_counter() - before)
+
+
+class Ready(NamedTuple):
+    """A run on a constant environment that is about to learn.
+
+    Attributes:
+        agent: one-seed functions.
+        step: (run, timestep) -> run, one that learns; not compiled.
+        timestep: what the environment always answers.
+        run: the buffer is filled.
+    """
+
+    agent: Agent
+    step: Callable[[LoopState, Timestep], LoopState]
+    timestep: Timestep
+    run: LoopState
+
+
+def past_warm_up(config: Any, count: int, name: str, sizes: Sizes, filled: int) -> Ready:
+    """A run of `count` seeds after `filled` random steps; see `fused`."""
     agent = make_agent(name, config, sizes, 1_000_000)
     observation = random_observations(sizes, count)
     start = partial(init_loop, agent, list(range(count)), 4 * filled, sizes=sizes)
@@ -81,15 +109,14 @@ def fused(
     timestep = Timestep(
         jnp.asarray(observation), jnp.ones(count), ended, ended, observation, ended, ended
     )
+    explore, step = (
+        make_step(agent, sizes.action, count, phase) for phase in (Phase.EXPLORE, Phase.LEARN)
+    )
 
-    def steps(phase: Phase, number: int) -> Callable[[LoopState], LoopState]:
-        step = make_step(agent, sizes.action, count, phase)
-        return lambda run: jax.lax.fori_loop(0, number, lambda _, r: step(r, timestep), run)
+    def fill(run: LoopState) -> LoopState:
+        return jax.lax.fori_loop(0, filled, lambda _, r: explore(r, timestep), run)
 
-    run = jax.jit(steps(Phase.EXPLORE, filled), donate_argnums=0)(run)
-    before = time.perf_counter()
-    program = jax.jit(steps(Phase.LEARN, updates), donate_argnums=0).lower(run).compile()
-    return Fused(agent, program, [run], time.perf_counter() - before)
+    return Ready(agent, step, timestep, jax.jit(fill, donate_argnums=0)(run))
 
 
 def random_observations(sizes: Sizes, *lead: int) -> np.ndarray:

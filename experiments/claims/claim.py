@@ -10,7 +10,7 @@ from mst_jax.names import nearest
 
 Arm = Mapping[str, str | float]  # labels of a study's variant, or what names the rows of a run
 EXPECTS = ("more", "less", "same")
-KINDS = ("difference", "change", "metric", "registered", "count", "share")
+KINDS = ("difference", "change", "metric", "scores", "registered", "count", "share")
 FOLDER = Path(__file__).parent
 
 
@@ -20,7 +20,8 @@ class Evidence:
 
     Attributes:
         kind: `difference` of mean returns x - y; `change`, the same in percent of y; `metric`, a
-            difference of a diagnostic between folders of runs; `registered`, the test of
+            difference of a diagnostic between folders of runs; `scores`, of lists of numbers in a
+            benchmark's record (`file`, `of`); `registered`, the test of
             `experiments.studies.streaming`; `count`, parameters of a network; `share`, the percent
             of network y that must be zero for it to keep the weights of network x.
         study: whose results.csv, in docs/results or benchmarks/results/gpu*.
@@ -48,17 +49,16 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Cost:
-    """Updates to be made, at a measured rate.
+    """Agent steps to be made.
 
     Attributes:
-        rate: FILE:PATH of updates a second, or of milliseconds (a name that ends in `_ms`), in
-            benchmarks/results; `PATH` is made of names and of `name[key=value,...]`.
-        updates: of one seed.
-        runs: seeds.
+        network: agent and size, a case of `benchmarks.rates`.
+        steps: of one seed.
+        runs: seeds, of all tasks and arms together.
     """
 
-    rate: str
-    updates: float
+    network: str
+    steps: float
     runs: int
 
 
@@ -81,7 +81,7 @@ class Claim:
         seeds: that the command trains.
         differs: what differs from what was published when the command is run.
         evidence: tried in order; the first that is there counts.
-        cost: of the command for this claim; empty where no rate was measured.
+        cost: of the command for this claim, where it does not follow from the first evidence.
     """
 
     id: str

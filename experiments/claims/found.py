@@ -3,7 +3,6 @@
 import csv
 import json
 import math
-import re
 from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments.claims.claim import Arm, Claim, Cost, Evidence
+from experiments.claims.claim import Arm, Claim, Evidence
 from experiments.studies.streaming import CELLS, LOOKS, judged
 from mst_jax.agents import Sizes, make_agent
 from mst_jax.analysis import Estimate, estimate, mean
@@ -59,6 +58,8 @@ def _files(evidence: Evidence, root: Path) -> list[Path]:
     """Files that may hold it, the newest machine's first."""
     if evidence.kind == "metric":
         return [root]
+    if evidence.kind == "scores":
+        return [path] if (path := root / str(evidence.x["file"])).is_file() else []
     name = "README.md" if evidence.kind == "registered" else "results.csv"
     own = root / "docs/results" / evidence.study / name
     folder = "report.md" if evidence.kind == "registered" else name
@@ -73,6 +74,8 @@ def _in_file(evidence: Evidence, path: Path, root: Path, level: float) -> Found 
     if evidence.kind == "metric":
         arms = [_metrics(evidence, arm, root) for arm in (evidence.x, evidence.y) if arm]
         where = str(evidence.x["runs"])
+    elif evidence.kind == "scores":
+        arms = [_scores(path, arm) for arm in (evidence.x, evidence.y)]
     else:
         rows = _rows(path)
         arms = [_returns(evidence, arm, rows) for arm in (evidence.x, evidence.y) if arm]
@@ -136,6 +139,11 @@ def _metrics(evidence: Evidence, arm: Arm, root: Path) -> Returns:
     return {"": found} if found else {}
 
 
+def _scores(path: Path, arm: Arm) -> Returns:
+    """Numbers of a benchmark's record, in their order."""
+    return {"": dict(enumerate(json.loads(path.read_text())["results"][arm["of"]]))}
+
+
 def _registered(evidence: Evidence, path: Path, where: str) -> Found | None:
     """The registered test, or one cell of it, from the report's table of every seed."""
     cells = _cells(path)
@@ -184,36 +192,3 @@ def _parameters(agent: str, size: str) -> int:
     """Of the online networks on the humanoid."""
     built = make_agent(agent, make_config(agent, "dense", size), Sizes.vector(*HUMANOID), 100_000)
     return sum(math.prod(shape) for plan in built.plans.values() for shape in plan.dense.values())
-
-
-def hours(costs: Sequence[Cost], root: Path) -> float | None:
-    """Hours of the measured machine that a claim would cost; None where no rate was measured."""
-    total = 0.0
-    for cost in costs:
-        rate = _rate(cost.rate, root)
-        if rate is None:
-            return None
-        total += cost.updates * cost.runs / rate / 3600.0
-    return total if costs else None
-
-
-_STEP = re.compile(r"(\w+)(?:\[([^\]]+)\])?")
-
-
-def _rate(place: str, root: Path) -> float | None:
-    """Updates a second at FILE:PATH; None where the file or the entry is not there."""
-    name, _, path = place.partition(":")
-    file = root / "benchmarks/results" / name
-    if not file.is_file():
-        return None
-    node = json.loads(file.read_text())["results"]
-    key = ""
-    for key, chosen in _STEP.findall(path):
-        node = node.get(key)
-        if chosen and node is not None:
-            wanted = dict(part.split("=") for part in chosen.split(","))
-            found = (one for one in node if {k: str(one.get(k)) for k in wanted} == wanted)
-            node = next(found, None)
-        if node is None:
-            return None
-    return 1000.0 / node if key.endswith("_ms") else float(node)

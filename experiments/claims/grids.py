@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from experiments.claims.claim import Arm, Claim, Cost, Evidence
+from experiments.claims.claim import Arm, Claim, Evidence
 from experiments.studies import published
 from experiments.studies.pixels import TASKS as PIXEL_TASKS
 from experiments.studies.published_atari import CHANGES
@@ -12,7 +12,6 @@ from experiments.studies.published_atari import CHANGES
 TOLERANCE = 50.0
 GAME_TOLERANCE = 20.0  # percent of the default network's return
 STEPS = published.STEPS
-UPDATES = 990_000  # of SAC and DDPG in a run: two a step after the first 5,000
 SIMULATOR = "simulator: our MuJoCo is newer"
 PIXELS = {  # docs/specs/drqv2.md §2: returns of critics of width 512, 1024, 2048, 4096
     "dmc_pixels:quadruped-run": {
@@ -84,7 +83,6 @@ def _sizes(
                     differs=SIMULATOR,
                 ),
             ),
-            cost=_cost(agent, sizes if key != "nominal" else (sizes[1], sizes[1])),
         )
 
 
@@ -118,16 +116,7 @@ def sweep_claims() -> Iterator[Claim]:
                     differs=SIMULATOR,
                 ),
             ),
-            cost=_cost(agent, (size, size)),
         )
-
-
-def _cost(agent: str, sizes: Sequence[str]) -> tuple[Cost, ...]:
-    """Of 8 seeds of SAC in each of two sizes; DDPG and sizes without a rate were not timed."""
-    if agent != "sac":
-        return ()
-    rate = "simba_cpu.json:sizes[size={}].dense_updates_per_second"
-    return tuple(Cost(rate.format(size), UPDATES, 8) for size in sizes)
 
 
 def pixel_claims() -> Iterator[Claim]:

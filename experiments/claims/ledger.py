@@ -28,7 +28,7 @@ COMMANDS = {
     "diagnostics": "python -m experiments.train --agent=sac --task=dmc:humanoid-run --size=4x3 "
     "--recipe=network_sparsity_parity --config.critic.sparsity=0.916 --config.actor.sparsity=0.916 "
     "--seeds=8 --gradient_covariance",
-    "simplicity": "mst_jax.diagnostics.simplicity_score",
+    "simplicity": "python -m benchmarks.simplicity",
     "sparse_init": "python -m experiments.train --agent=stream_ac --task=gym:Walker2d-v4 "
     "--with_time=published --config.critic.hidden=512 --config.actor.hidden=512 "
     "--vary=critic.init_sparsity=0,0.9 --steps=2000000 --seeds=5",

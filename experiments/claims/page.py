@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from experiments.claims.claim import Claim
-from experiments.claims.found import Found, find, hours
+from experiments.claims.costs import RATES, costs_of, hours
+from experiments.claims.found import Found, find
 from experiments.claims.verdicts import FEWEST_SEEDS, VERDICTS, verdict_of
 
 INTRODUCTION = f"""# Claims
@@ -28,9 +29,9 @@ first cell were registered before its runs, the same ±750 of its other three ce
   number: it was read off a figure.
 - Where the task, the size or the length is another than the published one, at most the direction
   can be compared, and the column *differs* says so.
-- *Cost* is in hours of the machine that the rates were measured on (2 cores of an AMD EPYC, no
-  GPU): updates of all seeds of both sides over measured updates a second, without environments and
-  evaluations. No number: no rate was measured."""
+- *Cost*: hours of a machine with 2 cores (AMD EPYC, no GPU) for all seeds of both sides: agent
+  steps, over steps a second that `python -m benchmarks.rates` measured (`{RATES}`),
+  without environments and evaluations. No number: nothing is trained."""
 
 
 class Row:
@@ -40,7 +41,7 @@ class Row:
         self.claim = claim
         self.found = find(claim, root)
         self.verdict = verdict_of(claim, self.found)
-        self.hours = hours(claim.cost, root)
+        self.hours = hours(costs_of(claim), root)
 
     def cells(self) -> list[str]:
         """As the table shows it."""

@@ -147,3 +147,21 @@ def test_memory(tmp_path):
         assert one["temporary_bytes"] > 0
     dense, masked, _ = rows[::2]
     assert masked["state_bytes"] > dense["state_bytes"], "masks come on top"
+
+
+def test_rates(tmp_path):
+    results = run("rates", tmp_path / "rates.json", "--cases=mrq tiny", "--repeats=1")
+    (row,) = results["rates"].values()
+    assert (row["seeds"], row["repeats"]) == (8, 1)
+    assert row["steps_per_second"] > 0
+
+
+def test_simplicity(tmp_path):
+    flags = ("--size=0.0625x1", "--inits=2", "--grid=20")
+    results = run("simplicity", tmp_path / "scores.json", *flags)
+    names = ["actor dense", "actor sparse", "critic dense", "critic sparse"]
+    assert list(results) == names
+    for name in names:
+        assert len(set(results[name])) == 2, "two networks"
+        assert all(score > 1 for score in results[name])
+    assert results["actor dense"] != results["actor sparse"]

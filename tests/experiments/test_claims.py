@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from experiments.claims.claim import Claim, Cost, Evidence, read_claims
-from experiments.claims.found import Found, find, hours
+from experiments.claims.costs import costs_of, hours
+from experiments.claims.found import Found, find
 from experiments.claims.ledger import COMMANDS, sections
 from experiments.claims.page import page
 from experiments.claims.verdicts import VERDICTS, verdict_of
@@ -138,17 +139,47 @@ def test_diagnostics_are_read_from_run_folders(tmp_path):
     assert float(find(claim, tmp_path).estimate.value) == 120.0
 
 
-def test_costs_are_of_measured_rates_or_absent(tmp_path):
+def test_scores_are_read_from_a_benchmarks_record(tmp_path):
+    x, y = ({"file": "scores.json", "of": name} for name in ("sparse", "dense"))
+    claim = Claim("name", "place", "text", evidence=(Evidence("scores", x=x, y=y),))
+    assert find(claim, tmp_path) is None
+    record = {"results": {"sparse": [6.0, 7.0, 8.0], "dense": [5.0, 5.5]}}
+    (tmp_path / "scores.json").write_text(json.dumps(record))
+    ours = find(claim, tmp_path)
+    assert (float(ours.estimate.value), ours.seeds, ours.where) == (1.75, 2, "scores.json")
+
+
+def test_costs_are_of_measured_rates(tmp_path):
     folder = tmp_path / "benchmarks/results"
     folder.mkdir(parents=True)
-    rows = [{"size": "1x1", "seeds": 1, "updates_per_second": 10.0, "step_ms": 20.0}]
-    (folder / "a.json").write_text(json.dumps({"results": {"sizes": rows}}))
-    of = lambda rate: (Cost(rate, updates=36_000, runs=2),)  # noqa: E731
-    assert hours(of("a.json:sizes[size=1x1,seeds=1].updates_per_second"), tmp_path) == 2.0
-    assert hours(of("a.json:sizes[size=1x1].step_ms"), tmp_path) == pytest.approx(0.4)
-    assert hours(of("a.json:sizes[size=5x1].updates_per_second"), tmp_path) is None
-    assert hours(of("b.json:sizes[size=1x1].updates_per_second"), tmp_path) is None
+    rates = {"sac 1x1": {"steps_per_second": 10.0}, "sac 5x1": {"steps_per_second": 1.0}}
+    (folder / "rates_cpu.json").write_text(json.dumps({"results": {"rates": rates}}))
+    small, large = Cost("sac 1x1", steps=36_000, runs=2), Cost("sac 5x1", steps=7_200, runs=8)
+    assert hours((small,), tmp_path) == 2.0
+    assert hours((small, large), tmp_path) == 18.0
     assert hours((), tmp_path) is None
+    with pytest.raises(ValueError, match=r"no rate of 'sac 9x9': add it to benchmarks\.rates"):
+        hours((Cost("sac 9x9", 1, 1),), tmp_path)
+
+
+def test_costs_follow_from_the_variants_of_a_study():
+    claims = {claim.id: claim for section in sections().values() for claim in section}
+    kept = claims["ns-width-kept-ddpg-dog-run"]  # sparse 5x1 - dense 2x1 on one task
+    assert costs_of(kept) == (Cost("ddpg 5x1", 500_000, 8), Cost("ddpg 2x1", 500_000, 8))
+    norm = claims["mst-encoder-norm"]  # of two tasks, in a study that leaves the size alone
+    assert costs_of(norm) == (Cost("mrq 1x1", 500_000, 16),) * 2
+    game = claims["ns-atari-0.8-Boxing"]
+    assert costs_of(game) == (Cost("der 3x1", 100_000, 5), Cost("der 1x1", 100_000, 5))
+    assert costs_of(claims["tar-width"]) == claims["tar-width"].cost, (
+        "what a claim says comes first"
+    )
+
+
+def test_what_was_not_run_says_what_it_costs():
+    claims = [claim for section in sections().values() for claim in section]
+    left = [claim for claim in claims if find(claim, ROOT) is None]
+    without = [claim.id for claim in left if hours(costs_of(claim), ROOT) is None]
+    assert without == ["rlx2-flops"], "arithmetic at sparsities that its abstract does not say"
 
 
 @pytest.mark.parametrize(
