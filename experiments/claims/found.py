@@ -146,7 +146,8 @@ def _scores(path: Path, arm: Arm) -> Returns:
 
 def _registered(evidence: Evidence, path: Path, where: str) -> Found | None:
     """The registered test, or one cell of it, from the report's table of every seed."""
-    cells = _cells(path)
+    (task,) = evidence.tasks
+    cells = _cells(path).get(task, {})
     if evidence.x:
         own = cells.get((int(evidence.x["width"]), float(evidence.x["sparsity"])))
         if own is None:
@@ -166,15 +167,18 @@ def _registered(evidence: Evidence, path: Path, where: str) -> Found | None:
     )
 
 
-def _cells(path: Path) -> dict[tuple[int, float], np.ndarray]:
-    """Cell -> returns of its seeds, of the section "The registered outcome"."""
+def _cells(path: Path) -> dict[str, dict[tuple[int, float], np.ndarray]]:
+    """Task -> cell -> returns of its seeds, of the section "The registered outcome"."""
     section = path.read_text().partition("## The registered outcome")[2].partition("\n## ")[0]
-    found = {}
+    found: dict[str, dict[tuple[int, float], np.ndarray]] = {}
+    task = ""
     for line in section.splitlines():
         columns = [cell.strip() for cell in line.strip("| ").split("|")]
-        if len(columns) == 7 and columns[0].isdigit():
+        if columns[0].endswith(": width"):
+            task = columns[0].split()[0]
+        elif len(columns) == 7 and columns[0].isdigit():
             values = np.array([float(value) for value in columns[6].split(",")])
-            found[int(columns[0]), float(columns[1])] = values
+            found.setdefault(task, {})[int(columns[0]), float(columns[1])] = values
     return found
 
 

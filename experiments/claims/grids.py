@@ -2,10 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 
-from experiments.claims.claim import Arm, Claim, Evidence
+from experiments.claims.claim import Arm, Claim, Cost, Evidence
 from experiments.studies import published
 from experiments.studies.pixels import TASKS as PIXEL_TASKS
 from experiments.studies.published_atari import CHANGES
+from experiments.studies.streaming import CELLS, GATE
+from experiments.studies.streaming import STEPS as STREAM_STEPS
+from experiments.studies.streaming import TASK as STREAM_TASK
 
 # Registered 2026-11-27: runs of one setting in the paper differ by up to 50 between figures
 # (docs/specs/network-sparsity.md §1.8), which is more than the figures are read off by.
@@ -13,6 +16,7 @@ TOLERANCE = 50.0
 GAME_TOLERANCE = 20.0  # percent of the default network's return
 STEPS = published.STEPS
 SIMULATOR = "simulator: our MuJoCo is newer"
+STREAMS_DIFFER = "simulator; SparseInit independent of the mask is our reading"
 PIXELS = {  # docs/specs/drqv2.md §2: returns of critics of width 512, 1024, 2048, 4096
     "dmc_pixels:quadruped-run": {
         0.0: (443.1, 560.8, 607.9, 643.1),
@@ -182,4 +186,36 @@ def game_claims() -> Iterator[Claim]:
                         differs="seeds, pruned layers: not published",
                     ),
                 ),
+            )
+
+
+def stream_claims() -> Iterator[Claim]:
+    """Figure 12: the return of each width and sparsity of Stream AC(lambda)."""
+    sizes = dict(zip(published.STREAM_WIDTHS, ("0.5x1", "1x1", "2x1", "4x1"), strict=True))
+    for task in published.STREAM:
+        name, registered = task.partition(":")[2], task == STREAM_TASK
+        for (width, sparsity), number in published.published_streams(task).items():
+            command = "streaming_width" if registered else "ant"
+            yield Claim(
+                id=f"ns-stream-{name}-{width}-{sparsity:g}",
+                place="Fig. 12",
+                text=f"{name}: return at width {width}, S = {sparsity:g}",
+                expects="same",
+                published=number,
+                digitised=True,
+                tolerance=GATE,
+                command=command if (width, sparsity) in CELLS else "streaming_cells",
+                seeds=5,
+                differs=STREAMS_DIFFER,
+                evidence=tuple(
+                    Evidence(
+                        "registered",
+                        study,
+                        tasks=(task,),
+                        x={"width": width, "sparsity": sparsity},
+                        differs=STREAMS_DIFFER,
+                    )
+                    for study in ("streaming", "streaming_width", "streaming_cells")
+                ),
+                cost=(Cost(f"stream_ac {sizes[width]}", STREAM_STEPS, 5),),
             )

@@ -16,6 +16,7 @@ COMMANDS = {
     "reset": f"{_SWEEP}reset",
     "visual_width": f"{_SWEEP}visual_width",
     "streaming_width": f"{_SWEEP}streaming_width",
+    "streaming_cells": f"{_SWEEP}streaming_cells",
     "atari_width": f"{_SWEEP}atari_width",
     "residual": "python -m experiments.train --agent=mrq --recipe=mrq_stock --task=dmc:dog-run "
     "--vary=critic.residual=pre,post --seeds=8",
@@ -58,7 +59,10 @@ def sections() -> dict[str, list[Claim]]:
         "Network Sparsity, depth by task": list(grids.depth_claims()),
         "Network Sparsity, sparsity by task": list(grids.sweep_claims()),
         "Network Sparsity, pixels": list(grids.pixel_claims()),
-        "Network Sparsity, streaming": read_claims(FOLDER / "streaming.toml"),
+        "Network Sparsity, streaming": [
+            *read_claims(FOLDER / "streaming.toml"),
+            *grids.stream_claims(),
+        ],
         "Network Sparsity, games": list(grids.game_claims()),
         "Rivals": read_claims(FOLDER / "rivals.toml"),
     }

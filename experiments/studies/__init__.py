@@ -7,6 +7,7 @@ from experiments.studies.pixels import VISUAL_WIDTH
 from experiments.studies.replay_ratio import REPLAY_RATIO
 from experiments.studies.sizes import RESET, SCALING_DEPTH, SCALING_WIDTH, SPARSITY_SWEEP
 from experiments.studies.streaming import STREAMING_WIDTH
+from experiments.studies.streaming_cells import STREAMING_CELLS
 from experiments.studies.structures import STRUCTURE_COST
 
 STUDIES: dict[str, Study] = {
@@ -20,6 +21,7 @@ STUDIES: dict[str, Study] = {
         RIGL_SETTINGS,
         RESET,
         STREAMING_WIDTH,
+        STREAMING_CELLS,
         VISUAL_WIDTH,
         ATARI_WIDTH,
         REPLAY_RATIO,

@@ -61,6 +61,30 @@ BY_SPARSITY = {
     ("humanoid-run", "ddpg", "large"): (163, 165, 163, 166, 171, 185, 189, 212, 207, 212),
 }
 
+# Task -> sparsity -> returns of Stream AC(lambda) at STREAM_WIDTHS (docs/specs/streaming.md §2).
+STREAM_WIDTHS = (64, 128, 256, 512)
+STREAM = {
+    "gym:Walker2d-v4": {
+        0.0: (2260.2, 2451.1, 2394.7, 2072.1),
+        0.4: (2215.9, 2619.9, 3029.3, 2490.1),
+        0.8: (758.6, 1642.2, 2433.5, 3114.6),
+    },
+    "gym:Ant-v4": {
+        0.0: (3475.8, 3816.5, 3917.3, 3451.9),
+        0.4: (3013.1, 3994.2, 4105.9, 4340.3),
+        0.8: (1119.1, 2754.3, 3901.2, 4350.8),
+    },
+}
+
+
+def published_streams(task: str) -> dict[tuple[int, float], float]:
+    """(width, sparsity) -> published mean return of Stream AC(lambda); empty for other tasks."""
+    return {
+        (width, sparsity): value
+        for sparsity, row in STREAM.get(task, {}).items()
+        for width, value in zip(STREAM_WIDTHS, row, strict=True)
+    }
+
 
 def published_points(task: str, agent: str, labels: Mapping[str, Any]) -> float | None:
     """The published mean for a variant of a scaling study or the sparsity sweep, if there is one.

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from experiments.studies import scales
 from experiments.studies.base import Scale, Study, Variant
 from experiments.studies.figures import mark_diverged, name_missing
+from experiments.studies.published import published_streams
 from experiments.studies.results import Results, VariantRuns
 from mst_jax.analysis import Estimate, TrainingReturns, estimate, iqm, mean
 from mst_jax.figures.curves import draw_mean
@@ -26,12 +27,16 @@ from mst_jax.recipes import Overrides
 AGENT, TASK, STEPS = "stream_ac", "gym:Walker2d-v4", 2_000_000
 NARROW, WIDE = 128, 512
 DENSE, SPARSE = 0.0, 0.8
-PUBLISHED = {(128, 0.0): 2451.1, (512, 0.0): 2072.1, (128, 0.8): 1642.2, (512, 0.8): 3114.6}
+PUBLISHED = published_streams(TASK)
 EFFECT = 1851.0  # published: (512 - 128 at 0.8) - (512 - 128 at 0)
 GATE = 750.0  # how far the first cell may be from its published return
 WINDOWS = 40  # of a run, each with the mean return of the training episodes that end in it
 LAST = 2  # windows whose episodes are the outcome: 100,000 of 2 M steps
 LOOKS = {5: 0.99, 10: 0.96}  # seeds a cell -> confidence of the interval
+OUTCOME = (
+    "## The registered outcome\n\nMean return of training episodes that ended in the last "
+    f"{LAST / WINDOWS:.0%} of steps."
+)
 CELLS = ((NARROW, DENSE), (WIDE, DENSE), (WIDE, SPARSE), (NARROW, SPARSE))
 FIRST_SEEDS = {cell: 100 * index for index, cell in enumerate(CELLS)}  # no two cells share a seed
 
@@ -104,13 +109,12 @@ def registered_report(results: Results) -> str:
 
     What is of another agent, task or length has returns here, but no gate, no test and no verdict.
     """
-    head = f"Mean return of training episodes that ended in the last {LAST / WINDOWS:.0%} of steps."
-    parts = ["## The registered outcome", head]
+    parts = [OUTCOME]
     for task, agent in results.panels:
         groups = results.panel(task, agent)
         found = {cell_of(group): outcomes_of(group) for group in groups}
         as_registered = _registered(groups)
-        parts.append(_every_seed(f"{task} {agent}", found, PUBLISHED if as_registered else {}))
+        parts.append(every_seed(f"{task} {agent}", found, PUBLISHED if as_registered else {}))
         if as_registered:
             parts += _judged(found)
         else:
@@ -126,7 +130,7 @@ def _registered(groups: Sequence[VariantRuns]) -> bool:
     )
 
 
-def _every_seed(
+def every_seed(
     name: str,
     found: dict[tuple[int, float], dict[int, float]],
     known: dict[tuple[int, float], float],
@@ -237,7 +241,8 @@ def _draw_outcomes(
     axis.set_xticks([index + 0.1 for index in range(len(widths))], [str(w) for w in widths])
 
 
-def _of_both(**settings: float | str) -> Overrides:
+def of_both(**settings: float | str) -> Overrides:
+    """Settings of both networks."""
     return {f"{m}.{key}": value for m in ("critic", "actor") for key, value in settings.items()}
 
 
@@ -247,14 +252,15 @@ def _variants(_: str, size: str) -> list[Variant]:
     return [
         Variant(
             {"width": width, "sparsity": sparsity},
-            overrides=_of_both(hidden=width // shrink, regime="static", sparsity=sparsity),
+            overrides=of_both(hidden=width // shrink, regime="static", sparsity=sparsity),
             first_seed=FIRST_SEEDS[width, sparsity],
         )
         for width, sparsity in CELLS
     ]
 
 
-def _scale(steps: int, seeds: int, block: int) -> Scale:
+def scale_of(steps: int, seeds: int, block: int) -> Scale:
+    """The published protocol, shorter or longer."""
     return Scale(
         tasks=(TASK,),
         agents=(AGENT,),
@@ -274,8 +280,8 @@ STREAMING_WIDTH = Study(
     _variants,
     {
         "smoke": replace(scales.smoke(AGENT), rows=WINDOWS),
-        "small": _scale(500_000, 5, 5),
-        "paper": _scale(STEPS, 10, 5),
+        "small": scale_of(500_000, 5, 5),
+        "paper": scale_of(STEPS, 10, 5),
     },
     streaming_figure,
     {"width": NARROW, "sparsity": DENSE},

@@ -25,6 +25,7 @@ VARIANTS = {  # at the paper's size
     "rigl_settings": 5 + 2 + 2,
     "reset": 2 * 2,
     "streaming_width": 2 * 2,
+    "streaming_cells": 4 * 3 - 4,
     "visual_width": 4 * 3,
     "atari_width": 2 * 3,
     "replay_ratio": 4,
@@ -32,6 +33,7 @@ VARIANTS = {  # at the paper's size
 }
 STEPS = {  # of the others 500,000
     "streaming_width": 2_000_000,
+    "streaming_cells": 2_000_000,
     "visual_width": 1_000_000,
     "atari_width": 100_000,
 }
