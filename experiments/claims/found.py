@@ -141,7 +141,8 @@ def _metrics(evidence: Evidence, arm: Arm, root: Path) -> Returns:
 
 def _scores(path: Path, arm: Arm) -> Returns:
     """Numbers of a benchmark's record, in their order."""
-    return {"": dict(enumerate(json.loads(path.read_text())["results"][arm["of"]]))}
+    scores = json.loads(path.read_text())["results"].get(arm["of"])
+    return {"": dict(enumerate(scores))} if scores else {}
 
 
 def _registered(evidence: Evidence, path: Path, where: str) -> Found | None:

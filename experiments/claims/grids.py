@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from experiments.claims.claim import Arm, Claim, Cost, Evidence
 from experiments.studies import published
+from experiments.studies.modules import MST_VS_UNIFORM, RIVALS
 from experiments.studies.pixels import TASKS as PIXEL_TASKS
 from experiments.studies.published_atari import CHANGES
 from experiments.studies.streaming import CELLS, GATE
@@ -16,6 +17,7 @@ TOLERANCE = 50.0
 GAME_TOLERANCE = 20.0  # percent of the default network's return
 STEPS = published.STEPS
 SIMULATOR = "simulator: our MuJoCo is newer"
+SMALL = MST_VS_UNIFORM.scales["small"]
 STREAMS_DIFFER = "simulator; SparseInit independent of the mask is our reading"
 PIXELS = {  # docs/specs/drqv2.md §2: returns of critics of width 512, 1024, 2048, 4096
     "dmc_pixels:quadruped-run": {
@@ -30,6 +32,35 @@ PIXELS = {  # docs/specs/drqv2.md §2: returns of critics of width 512, 1024, 20
     },
 }
 PIXEL_WIDTHS = (512, 1024, 2048, 4096)
+
+
+def rival_claims() -> Iterator[Claim]:
+    """MST beside its rivals on the task and at the length that benchmarks/gpu/run.sh trains."""
+    (task,), steps = SMALL.tasks, SMALL.steps
+    differs = f"another task, {steps:,} steps: the direction at most"
+    rivals = [recipe for recipe in RIVALS if recipe != "mst"]
+    for rival in rivals:
+        yield Claim(
+            id=f"mst-small-{rival}",
+            place="conclusion 2",
+            text=f"MR.Q {task}: MST - {rival}",
+            comparisons=len(rivals),
+            command="mst_small",
+            seeds=8,
+            differs=differs,
+            evidence=(
+                Evidence(
+                    "difference",
+                    "mst_vs_uniform",
+                    "mrq",
+                    (task,),
+                    steps,
+                    {"recipe": "mst", "network": "1x1"},
+                    {"recipe": rival, "network": "1x1"},
+                    differs=differs,
+                ),
+            ),
+        )
 
 
 def width_claims() -> Iterator[Claim]:

@@ -10,6 +10,8 @@ COMMANDS = {
     "mst_tiny": "python -m experiments.sweep --study=mst_vs_uniform --size=smoke "
     "--tasks=dmc:cartpole-swingup,brax:inverted_pendulum --steps=15000 --seeds=8 --block=8 "
     "--logdir=studies",
+    "mst_small": "python -m experiments.sweep --study=mst_vs_uniform --size=small --seeds=8 "
+    "--block=8 --logdir=studies",
     "scaling_width": f"{_SWEEP}scaling_width",
     "scaling_depth": f"{_SWEEP}scaling_depth",
     "sparsity_sweep": f"{_SWEEP}sparsity_sweep",
@@ -29,7 +31,8 @@ COMMANDS = {
     "diagnostics": "python -m experiments.train --agent=sac --task=dmc:humanoid-run --size=4x3 "
     "--recipe=network_sparsity_parity --config.critic.sparsity=0.916 --config.actor.sparsity=0.916 "
     "--seeds=8 --gradient_covariance",
-    "simplicity": "python -m benchmarks.simplicity",
+    "simplicity": "python -m benchmarks.simplicity --inits=40 "
+    "--output=benchmarks/results/simplicity_cpu.json",
     "sparse_init": "python -m experiments.train --agent=stream_ac --task=gym:Walker2d-v4 "
     "--with_time=published --config.critic.hidden=512 --config.actor.hidden=512 "
     "--vary=critic.init_sparsity=0,0.9 --steps=2000000 --seeds=5",
@@ -51,7 +54,10 @@ COMMANDS = {
 def sections() -> dict[str, list[Claim]]:
     """Title of a section -> its claims."""
     return {
-        "MST (Ma et al. 2025, arXiv 2510.12096)": read_claims(FOLDER / "mst.toml"),
+        "MST (Ma et al. 2025, arXiv 2510.12096)": [
+            *read_claims(FOLDER / "mst.toml"),
+            *grids.rival_claims(),
+        ],
         "Network Sparsity (Ma et al., ICML 2025, arXiv 2506.17204)": read_claims(
             FOLDER / "network_sparsity.toml"
         ),
