@@ -4,7 +4,7 @@ It acts and learns for some calls on random transitions of a small task. Whether
 is for the probe environments to tell (`envs.make("probe:action_reward")` and others).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -21,6 +21,7 @@ from mst_jax.agents.base import (
     Module,
     Occasional,
     Probe,
+    Recycle,
     Sizes,
     acting_parts,
 )
@@ -58,9 +59,10 @@ def check(name: str, config: Any = None, task: Sizes = TASK) -> list[str]:
     if problems:
         return problems
     try:
-        return list(dict.fromkeys(_played(agent, task)))
+        problems.extend(_played(agent, task))  # what was found before an error stays
     except Exception as error:  # whatever a user's functions raise
-        return [f"{type(error).__name__}: {one_line(error)}"]
+        problems.append(f"{type(error).__name__}: {one_line(error)}")
+    return list(dict.fromkeys(problems))
 
 
 def _fields(agent: Agent) -> Iterator[str]:
@@ -217,9 +219,11 @@ def _values(
     if agent.probe is None or experience.replay is None:
         return
     probes = agent.probe(state, Experience(None, experience.replay), key, 8)
+    sound = True
     for name, probe in probes.items():
         if not isinstance(probe, Probe) or name not in agent.modules:
             yield f"probe returns {name!r}: give a Probe of each of {', '.join(agent.modules)}"
+            sound = False
             continue
         sample = jax.tree.map(lambda leaf: leaf[0], probe.samples)
         try:
@@ -229,6 +233,25 @@ def _values(
             continue
         if jnp.shape(loss) != ():
             yield f"probe[{name!r}].loss returns shape {jnp.shape(loss)}, not a scalar"
+    entries = [one for module in agent.modules.values() for one in module.plan.entries().values()]
+    compact = any(entry.compact for _, _, entry in entries)  # cannot be recycled, see `program`
+    if sound and agent.recycle is not None and not compact:
+        yield from _recycled(agent, agent.recycle, state, probes, key)
+
+
+def _recycled(
+    agent: Agent, recycle: Recycle, state: Any, probes: Mapping[str, Probe], key: jax.Array
+) -> Iterator[str]:
+    """Units up to the mean begin again: some of every layer."""
+    activities = {name: probe.activity for name, probe in probes.items()}
+    fresh = jax.jit(recycle)(state, activities, key, 1.0)
+    other = list(_same("recycle", state, fresh))
+    yield from other
+    if other:
+        return
+    if not _equal(agent.masks(fresh), agent.masks(state)):
+        yield "recycle changes the masks: only weights begin again"
+    yield from _masked(agent, fresh, "after recycle")
 
 
 def _observations(task: Sizes, count: int) -> np.ndarray:
