@@ -7,8 +7,9 @@ from pathlib import Path
 from experiments.claims.claim import Claim
 from experiments.claims.costs import RATES, costs_of, hours
 from experiments.claims.found import Found, find
-from experiments.claims.verdicts import FEWEST_SEEDS, VERDICTS, verdict_of
+from experiments.claims.verdicts import FEWEST_SEEDS, NOT_RUN, VERDICTS, verdict_of
 
+DAY = 24.0  # hours
 INTRODUCTION = f"""# Claims
 
 What was published, and what our committed results say about it. **This page is made by**
@@ -55,8 +56,23 @@ class Row:
             self.verdict if found is None else f"**{self.verdict}**",
             (claim.differs if found is None else found.differs) or "",
             f"{command}{seeds}",
-            "" if self.hours is None else f"{self.hours:,.3g} h",
+            "" if self.hours is None else _hours(self.hours),
         ]
+
+
+def _hours(number: float) -> str:
+    return f"{number:,.0f} h" if number >= 10 else f"{number:.2g} h"
+
+
+def _left(rows: Sequence[Row]) -> str:
+    """What it would cost to answer what was not run."""
+    costs = [row.hours for row in rows if row.verdict == NOT_RUN and row.hours is not None]
+    short = [hours for hours in costs if hours <= DAY]
+    text = f"Of those not run, {len(short)} would cost at most a day of that machine each"
+    if len(short) == len(costs):
+        return f"{text}."
+    dearer = min(hours for hours in costs if hours > DAY)
+    return f"{text}, the others from {_hours(dearer)} on."
 
 
 def _published(claim: Claim) -> str:
@@ -95,7 +111,8 @@ def page(sections: Mapping[str, Sequence[Claim]], commands: Mapping[str, str], r
     rows = {title: [Row(claim, root) for claim in section] for title, section in sections.items()}
     counted = Counter(row.verdict for section in rows.values() for row in section)
     told = ", ".join(f"{counted[verdict]} {verdict}" for verdict in VERDICTS)
-    parts = [INTRODUCTION, f"{len(claims)} claims: {told}."]
+    left = _left([row for section in rows.values() for row in section])
+    parts = [INTRODUCTION, f"{len(claims)} claims: {told}. {left}"]
     for title, section in rows.items():
         parts += [f"## {title}", _table(section)]
     listed = [f"| `{name}` | `{text}` |" for name, text in commands.items()]
