@@ -156,7 +156,13 @@ diagnostics() { "$PYTHON" -m benchmarks.diagnostics --output="$OUT/diagnostics.j
 
 replay() { "$PYTHON" -m benchmarks.replay --output="$OUT/replay.json"; }
 
-peers() { "$PYTHON" -m benchmarks.peers --sizes=1x1,2x1 --seeds=1,8 --output="$OUT/peers.json"; }
+peers() {
+    # shellcheck disable=SC2046
+    "$PYTHON" -m benchmarks.peers \
+        $(by_size "--sizes=1x1,2x1 --seeds=1,8" \
+            "--sizes=0.0625x1 --seeds=1 --steps=10 --repeats=1 --batch=8") \
+        --output="$OUT/peers.json"
+}
 
 # A run killed after a checkpoint and resumed must have the fingerprint of one that never stopped.
 resume() {
