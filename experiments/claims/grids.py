@@ -3,13 +3,10 @@
 from collections.abc import Iterator, Sequence
 
 from experiments.claims.claim import Arm, Claim, Cost, Evidence
-from experiments.studies import published
+from experiments.studies import published, streaming
 from experiments.studies.modules import MST_VS_UNIFORM, RIVALS
 from experiments.studies.pixels import TASKS as PIXEL_TASKS
 from experiments.studies.published_atari import CHANGES
-from experiments.studies.streaming import CELLS, GATE
-from experiments.studies.streaming import STEPS as STREAM_STEPS
-from experiments.studies.streaming import TASK as STREAM_TASK
 
 # Registered 2026-11-27: runs of one setting in the paper differ by up to 50 between figures
 # (docs/specs/network-sparsity.md §1.8), which is more than the figures are read off by.
@@ -224,7 +221,7 @@ def stream_claims() -> Iterator[Claim]:
     """Figure 12: the return of each width and sparsity of Stream AC(lambda)."""
     sizes = dict(zip(published.STREAM_WIDTHS, ("0.5x1", "1x1", "2x1", "4x1"), strict=True))
     for task in published.STREAM:
-        name, registered = task.partition(":")[2], task == STREAM_TASK
+        name, registered = task.partition(":")[2], task == streaming.TASK
         for (width, sparsity), number in published.published_streams(task).items():
             command = "streaming_width" if registered else "ant"
             yield Claim(
@@ -234,8 +231,8 @@ def stream_claims() -> Iterator[Claim]:
                 expects="same",
                 published=number,
                 digitised=True,
-                tolerance=GATE,
-                command=command if (width, sparsity) in CELLS else "streaming_cells",
+                tolerance=streaming.GATE,
+                command=command if (width, sparsity) in streaming.CELLS else "streaming_cells",
                 seeds=5,
                 differs=STREAMS_DIFFER,
                 evidence=tuple(
@@ -248,5 +245,5 @@ def stream_claims() -> Iterator[Claim]:
                     )
                     for study in ("streaming", "streaming_width", "streaming_cells")
                 ),
-                cost=(Cost(f"stream_ac {sizes[width]}", STREAM_STEPS, 5),),
+                cost=(Cost(f"stream_ac {sizes[width]}", streaming.STEPS, 5),),
             )

@@ -6,7 +6,7 @@ dense agent 379 of return and brings the one of sparsity 0.8 another 1472. The s
 docs/studies.md.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -241,21 +241,25 @@ def _draw_outcomes(
     axis.set_xticks([index + 0.1 for index in range(len(widths))], [str(w) for w in widths])
 
 
-def of_both(**settings: float | str) -> Overrides:
-    """Settings of both networks."""
+def _of_both(**settings: float | str) -> Overrides:
     return {f"{m}.{key}": value for m in ("critic", "actor") for key, value in settings.items()}
 
 
-def _variants(_: str, size: str) -> list[Variant]:
-    """The four cells; all are static, since a mask that keeps everything is dense."""
+def variants_of(first_seeds: Mapping[tuple[int, float], int], size: str) -> list[Variant]:
+    """A variant of each cell; all are static, since a mask that keeps everything is dense.
+
+    Args:
+        first_seeds: (width, sparsity) -> first seed; no two cells share one.
+        size: of the study; `smoke` has an eighth of the widths.
+    """
     shrink = 8 if size == "smoke" else 1
     return [
         Variant(
             {"width": width, "sparsity": sparsity},
-            overrides=of_both(hidden=width // shrink, regime="static", sparsity=sparsity),
-            first_seed=FIRST_SEEDS[width, sparsity],
+            overrides=_of_both(hidden=width // shrink, regime="static", sparsity=sparsity),
+            first_seed=first_seed,
         )
-        for width, sparsity in CELLS
+        for (width, sparsity), first_seed in first_seeds.items()
     ]
 
 
@@ -277,7 +281,7 @@ def scale_of(steps: int, seeds: int, block: int) -> Scale:
 STREAMING_WIDTH = Study(
     "streaming_width",
     "Does static sparsity let Stream AC(λ) gain from width, as published for Walker2d-v4?",
-    _variants,
+    lambda _, size: variants_of(FIRST_SEEDS, size),
     {
         "smoke": replace(scales.smoke(AGENT), rows=WINDOWS),
         "small": scale_of(500_000, 5, 5),

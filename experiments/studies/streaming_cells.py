@@ -19,10 +19,10 @@ from experiments.studies.streaming import (
     WINDOWS,
     cell_of,
     every_seed,
-    of_both,
     outcomes_of,
     scale_of,
     streaming_figure,
+    variants_of,
 )
 
 SPARSITIES = (0.0, 0.4, 0.8)
@@ -33,17 +33,9 @@ WIDEST = {"smoke": 64, "small": 128, "paper": 512}
 
 
 def _variants(_: str, size: str) -> list[Variant]:
-    """Narrow ones first; all are static, since a mask that keeps everything is dense."""
-    shrink = 8 if size == "smoke" else 1
-    return [
-        Variant(
-            {"width": width, "sparsity": sparsity},
-            overrides=of_both(hidden=width // shrink, regime="static", sparsity=sparsity),
-            first_seed=FIRST_SEEDS[width, sparsity],
-        )
-        for width, sparsity in OTHERS
-        if width <= WIDEST[size]
-    ]
+    """Narrow ones first."""
+    chosen = {cell: seed for cell, seed in FIRST_SEEDS.items() if cell[0] <= WIDEST[size]}
+    return variants_of(chosen, size)
 
 
 def _report(results: Results) -> str:
