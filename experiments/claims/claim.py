@@ -25,7 +25,7 @@ class Evidence:
             `experiments.studies.streaming`; `count`, parameters of a network; `share`, the percent
             of network y that must be zero for it to keep the weights of network x.
         study: whose results.csv, in docs/results or benchmarks/results/gpu*.
-        agent: algorithm of the rows.
+        agent: algorithm of the rows; of several, with spaces between, the mean is taken.
         tasks: of the rows; a difference is the mean over them.
         steps: of the rows; a run of another length is another claim.
         x: labels of the variant, a network, or a pattern of run folders (`runs`).

@@ -11,14 +11,14 @@ from typing import NamedTuple
 import numpy as np
 
 from experiments.claims.claim import Arm, Claim, Evidence
-from experiments.studies.streaming import CELLS, LOOKS, judged
+from experiments.studies.streaming import CELLS, LOOKS, STEPS, TASK, judged
 from mst_jax.agents import Sizes, make_agent
 from mst_jax.analysis import Estimate, estimate, mean
 from mst_jax.recipes import make_config
 
 HUMANOID = (67, 21, 500)  # observations, actions, agent steps of an episode
 
-Returns = dict[str, dict[int, float]]  # task -> seed -> return
+Returns = dict[str, dict[int, float]]  # agent and task -> seed -> return
 
 
 class Found(NamedTuple):
@@ -109,16 +109,17 @@ def _returns(evidence: Evidence, arm: Arm, rows: Iterable[dict[str, str]]) -> Re
 
     A seed that diverged has no return in a report; here it counts as 0, on both sides.
     """
-    found: Returns = {task: {} for task in evidence.tasks}
+    agents = evidence.agent.split()
+    found: Returns = {f"{agent} {task}": {} for agent in agents for task in evidence.tasks}
     for row in rows:
+        name = f"{row['agent']} {row['task']}"
         if (
-            row["agent"] == evidence.agent
-            and row["task"] in found
+            name in found
             and int(row["step"]) == evidence.steps
             and all(_is(row.get(f"label.{name}"), value) for name, value in arm.items())
         ):
             value = float(row["return"] or "nan")
-            found[row["task"]][int(row["seed"])] = value if math.isfinite(value) else 0.0
+            found[name][int(row["seed"])] = value if math.isfinite(value) else 0.0
     return found if found and all(found.values()) else {}
 
 
@@ -148,7 +149,10 @@ def _scores(path: Path, arm: Arm) -> Returns:
 def _registered(evidence: Evidence, path: Path, where: str) -> Found | None:
     """The registered test, or one cell of it, from the report's table of every seed."""
     (task,) = evidence.tasks
-    cells = _cells(path).get(task, {})
+    text = path.read_text()
+    if f"{STEPS:,} agent steps a seed" not in text:
+        return None
+    cells = _cells(text).get(task, {})
     if evidence.x:
         own = cells.get((int(evidence.x["width"]), float(evidence.x["sparsity"])))
         if own is None:
@@ -157,6 +161,7 @@ def _registered(evidence: Evidence, path: Path, where: str) -> Found | None:
     if not set(cells) >= set(CELLS):
         return None
     judgement = judged({cell: cells[cell] for cell in CELLS}, LOOKS)
+    verdict = judgement.verdict if task == TASK else ""  # the rule was registered for one task
     seeds = len(cells[CELLS[0]])
     return Found(
         judgement.interaction,
@@ -164,13 +169,13 @@ def _registered(evidence: Evidence, path: Path, where: str) -> Found | None:
         LOOKS.get(seeds, 0.95),
         where,
         evidence.differs,
-        judgement.verdict,
+        verdict,
     )
 
 
-def _cells(path: Path) -> dict[str, dict[tuple[int, float], np.ndarray]]:
+def _cells(report: str) -> dict[str, dict[tuple[int, float], np.ndarray]]:
     """Task -> cell -> returns of its seeds, of the section "The registered outcome"."""
-    section = path.read_text().partition("## The registered outcome")[2].partition("\n## ")[0]
+    section = report.partition("## The registered outcome")[2].partition("\n## ")[0]
     found: dict[str, dict[tuple[int, float], np.ndarray]] = {}
     task = ""
     for line in section.splitlines():

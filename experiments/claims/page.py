@@ -16,7 +16,8 @@ What was published, and what our committed results say about it. **This page is 
 `python -m experiments.claims` from `experiments/claims` (claims, published numbers, tolerances and
 commands), `docs/results` and `benchmarks/results`; a test makes it again and compares. Results of
 a machine with a GPU enter by the same command once they lie in
-`benchmarks/results/gpu*/STUDY/results.csv`.
+`benchmarks/results/gpu*/STUDY/results.csv`, or as run folders in `benchmarks/results/gpu*`: a
+command with such a `--logdir` trains one side, and the other lies beside it.
 Tolerances were registered there on 2026-11-27, before any result but those of `streaming_width` and
 `mst_tiny`, which were known: of `streaming_width` the test of its interaction and the ±750 of its
 first cell were registered before its runs, the same ±750 of its other three cells was not.
@@ -112,7 +113,12 @@ def page(sections: Mapping[str, Sequence[Claim]], commands: Mapping[str, str], r
     counted = Counter(row.verdict for section in rows.values() for row in section)
     told = ", ".join(f"{counted[verdict]} {verdict}" for verdict in VERDICTS)
     left = _left([row for section in rows.values() for row in section])
-    parts = [INTRODUCTION, f"{len(claims)} claims: {told}. {left}"]
+    by_hand = "; ".join(claim.text for claim in claims if not claim.evidence)
+    parts = [
+        INTRODUCTION,
+        f"{len(claims)} claims: {told}. {left}",
+        f"No single number answers these, so no result enters by itself: {by_hand}.",
+    ]
     for title, section in rows.items():
         parts += [f"## {title}", _table(section)]
     listed = [f"| `{name}` | `{text}` |" for name, text in commands.items()]

@@ -46,6 +46,16 @@ def _depth(agent: str, size: str) -> list[Variant]:
     ]
 
 
+def _joint(agent: str, size: str) -> list[Variant]:
+    """Both ways at once, beside the best dense size and the widest sparse one."""
+    wide, joint = ("3x1", "2x2") if size == "smoke" else (LARGE, JOINT)
+    return [
+        *(_network(agent, s, 0.0) for s in ("2x1", joint)),
+        _network(agent, wide, KEEPS_17M[wide]),
+        _network(agent, joint, JOINT_SPARSITY),
+    ]
+
+
 def _sweep(agent: str, size: str) -> list[Variant]:
     levels = (0.0, 0.5, 0.9) if size == "smoke" else tuple(i / 10 for i in range(10))
     networks = {"default": "1x1", "large": "2x1" if size == "smoke" else LARGE}
@@ -99,6 +109,18 @@ SCALING_DEPTH = Study(
         "smoke": scales.smoke("ddpg"),
         "small": scales.small("sac", steps=50_000),
         "paper": scales.paper(scales.DMC_HARD, AGENTS),
+    },
+    figures.against_size,
+    {"kind": "dense", "network": "2x1"},
+)
+SCALING_JOINT = Study(
+    "scaling_joint",
+    "Does return grow with width and depth together, dense and statically sparse?",
+    _joint,
+    {
+        "smoke": scales.smoke("ddpg"),
+        "small": scales.small("sac", steps=20_000),
+        "paper": scales.paper(scales.HARDEST, AGENTS),
     },
     figures.against_size,
     {"kind": "dense", "network": "2x1"},

@@ -241,7 +241,8 @@ def _draw_outcomes(
     axis.set_xticks([index + 0.1 for index in range(len(widths))], [str(w) for w in widths])
 
 
-def _of_both(**settings: float | str) -> Overrides:
+def of_both(**settings: float | str) -> Overrides:
+    """The same settings in both networks."""
     return {f"{m}.{key}": value for m in ("critic", "actor") for key, value in settings.items()}
 
 
@@ -256,7 +257,7 @@ def variants_of(first_seeds: Mapping[tuple[int, float], int], size: str) -> list
     return [
         Variant(
             {"width": width, "sparsity": sparsity},
-            overrides=_of_both(hidden=width // shrink, regime="static", sparsity=sparsity),
+            overrides=of_both(hidden=width // shrink, regime="static", sparsity=sparsity),
             first_seed=first_seed,
         )
         for (width, sparsity), first_seed in first_seeds.items()

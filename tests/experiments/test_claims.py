@@ -121,6 +121,68 @@ def test_results_of_a_gpu_enter_by_themselves_and_count_first(tmp_path):
     assert float(find(percent, tmp_path).estimate.value) == pytest.approx(650.0)
 
 
+def test_a_claim_about_two_agents_takes_both(tmp_path):
+    write_results(tmp_path / "docs/results/study", {"a": [3, 5], "b": [1, 1]})
+    both = Evidence(**{**vars(EVIDENCE), "agent": "sac ddpg"})
+    claim = Claim("name", "place", "text", evidence=(both,))
+    assert find(claim, tmp_path) is None, "one agent's rows are half of the claim"
+    whole = tmp_path / "benchmarks/results/gpu_x/study"
+    write_results(whole, {"a": [3, 5], "b": [1, 1]})
+    with (whole / "results.csv").open("a", newline="") as file:
+        csv.writer(file).writerows(
+            ["dmc:x", "ddpg", 0, 100, value, recipe] for recipe, value in (("a", 9), ("b", 0))
+        )
+    assert float(find(claim, tmp_path).estimate.value) == (4 + 9) / 2 - (1 + 0) / 2
+
+
+def write_streams(folder, task, steps):
+    """A report of streaming_width with two seeds of every cell, 10 to 40 by cell."""
+    folder.mkdir(parents=True)
+    rows = [
+        f"| {width} | {sparsity} | 2 | - | - | - | {value}, {value} |"
+        for width, sparsity, value in (
+            (128, 0.0, 10),
+            (512, 0.0, 5),
+            (128, 0.8, 20),
+            (512, 0.8, 40),
+        )
+    ]
+    head = (
+        f"| {task} stream_ac: width | sparsity | seeds | mean | IQM | published mean | every seed |"
+    )
+    body = "\n".join([head, "|---|---|---|---|---|---|---|", *rows])
+    text = f"{steps:,} agent steps a seed\n\n## The registered outcome\n\n{body}\n\n## Next\n"
+    (folder / "report.md").write_text(text)
+
+
+def test_a_report_of_streams_answers_for_its_task_and_length_only(tmp_path):
+    rule = Evidence("registered", "streaming_width", tasks=("gym:Ant-v4",))
+    cell = Evidence(**{**vars(rule), "x": {"width": 512, "sparsity": 0.8}})
+    claims = [Claim("name", "place", "text", evidence=(one,)) for one in (rule, cell)]
+    gpu = tmp_path / "benchmarks/results"
+    write_streams(gpu / "gpu_short/streaming_width", "gym:Ant-v4", 500_000)
+    write_streams(gpu / "gpu_other/streaming_width", "gym:Walker2d-v4", 2_000_000)
+    assert [find(claim, tmp_path) for claim in claims] == [None, None]
+    write_streams(gpu / "gpu_ant/streaming_width", "gym:Ant-v4", 2_000_000)
+    interaction, one = (find(claim, tmp_path) for claim in claims)
+    assert float(interaction.estimate.value) == (40 - 20) - (5 - 10)
+    assert interaction.verdict == "", "the rule was registered for Walker2d"
+    assert (float(one.estimate.value), one.seeds) == (40.0, 2)
+
+
+def test_every_row_has_a_place_that_results_enter_from():
+    claims = [claim for section in sections().values() for claim in section]
+    without = [claim.id for claim in claims if not claim.evidence]
+    assert without == ["mst-plasticity", "mst-lesson-1", "tar-width", "rlx2-flops"]
+    for claim in claims:
+        for evidence in claim.evidence:
+            if evidence.kind == "metric" and evidence.y:
+                sides = [str(arm["runs"]).removesuffix("/*/*") for arm in (evidence.x, evidence.y)]
+                folder = sides[0].replace("gpu*", "gpu").rpartition("/")[0].split("/")[:4]
+                assert f"--logdir={'/'.join(folder)}/" in COMMANDS[claim.command], claim.id
+                assert len({side.rpartition("/")[0] for side in sides}) == 1, "beside each other"
+
+
 def test_diagnostics_are_read_from_run_folders(tmp_path):
     for kind, values in {"sparse": (240, 250), "dense": (120, 130)}.items():
         for seed, value in enumerate(values):

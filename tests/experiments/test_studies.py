@@ -20,12 +20,14 @@ VARIANTS = {  # at the paper's size
     "modules": 3 * 6 * 5,
     "scaling_width": 6 + 3,
     "scaling_depth": 4 + 3,
+    "scaling_joint": 2 + 2,
     "sparsity_sweep": 2 * 10,
     "mst_vs_uniform": 5 * 3 + 5,
     "rigl_settings": 5 + 2 + 2,
     "reset": 2 * 2,
     "streaming_width": 2 * 2,
     "streaming_cells": 4 * 3 - 4,
+    "streaming_init": 2 * 2,
     "visual_width": 4 * 3,
     "atari_width": 2 * 3,
     "replay_ratio": 4,
@@ -34,6 +36,7 @@ VARIANTS = {  # at the paper's size
 STEPS = {  # of the others 500,000
     "streaming_width": 2_000_000,
     "streaming_cells": 2_000_000,
+    "streaming_init": 2_000_000,
     "visual_width": 1_000_000,
     "atari_width": 100_000,
 }
