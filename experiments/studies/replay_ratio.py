@@ -75,11 +75,12 @@ def _verdict(found: dict[int, np.ndarray]) -> str:
     if iqm([found[RATIOS[0]]]) <= 0:
         return "Nothing is gained at one update a step, so nothing can be lost: no verdict."
     losses = losses_of(found)
-    shown = ", ".join(f"{loss:+.0%} at {ratio}" for ratio, loss in losses.items())
+    shown = ", ".join(f"{0 - loss:+.0%} at {ratio}" for ratio, loss in losses.items())
+    told = f"Dense, beside one update a step: {shown}"
     enough = [ratio for ratio, loss in losses.items() if loss >= LOSS]
     if enough:
-        return f"Dense loses {shown}: **the comparison is made at {enough[0]} updates a step.**"
-    return f"Dense loses {shown}, nowhere {LOSS:.0%}: **there is nothing to compare here.**"
+        return f"{told}: **the comparison is made at {enough[0]} updates a step.**"
+    return f"{told}. No loss of {LOSS:.0%} anywhere: **there is nothing to compare here.**"
 
 
 def _variants(agent: str, size: str) -> list[Variant]:
