@@ -19,7 +19,7 @@ from experiments.cli import command, launch, one_line_errors
 from experiments.inputs import define_path, finite_number, require_writable
 from experiments.setting_flags import define_settings
 from mst_jax import envs
-from mst_jax.agents import SIMBA_SIZES, SWEPT
+from mst_jax.agents import SIMBA_SIZES, SWEPT, idle_settings
 from mst_jax.names import dotted, nearest
 from mst_jax.presets import PRESETS, describe_preset, preset_overrides
 from mst_jax.recipes import ARCHITECTURES, label, make_config, override
@@ -71,18 +71,26 @@ def main(_: list[str]) -> None:
     """Starts or continues runs of one program and says where they are."""
     with one_line_errors():
         programs = [make_program(jobs) for jobs in _jobs()]
-    if PRESET.value:
-        agent, task = SETTINGS["agent"].value, SETTINGS["task"].value
-        changes = preset_overrides(agent, PRESET.value, task)
-        given = {*_given(), *(text.partition("=")[0] for text in VARY.value)}
-        kept = {name: value for name, value in changes.items() if name not in given}
-        print(describe_preset(PRESET.value, task, kept))
+    if RESUME.value is None:
+        _tell()
     for number, program in enumerate(programs, start=1):
         if not _trained(program):
             left = [str(job.folder) for later in programs[number:] for job in later.jobs]
             if left:
                 print(f"not begun, to be started again: {', '.join(left)}")
             return
+
+
+def _tell() -> None:
+    """Says what a preset sets, and which of the given settings do nothing."""
+    given = [*_given(), *(text.partition("=")[0] for text in VARY.value)]
+    if PRESET.value:
+        task = SETTINGS["task"].value
+        changes = preset_overrides(SETTINGS["agent"].value, PRESET.value, task)
+        kept = {name: value for name, value in changes.items() if name not in given}
+        print(describe_preset(PRESET.value, task, kept))
+    for idle in idle_settings(flags.FLAGS.config, given):
+        print(f"note: {idle}")
 
 
 def _trained(program: Program) -> bool:

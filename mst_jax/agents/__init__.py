@@ -24,7 +24,7 @@ from mst_jax.agents.base import (
 from mst_jax.agents.check import check
 from mst_jax.agents.costs import TrainingCosts, training_costs
 from mst_jax.agents.mr.config import MRQConfig, MRSACConfig
-from mst_jax.agents.parts.modules import ModuleConfig, modules_of, roles_of
+from mst_jax.agents.parts.modules import ModuleConfig, idle_settings, modules_of, roles_of
 from mst_jax.agents.pixels.config import DrQv2Config
 from mst_jax.agents.rainbow.config import DERConfig
 from mst_jax.agents.registry import AGENTS, default_config, make_agent
@@ -62,6 +62,7 @@ __all__ = [
     "check",
     "default_config",
     "explorer",
+    "idle_settings",
     "make_agent",
     "modules_of",
     "player",

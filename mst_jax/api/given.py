@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from mst_jax.agents import idle_settings
 from mst_jax.names import dotted, kind_of, nearest
 from mst_jax.presets import preset_overrides
 from mst_jax.recipes import label, make_config, override
@@ -83,6 +84,12 @@ def _begun_in_time(config: Any, steps: int) -> Any:
         stacklevel=4,  # who called `train`
     )
     return override(config, {"learning_starts": starts})
+
+
+def warn_of_idle(settings: Settings, given: Mapping[str, Any], stacklevel: int) -> None:
+    """Warns of what was given and is not read by the regime of its module."""
+    for idle in idle_settings(settings.config, given):
+        warnings.warn(idle, stacklevel=stacklevel + 1)
 
 
 def own_label(settings: Settings, given: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mst_jax.api.given import own_label, settings_from
+from mst_jax.api.given import own_label, settings_from, warn_of_idle
 from mst_jax.api.run import Run
 from mst_jax.runs import Settings, is_blank
 from mst_jax.runs.folder import as_folder
@@ -50,7 +50,7 @@ def train(
             recipe.
 
     Returns:
-        The run.
+        The run. What is given and not read by the regime of its module is a warning.
 
     Raises:
         TypeError: a value of another type. Nothing was written.
@@ -59,6 +59,7 @@ def train(
     """
     named = {"task": task, "agent": agent, "recipe": recipe, "steps": steps, "seeds": seeds}
     made = settings_from({**named, **settings})
+    warn_of_idle(made, settings, stacklevel=2)
     place = _fresh(LOGDIR, made, set()) if folder is None else as_folder(folder)
     program = make_program([plan_in(made, place)])
     train_together(program, verbose=verbose, progress=progress)
@@ -96,6 +97,8 @@ def train_many(
     """
     logdir = LOGDIR if folder is None else as_folder(folder)
     made = [_member(own, shared) for own in runs]
+    for settings, own in zip(made, runs, strict=True):
+        warn_of_idle(settings, own, stacklevel=2)
     taken: set[Path] = set()
     found = [Run(_fresh(logdir, settings, taken), settings) for settings in made]
     jobs = [plan_in(run.settings, run.folder) for run in found]

@@ -5,8 +5,8 @@ what it needs. A function of your own with these arguments can stand in its plac
 """
 
 import re
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -38,13 +38,21 @@ class MakesRegime(Protocol):
         """
 
 
-def _taking(names: str, make: Callable[..., Regime], **own: Any) -> MakesRegime:
-    """A function of those settings whose names are given, and of fixed ones."""
+@dataclass(frozen=True)
+class Named:
+    """A regime of some of those settings, by their names, and of fixed ones."""
 
-    def made(**settings: Any) -> Regime:
-        return make(**{name: settings[name] for name in names.split()}, **own)
+    reads: tuple[str, ...]
+    make: Callable[..., Regime]
+    own: Mapping[str, Any]
 
-    return made
+    def __call__(self, **settings: Any) -> Regime:
+        """The regime; see `MakesRegime`."""
+        return self.make(**{name: settings[name] for name in self.reads}, **self.own)
+
+
+def _taking(reads: str, make: Callable[..., Regime], **own: Any) -> Named:
+    return Named(tuple(reads.split()), make, own)
 
 
 _static = partial(_taking, "sparsity")
@@ -57,27 +65,22 @@ _dense_first = partial(_taking, "sparsity interval start end drop_fraction")
 
 def _rigl_averaged(**settings: Any) -> Regime:
     """SNFS without redistribution is RigL that grows by an average; here by a long one."""
-    regime = _moving(regimes.snfs, momentum=LONG_AVERAGE)(**settings)
-    return replace(regime, name="rigl_averaged")
+    return replace(regimes.snfs(**settings, momentum=LONG_AVERAGE), name="rigl_averaged")
 
 
-def _expansion(**own: Any) -> MakesRegime:
+def _expansion(*, end: int, **settings: Any) -> Regime:
     """Neuroplastic Expansion, which calls its end the end of growth."""
-
-    def made(*, sparsity: float, interval: int, end: int, **_: Any) -> Regime:
-        return gradual.neuroplastic_expansion(sparsity, interval=interval, growth_end=end, **own)
-
-    return made
+    return gradual.neuroplastic_expansion(growth_end=end, **settings)
 
 
-REGIMES: dict[str, MakesRegime] = {
+REGIMES: dict[str, Named] = {
     "dense": _taking("", regimes.dense),
     "static": _static(regimes.static),
     "network_sparsity": _static(regimes.network_sparsity),
     "set": _moving(regimes.set),
     "set_by_sign": _moving(regimes.set, by_sign=True),
     "rigl": _moving(regimes.rigl),
-    "rigl_averaged": _rigl_averaged,
+    "rigl_averaged": _moving(_rigl_averaged),
     "snfs": _moving(regimes.snfs),
     "snfs_redistributed": _moving(regimes.snfs, redistribute=True),
     "snfs_redistributed_adam": _moving(regimes.snfs, redistribute=True, adam=True),
@@ -90,8 +93,8 @@ REGIMES: dict[str, MakesRegime] = {
     "dense_then_rigl": _dense_first(gradual.dense_then_rigl),
     "gradual_growth": _growing(gradual.gradual_growth),
     "topology_aware_revival": _reviving(revival.topology_aware_revival),
-    "neuroplastic_expansion": _expansion(),
-    "neuroplastic_expansion_dormancy": _expansion(rate=NE_RATE, prune="dormancy"),
+    "neuroplastic_expansion": _growing(_expansion),
+    "neuroplastic_expansion_dormancy": _growing(_expansion, rate=NE_RATE, prune="dormancy"),
 }
 
 

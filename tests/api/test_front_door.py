@@ -12,7 +12,7 @@ import pytest
 from small_runs import SIMBA_SMALL, compilations, content, small_config, small_settings
 
 import mst_jax
-from mst_jax.api.given import settings_from
+from mst_jax.api.given import settings_from, warn_of_idle
 from mst_jax.api.run import Run
 from mst_jax.runs.config_file import write_settings
 from mst_jax.runs.lock import held
@@ -252,9 +252,20 @@ def test_names_are_settings_of_the_run_or_of_its_agent():
             settings_from({"config": mine, **beside})
 
 
+def test_a_setting_that_does_nothing_is_a_warning():
+    idle = {"actor.interval": 50, "critic.interval": 50}
+    with pytest.warns(UserWarning, match=r"actor\.interval has no effect with actor") as told:
+        warn_of_idle(settings_from({"recipe": "mst", **idle}), idle, stacklevel=1)
+    assert len(told) == 1
+
+
 def test_a_run_too_short_for_the_published_warm_up_gets_a_shorter_one():
     with pytest.warns(UserWarning, match="learning_starts=200 instead"):
         assert settings_from({"steps": 2_000}).config.learning_starts == 200
+    with pytest.warns(
+        UserWarning, match=r"actor\.interval has no effect with actor\.regime=static"
+    ):
+        settings_from({"recipe": "mst", "actor.interval": 50})
     with pytest.raises(ValueError, match="must exceed learning_starts=2000"):
         settings_from({"steps": 2_000, "learning_starts": 2_000})
 

@@ -332,6 +332,18 @@ def test_a_preset_says_what_it_sets_and_no_flag_sets_anew(flag, told, tmp_path, 
     assert ended.out.startswith(f"preset hard of probe:picture_motion: {told}")
 
 
+def test_a_setting_that_does_nothing_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr("mst_jax.training.train_together", works)
+    where = f"--logdir={tmp_path}", "--task=probe:point", "--recipe=mst", "--seeds=1"
+    idle = "--config.actor.interval=50", "--vary=actor.drop_fraction=0.1,0.2"
+    ended = run("experiments.train", *where, *idle, "--config.critic.interval=50")
+    assert ended.out.splitlines()[:2] == [
+        "note: actor.interval has no effect with actor.regime=static",
+        "note: actor.drop_fraction has no effect with actor.regime=static",
+    ]
+    assert "critic" not in ended.out.splitlines()[2]
+
+
 LAUNCHERS = {  # with arguments that end it before it works, whatever the numbers are
     "experiments.train": "--task=probe:nope",
     "experiments.quickstart": "--task=probe:nope",

@@ -1,7 +1,7 @@
 """Settings of one trained module, and the optimizer built from them."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, cast
 
@@ -14,6 +14,12 @@ from mst_jax.names import nearest
 from mst_jax.user_code import is_dotted, resolve
 
 ALLOCATIONS = ("own", "er", "erk", "uniform")
+_READ_AS = {  # setting of a module -> what regimes call it
+    "interval": "interval",
+    "drop_fraction": "drop_fraction",
+    "start_fraction": "start",
+    "end_fraction": "end",
+}
 COMPACT = ("static", "set", "rigl")  # regimes of which compact storage keeps all that they read
 
 
@@ -208,6 +214,24 @@ def regime_named(setting: str, name: str) -> topology.MakesRegime:
         one_of(setting, name, topology.REGIMES)
         return topology.REGIMES[name]
     return resolve(setting, name)
+
+
+def idle_settings(config: Any, given: Iterable[str]) -> list[str]:
+    """A line for each given setting of the topology that its module's regime does not read.
+
+    Args:
+        config: an agent's configuration.
+        given: dotted names of settings, such as `critic.drop_fraction`; of others nothing is said.
+    """
+    modules = modules_of(config)
+    told = []
+    for name in given:
+        module, _, setting = name.partition(".")
+        regime = modules[module].regime if module in modules else ""
+        own = topology.REGIMES.get(regime)  # a user's own regime may read them all
+        if setting in _READ_AS and own and _READ_AS[setting] not in own.reads:
+            told.append(f"{name} has no effect with {module}.regime={regime}")
+    return told
 
 
 def make_optimizer(
