@@ -262,10 +262,6 @@ def test_a_setting_that_does_nothing_is_a_warning():
 def test_a_run_too_short_for_the_published_warm_up_gets_a_shorter_one():
     with pytest.warns(UserWarning, match="learning_starts=200 instead"):
         assert settings_from({"steps": 2_000}).config.learning_starts == 200
-    with pytest.warns(
-        UserWarning, match=r"actor\.interval has no effect with actor\.regime=static"
-    ):
-        settings_from({"recipe": "mst", "actor.interval": 50})
     with pytest.raises(ValueError, match="must exceed learning_starts=2000"):
         settings_from({"steps": 2_000, "learning_starts": 2_000})
 
