@@ -119,8 +119,12 @@ def main(_: list[str]) -> None:
     """Trains the recipes and shows what came of them."""
     logdir = LOGDIR.value / datetime.now().strftime("%Y%m%d-%H%M%S")
     with one_line_errors():
-        jobs = [plan_run(job, logdir) for job in settings_of(_agent())]
+        agent = _agent()
+        jobs = [plan_run(job, logdir) for job in settings_of(agent)]
         require_writable(logdir)
+    chosen_for = SHOWS[agent].task
+    if jobs[0].settings.task != chosen_for:
+        print(f"note: sizes and steps are those for {chosen_for}; another task may need more")
     for job in jobs:
         with one_line_errors():
             outcome = train(job)
