@@ -83,7 +83,8 @@ def main(_: list[str]) -> None:
 
 def _tell() -> None:
     """Says what a preset sets, and which of the given settings do nothing."""
-    given = [*_given(), *(text.partition("=")[0] for text in VARY.value)]
+    varied_names = (text.partition("=")[0] for text in VARY.value)
+    given = dict.fromkeys([*_given(), *varied_names])  # each once
     if PRESET.value:
         task = SETTINGS["task"].value
         changes = preset_overrides(SETTINGS["agent"].value, PRESET.value, task)

@@ -112,14 +112,14 @@ def _returns(evidence: Evidence, arm: Arm, rows: Iterable[dict[str, str]]) -> Re
     agents = evidence.agent.split()
     found: Returns = {f"{agent} {task}": {} for agent in agents for task in evidence.tasks}
     for row in rows:
-        name = f"{row['agent']} {row['task']}"
+        panel = f"{row['agent']} {row['task']}"
         if (
-            name in found
+            panel in found
             and int(row["step"]) == evidence.steps
             and all(_is(row.get(f"label.{name}"), value) for name, value in arm.items())
         ):
             value = float(row["return"] or "nan")
-            found[name][int(row["seed"])] = value if math.isfinite(value) else 0.0
+            found[panel][int(row["seed"])] = value if math.isfinite(value) else 0.0
     return found if found and all(found.values()) else {}
 
 

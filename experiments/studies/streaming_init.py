@@ -1,6 +1,7 @@
 """SparseInit on and off, dense and statically sparse: a published ablation of wide Stream AC(λ)."""
 
 from dataclasses import replace
+from itertools import product
 
 from experiments.studies import figures, scales
 from experiments.studies.base import Study, Variant
@@ -20,8 +21,7 @@ from experiments.studies.streaming import (
 SHARES = {"sparse": 0.9, "dense": 0.0}  # of each unit's inputs that begin at zero
 # No two cells share a seed, and none one with the other studies of streams.
 FIRST_SEEDS = {
-    cell: 2_000 + 100 * index
-    for index, cell in enumerate((init, level) for init in SHARES for level in (DENSE, SPARSE))
+    cell: 2_000 + 100 * index for index, cell in enumerate(product(SHARES, (DENSE, SPARSE)))
 }
 
 
