@@ -30,7 +30,7 @@ COMMANDS = {
     f"--steps=135000 --diagnose_every=5000 --seeds=8 {_GPU}/srank/sparse",
     "srank_late": "python -m experiments.train --agent=sac --task=dmc:humanoid-run --size=5x1 "
     "--recipe=network_sparsity_parity --config.critic.sparsity=0.9 --config.actor.sparsity=0.9 "
-    f"--steps=500000 --diagnose_every=5000 --seeds=8 {_GPU}/srank/sparse",
+    f"--steps=500000 --diagnose_every=5000 --seeds=8 {_GPU}/srank_late/sparse",
     "diagnostics": "python -m experiments.train --agent=sac --task=dmc:humanoid-run --size=4x3 "
     "--recipe=network_sparsity_parity --config.critic.sparsity=0.916 --config.actor.sparsity=0.916 "
     f"--seeds=8 --gradient_covariance {_GPU}/diagnostics/sac-humanoid-run/sparse",

@@ -183,6 +183,13 @@ def test_every_row_has_a_place_that_results_enter_from():
                 assert len({side.rpartition("/")[0] for side in sides}) == 1, "beside each other"
 
 
+def test_no_two_commands_train_into_one_folder():
+    words = [word for command in COMMANDS.values() for word in command.split()]
+    folders = [word for word in words if word.startswith("--logdir=benchmarks/")]
+    assert folders
+    assert sorted(folders) == sorted(set(folders))
+
+
 def test_diagnostics_are_read_from_run_folders(tmp_path):
     for kind, values in {"sparse": (240, 250), "dense": (120, 130)}.items():
         for seed, value in enumerate(values):
