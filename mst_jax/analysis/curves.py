@@ -1,7 +1,7 @@
 """Learning curves: what runs wrote, and what others published, as arrays."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +24,7 @@ class Curve(NamedTuple):
         returns: (S, T) mean return of each seed's evaluation episodes; NaN where a seed has none.
         healthy: (S,) bool, whether a seed did not diverge.
         diverged: seed -> the step by which it had diverged, of those that did.
-        seconds: wall-clock seconds of the process that wrote the last row.
+        seconds: of training up to the last evaluation, over all processes of the run.
         frames: environment steps of an agent step, of all environments of a seed; None in runs of
             before 2026-11-27, whose rows do not say.
     """
@@ -73,9 +73,30 @@ def read_curve(folder: Path) -> Curve:
         diverged={
             seed: at for seed, at in zip(settings.seed_list, found, strict=True) if at is not None
         },
-        seconds=max(rows[-1]["wall/seconds"] for rows in seeds if rows),
+        seconds=max(_seconds_at_last_evaluation(rows) for rows in everything),
         frames=_frames(everything[0]),
     )
+
+
+def total_seconds(rows: Sequence[Mapping[str, Any]]) -> list[float]:
+    """Seconds that the training of a run had taken at each of a seed's rows.
+
+    A process that resumes a run goes on counting. Until 2026-11-28 it began at zero; of such runs
+    what a process did after its last row is not known and is left out.
+    """
+    totals, before, last = [], 0.0, 0.0
+    for row in rows:
+        seconds = row["wall/seconds"]
+        before += last if seconds < last else 0.0
+        last = seconds
+        totals.append(before + seconds)
+    return totals
+
+
+def _seconds_at_last_evaluation(rows: Sequence[Mapping[str, Any]]) -> float:
+    """Seconds that training had taken at a seed's last evaluation; 0 where there is none."""
+    found = zip(rows, total_seconds(rows), strict=True)
+    return max((seconds for row, seconds in found if row["kind"] == "eval"), default=0.0)
 
 
 def _frames(rows: Sequence[dict[str, Any]]) -> int | None:

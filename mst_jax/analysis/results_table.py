@@ -13,6 +13,7 @@ import numpy as np
 
 from mst_jax import envs, topology
 from mst_jax.agents import Agent, make_agent
+from mst_jax.analysis.curves import total_seconds
 from mst_jax.names import dotted
 from mst_jax.runs import Settings, read_metrics, read_settings
 from mst_jax.runs.folder import seed_folder
@@ -123,7 +124,7 @@ def read_results(folder: Path) -> list[Row]:
         own = seed_folder(folder, seed)
         metrics = read_metrics(own) if own.is_dir() else []
         diverged = diverged_by(metrics)
-        for row, seconds in zip(metrics, _total_seconds(metrics), strict=True):
+        for row, seconds in zip(metrics, total_seconds(metrics), strict=True):
             if row["kind"] != "eval":
                 continue
             updates = updates_at(cost, settings.steps, row["step"])
@@ -193,14 +194,3 @@ def _cost_of(key: _Key) -> Cost:
 def _active(plan: topology.Plan) -> int:
     masked = sum(int(np.sum(group.table.target[-1])) for group in plan.groups)
     return masked + sum(math.prod(shape) for shape in plan.dense.values())
-
-
-def _total_seconds(rows: Sequence[Row]) -> list[float]:
-    """Seconds since the start of the run; a resumed process begins at zero again."""
-    totals, before, last = [], 0.0, 0.0
-    for row in rows:
-        seconds = row["wall/seconds"]
-        before += last if seconds < last else 0.0
-        last = seconds
-        totals.append(before + seconds)
-    return totals

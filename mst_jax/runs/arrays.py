@@ -13,6 +13,7 @@ Arrays = dict[str, np.ndarray]
 BUFFER = "buffer/"
 # Prefixes of what full checkpoints hold besides a run: environments on the host, best policies.
 HOST, BEST = "host/", "best/"
+SECONDS = "wall/seconds"  # and the seconds that training took up to them, float64 (S,)
 BLOCK = 8_000_000  # bytes that are hashed at a time
 
 
@@ -57,7 +58,7 @@ def shapes_of(tree: Any) -> Any:
 
 def own_arrays(arrays: Arrays) -> Arrays:
     """Those arrays of a full checkpoint that are the run's."""
-    return {name: a for name, a in arrays.items() if not name.startswith((HOST, BEST))}
+    return {name: a for name, a in arrays.items() if not name.startswith((HOST, BEST, SECONDS))}
 
 
 def with_prefix(arrays: Arrays, prefix: str) -> Arrays:

@@ -1,4 +1,4 @@
-"""What full checkpoints hold: the loop, the environments on the host, and the best policies."""
+"""What full checkpoints hold: the loop, environments on the host, best policies and seconds."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from mst_jax.program.drivers import Driver
 from mst_jax.program.state import LoopState
 from mst_jax.replay import frames
 from mst_jax.runs import checkpoints
-from mst_jax.runs.arrays import BEST, HOST, own_arrays, with_prefix
+from mst_jax.runs.arrays import BEST, HOST, SECONDS, own_arrays, with_prefix
 from mst_jax.runs.folder import CHECKPOINTS
 from mst_jax.training.best import BestPolicies
 from mst_jax.training.jobs import Program
@@ -20,7 +20,8 @@ def save(session: Session, loop: LoopState, step: int) -> None:
     snapshot = {f"{HOST}{k}": v for k, v in session.driver.snapshot().items()}
     best = {f"{BEST}{k}": v for k, v in session.best.to_arrays().items()}
     arrays = loop_to_arrays(loop, new_frames(session, loop, step))
-    session.save(checkpoints.FULL, step, {**arrays, **snapshot, **best})
+    seconds = {SECONDS: np.array([session.seconds(i) for i in range(session.settings.seeds)])}
+    session.save(checkpoints.FULL, step, {**arrays, **snapshot, **best, **seconds})
     session.save(checkpoints.BEST, step, session.best.policies)
 
 
@@ -39,10 +40,22 @@ def new_frames(session: Session, loop: LoopState, step: int) -> int | None:
     )
 
 
-def restore(like: LoopState, program: Program, driver: Driver, best: BestPolicies) -> LoopState:
-    """The loop and the environments of full checkpoints; `like` gives shapes only."""
+def restore(
+    like: LoopState, program: Program, driver: Driver, best: BestPolicies
+) -> tuple[LoopState, np.ndarray]:
+    """Puts environments and best policies back where full checkpoints were written.
+
+    Args:
+        like: gives the loop's shapes.
+        program: what goes on; its jobs let the checkpoints' arrays go.
+        driver: whose environments are put back.
+        best: the policies that are put back.
+
+    Returns:
+        The loop, and the seconds of training up to there (S,).
+    """
     arrays = program.take_arrays()
     loop = driver.place(loop_from_arrays(own_arrays(arrays), like))
     driver.restore(with_prefix(arrays, HOST))
     best.restore(with_prefix(arrays, BEST))
-    return loop
+    return loop, arrays[SECONDS]

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mst_jax import envs
 from mst_jax.agents import Agent, Numbers
@@ -22,7 +23,7 @@ from mst_jax.program.cache import kept_agent, kept_sweep, kept_task
 from mst_jax.program.diagnosing import check_metrics
 from mst_jax.program.recycling import check_recyclable
 from mst_jax.runs import checkpoints
-from mst_jax.runs.arrays import Arrays, join
+from mst_jax.runs.arrays import SECONDS, Arrays, join
 from mst_jax.runs.changed import refuse_changed
 from mst_jax.runs.checkpoints import Checkpoint
 from mst_jax.runs.config_file import read_settings
@@ -250,6 +251,8 @@ def _continued(job: Job, checkpoint: Checkpoint | None) -> Job:
     refuse_misfit(checkpoint, job.folder, shapes_of_run(job.task, job.agent, job.settings))
     for seed in job.settings.seed_list:
         kept_rows(seed_folder(job.folder, seed), checkpoint.step)
+    # Until 2026-11-28 it had none: `analysis.curves` adds up what its rows know.
+    checkpoint.arrays.setdefault(SECONDS, np.zeros(job.settings.seeds))
     return job._replace(checkpoint=checkpoint)
 
 

@@ -35,6 +35,7 @@ class Member(NamedTuple):
         rows: which of the program's seeds are its own.
         sinks: take its rows, by the position of a seed in the run.
         config: what its config.json holds.
+        seconds_before: of its training, before this process.
     """
 
     settings: Settings
@@ -42,6 +43,7 @@ class Member(NamedTuple):
     rows: slice
     sinks: list[Sink]
     config: dict[str, Any]
+    seconds_before: float
 
 
 class Session(NamedTuple):
@@ -94,13 +96,17 @@ class Session(NamedTuple):
         seed = f"seed {member.settings.seed_list[position]}"
         return seed if len(self.members) == 1 else f"{member.folder.name}, {seed}"
 
+    def seconds(self, index: int) -> float:
+        """Wall-clock seconds that training has taken one seed of the program until now."""
+        return self.owner(index)[0].seconds_before + time.perf_counter() - self.began
+
     def write(
         self, index: int, step: int, kind: str, healthy: bool, values: dict[str, Any]
     ) -> None:
         """Writes one row of one seed of the program."""
         member, position = self.owner(index)
         seed = member.settings.seed_list[position]
-        wall = {"wall/seconds": time.perf_counter() - self.began}
+        wall = {"wall/seconds": self.seconds(index)}
         row = {"step": step, "kind": kind, "seed": seed, "healthy": healthy, **values, **wall}
         for sink in member.sinks:
             sink.write(position, row)

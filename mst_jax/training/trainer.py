@@ -137,7 +137,7 @@ def _open(program: Program, stack: ExitStack, verbose: bool) -> tuple[Session, L
         stack.enter_context(held(job.folder))
         job.check_unchanged()
     stop = stack.enter_context(_stop_on_signal())
-    best = BestPolicies(settings.seeds)
+    best, seconds = BestPolicies(settings.seeds), np.zeros(settings.seeds)
     slots = replay_slots(settings, agent, task.spec)
     driver, loop = make_driver(
         *(agent, task, program.seeds, slots, np.dtype(settings.row_dtype), program.numbers),
@@ -149,7 +149,7 @@ def _open(program: Program, stack: ExitStack, verbose: bool) -> tuple[Session, L
     if program.step is not None:
         like = shapes_of(loop)
         del loop  # or there would be two replay buffers
-        loop = restore(like, program, driver, best)
+        loop, seconds = restore(like, program, driver, best)
         folders = ", ".join(str(job.folder) for job in program.jobs)
         if verbose:
             tqdm.write(f"resumed {folders} at step {program.step:,}")
@@ -162,7 +162,7 @@ def _open(program: Program, stack: ExitStack, verbose: bool) -> tuple[Session, L
         agent, task, program.seeds, settings.eval_episodes, settings.worker_timeout
     )
     stack.enter_context(closing(evaluator))
-    members = _members(program)
+    members = _members(program, seconds)
     # Only a program that took a step shows that training can go on, and what it made after the
     # checkpoint can be cut off.
     open_files = cache(partial(_open_files, members, program.step, stack))
@@ -206,12 +206,15 @@ def _finish(program: Program, session: Session, loop: LoopState, step: int) -> l
     return outcomes
 
 
-def _members(program: Program) -> list[Member]:
-    """The runs of a program, their files not opened yet."""
+def _members(program: Program, seconds: np.ndarray) -> list[Member]:
+    """The runs of a program, their files not opened yet; (S,) seconds they were trained before."""
     bounds = itertools.pairwise([0, *itertools.accumulate(program.counts)])
     return [
-        Member(job.settings, job.folder, slice(*bound), [], config_values(job.folder))
-        for job, bound in zip(program.jobs, bounds, strict=True)
+        Member(
+            *(job.settings, job.folder, slice(start, stop), [], config_values(job.folder)),
+            seconds_before=float(seconds[start]),
+        )
+        for job, (start, stop) in zip(program.jobs, bounds, strict=True)
     ]
 
 

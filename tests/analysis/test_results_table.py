@@ -8,7 +8,7 @@ import pytest
 from small_runs import ATARI_SIZES, small_config, small_settings
 
 from mst_jax import analysis, envs
-from mst_jax.analysis.results_table import _total_seconds
+from mst_jax.analysis.curves import total_seconds
 from mst_jax.analysis.scores import ATARI
 from mst_jax.recipes import make_config
 
@@ -90,9 +90,11 @@ def test_a_convolution_counts_at_each_of_its_places():
     assert cost.parameters == 8_375_146
 
 
-def test_wall_time_of_a_resumed_run_is_the_sum_over_its_processes():
+def test_seconds_of_a_run_whose_processes_each_began_at_zero_are_added_up():
     rows = [{"wall/seconds": s} for s in (1.0, 4.0, 2.0, 3.0, 1.0)]
-    assert _total_seconds(rows) == [1.0, 4.0, 6.0, 7.0, 8.0]
+    assert total_seconds(rows) == [1.0, 4.0, 6.0, 7.0, 8.0]
+    goes_on = [{"wall/seconds": s} for s in (1.0, 4.0, 6.5, 6.5, 9.0)]
+    assert total_seconds(goes_on) == [1.0, 4.0, 6.5, 6.5, 9.0]
 
 
 def test_the_last_evaluation_of_every_seed():

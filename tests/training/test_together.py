@@ -212,9 +212,38 @@ def test_stopping_and_resuming_is_exact(together, tmp_path, monkeypatch):
         jobs = jobs_in(tmp_path, diagnose_every=120, resets=1)
         stopped = train_together(make_program(jobs))
     assert not any(outcome.finished for outcome in stopped)
+    without_seconds(stopped[0].folder)
     again = resume_together([outcome.folder for outcome in stopped])
+    stops = seconds_at_the_stops(again)
     resumed = train_together(make_program(again))
     assert [one.fingerprint for one in resumed] == [one.fingerprint for one in together]
+    for outcome, (step, seconds) in zip(resumed, stops, strict=True):
+        rows = read_metrics(outcome.folder / "seed_1")
+        later = [row["wall/seconds"] for row in rows if row["step"] > step]
+        assert min(later) > seconds
+        assert max(later) < seconds + 1e5, "each run counts on from its own"
+
+
+def without_seconds(folder):
+    """Makes the newest checkpoint one of a version that did not keep them."""
+    store = folder / "checkpoints"
+    (newest,) = checkpoints.load_together([store], checkpoints.FULL)
+    del newest.arrays["wall/seconds"]
+    checkpoints.save(store, checkpoints.FULL, *newest)
+
+
+def seconds_at_the_stops(jobs):
+    """Step and seconds of each job's checkpoint, after the second got 1e6 more, the third 2e6..."""
+    found = []
+    for number, job in enumerate(jobs):
+        rows, seconds = read_metrics(job.folder / "seed_1"), job.checkpoint.arrays["wall/seconds"]
+        if number == 0:
+            assert (seconds == 0).all(), "an older version's"
+        else:
+            assert (seconds > rows[-1]["wall/seconds"]).all()
+        job.checkpoint.arrays["wall/seconds"] = seconds + 1e6 * number
+        found.append((job.checkpoint.step, seconds[1] + 1e6 * number))
+    return found
 
 
 @pytest.mark.slow
