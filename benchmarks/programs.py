@@ -12,6 +12,7 @@ import numpy as np
 from benchmarks.harness import interleave
 from mst_jax.agents import Agent, Sizes, make_agent, roles_of
 from mst_jax.envs import Timestep
+from mst_jax.program.drivers import Driver
 from mst_jax.program.state import LoopState, init_loop
 from mst_jax.program.step import Phase, make_step
 from mst_jax.recipes import make_config, override
@@ -133,6 +134,21 @@ def fused_program(
     """What executes `fused`, and its compile time."""
     built = fused(config, count, updates, name)
     return built.execute, built.compile_seconds
+
+
+def advance(driver: Driver, loop: LoopState, steps: int) -> LoopState:
+    """Takes steps without a progress bar or a way to stop."""
+    return driver.advance(loop, steps, lambda: False, lambda _: None)
+
+
+def kept_going(program: Callable[[LoopState], LoopState], loop: LoopState) -> Callable[[], None]:
+    """Goes on from where the last call ended."""
+    held = [loop]
+
+    def execute() -> None:
+        held[0] = program(held[0])
+
+    return execute
 
 
 def sized(

@@ -2,15 +2,18 @@
 
 What the costs in docs/claims.md are made of. A step is one of an environment, with all that the
 training program does for it once learning has begun (store, draw, update, act), by one device call,
-as environments on the host have it. Environments, evaluations and compiling are left out. Networks
-are dense: a mask costs a few percent (benchmarks.simba, benchmarks.training).
+as environments on the host have it. Evaluations and compiling are left out, and so are environments
+but those of streaming agents, of whose time they take most. Networks are dense: a mask costs a few
+percent (benchmarks.simba, benchmarks.training).
 """
 
 import statistics
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from benchmarks.harness import (
     define_output,
@@ -20,13 +23,18 @@ from benchmarks.harness import (
     show,
     write_results,
 )
-from benchmarks.programs import VECTORS, past_warm_up
+from benchmarks.programs import VECTORS, advance, kept_going, past_warm_up
 from experiments.cli import one_line_errors
 from experiments.inputs import define_list, one_of
+from experiments.studies.published import STREAM
 from experiments.studies.scales import tiny
-from mst_jax.agents import Sizes
+from experiments.studies.streaming import STEPS
+from mst_jax import envs
+from mst_jax.agents import Sizes, make_agent
 from mst_jax.envs import Continuous, Discrete, Observation
 from mst_jax.presets import preset_overrides
+from mst_jax.program.drivers import make_driver
+from mst_jax.program.state import LOOKED_AT, LoopState
 from mst_jax.recipes import Overrides, make_config
 
 
@@ -34,14 +42,14 @@ class Case(NamedTuple):
     """What is measured.
 
     Attributes:
-        sizes: of the task.
+        sizes: of the task; or its name, to step its environments too.
         seeds: in one program.
         steps: of one repeat: a multiple of what lies between two updates that do more than others.
-        filled: steps in the buffer.
+        filled: steps in the buffer; environments that are stepped fill it themselves.
         changes: settings that replace defaults.
     """
 
-    sizes: Sizes
+    sizes: Sizes | str
     seeds: int = 1
     steps: int = 4
     filled: int = 5_000
@@ -50,7 +58,6 @@ class Case(NamedTuple):
 
 DOG = Sizes.vector(223, 38, 500)  # dog-run of DeepMind Control
 CARTPOLE = Sizes.vector(5, 1, 500)
-ANT = Sizes.vector(28, 8, 1_000)  # Ant-v4 with the time
 QUADRUPED = Sizes(Observation((84, 84, 9), "uint8", history=3), Continuous(12), 500)
 GAME = Sizes(Observation((84, 84, 4), "uint8", history=4, fill="zeros"), Discrete(18), 27_000)
 # MR.Q's encoder learns in bursts, as many updates as there are steps between two: with short ones
@@ -87,11 +94,13 @@ def _on_pictures() -> Iterator[tuple[str, Case]]:
 
 
 def _streaming() -> Iterator[tuple[str, Case]]:
-    for size in ("0.5x1", "1x1", "2x1", "4x1"):
-        yield f"stream_ac {size}", Case(ANT, seeds=5, steps=2_000, filled=100)
+    for task in STREAM:
+        for size in ("0.5x1", "1x1", "2x1", "4x1"):
+            yield f"stream_ac {size} {task}", Case(task, seeds=5, steps=2_000)
 
 
-CASES = {**dict(_on_vectors()), **dict(_on_pictures()), **dict(_streaming())}  # by agent and size
+# By agent and size, and by the task whose environments are stepped.
+CASES = {**dict(_on_vectors()), **dict(_on_pictures()), **dict(_streaming())}
 
 CASE = define_list("cases", list(CASES), one_of(CASES), "What to measure: agent and size.")
 REPEATS = define_repeats(3)
@@ -110,27 +119,50 @@ def main(_: list[str]) -> None:
 def rate(name: str) -> dict[str, Any]:
     """Agent steps a second of all seeds of a case together."""
     case = CASES[name]
-    agent, _, size = name.partition(" ")
+    agent, size = name.split(" ")[:2]
     known = size if size[0].isdigit() else ""
     config = make_config(agent, "dense", known, base=case.changes)
-    ready = past_warm_up(config, case.seeds, agent, case.sizes, case.filled)
-    step = jax.jit(ready.step, donate_argnums=0)
-    held = [jax.block_until_ready(step(ready.run, ready.timestep))]
-
-    def execute() -> None:
-        for _ in range(case.steps):
-            held[0] = step(held[0], ready.timestep)
-        jax.block_until_ready(held[0])
-
-    seconds = [once(execute).wall]
-    while len(seconds) < REPEATS.value and sum(seconds) < ENOUGH:
-        seconds.append(once(execute).wall)
-    steps = case.seeds * case.steps * ready.agent.learn_every
+    with ExitStack() as stack:
+        if isinstance(case.sizes, str):
+            execute, steps = _with_environments(agent, config, case, case.sizes, stack)
+        else:
+            execute, steps = _learning_alone(agent, config, case, case.sizes)
+        seconds = [once(execute).wall]
+        while len(seconds) < REPEATS.value and sum(seconds) < ENOUGH:
+            seconds.append(once(execute).wall)
     return {
         "seeds": case.seeds,
         "repeats": len(seconds),
-        "steps_per_second": steps / statistics.median(seconds),
+        "steps_per_second": case.seeds * steps / statistics.median(seconds),
     }
+
+
+def _learning_alone(
+    name: str, config: Any, case: Case, sizes: Sizes
+) -> tuple[Callable[[], None], int]:
+    """What takes steps of a constant environment, compiled, and how many of each seed."""
+    ready = past_warm_up(config, case.seeds, name, sizes, case.filled)
+    step = jax.jit(ready.step, donate_argnums=0)
+
+    def several(loop: LoopState) -> LoopState:
+        for _ in range(case.steps):
+            loop = step(loop, ready.timestep)
+        return jax.block_until_ready(loop)
+
+    loop = jax.block_until_ready(step(ready.run, ready.timestep))
+    return kept_going(several, loop), case.steps * ready.agent.learn_every
+
+
+def _with_environments(
+    name: str, config: Any, case: Case, task_name: str, stack: ExitStack
+) -> tuple[Callable[[], None], int]:
+    """As `_learning_alone`, of a task as the streaming studies have it; the stack closes it."""
+    task = envs.make(task_name, with_time="published")
+    agent = make_agent(name, config, task.spec, STEPS)
+    driver, loop = make_driver(agent, task, list(range(case.seeds)), LOOKED_AT, np.float32)
+    stack.enter_context(closing(driver))
+    warm = advance(driver, loop, agent.learning_starts + 1)
+    return kept_going(lambda loop: advance(driver, loop, case.steps), warm), case.steps
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from benchmarks.harness import (
     show,
     write_results,
 )
-from benchmarks.programs import sized, transfer_seconds
+from benchmarks.programs import advance, sized, transfer_seconds
 from experiments.cli import one_line_errors
 from experiments.inputs import define_list, positive_integer
 from mst_jax import envs
@@ -118,11 +118,6 @@ def measure(bench: Bench, run: LoopState) -> tuple[LoopState, dict[str, float]]:
     before = time.perf_counter()
     bench.evaluator(run.agent, 1)
     return run, {**row, "evaluation": time.perf_counter() - before}
-
-
-def advance(driver: Driver, run: LoopState, steps: int) -> LoopState:
-    """Takes steps without a progress bar or a way to stop."""
-    return driver.advance(run, steps, lambda: False, lambda _: None)
 
 
 def summary(count: int, bench: Bench, rows: list[dict[str, float]]) -> dict[str, float]:

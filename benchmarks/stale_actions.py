@@ -22,7 +22,7 @@ from benchmarks.harness import (
     show,
     write_results,
 )
-from benchmarks.programs import sized
+from benchmarks.programs import advance, kept_going, sized
 from experiments.cli import one_line_errors
 from experiments.inputs import define_list, positive_integer
 from mst_jax import envs
@@ -90,12 +90,7 @@ def training(
 ) -> Callable[[], None]:
     """What takes `STEPS` steps past the beginning of learning."""
     driver, loop = begun(agent, task, seeds, stale, stack)
-
-    def advance() -> None:
-        nonlocal loop
-        loop = driver.advance(loop, STEPS.value, lambda: False, lambda _: None)
-
-    return advance
+    return kept_going(lambda loop: advance(driver, loop, STEPS.value), loop)
 
 
 def learning(agent: Agent, task: envs.HostTask, seeds: int, stack: ExitStack) -> Callable[[], None]:
@@ -106,13 +101,12 @@ def learning(agent: Agent, task: envs.HostTask, seeds: int, stack: ExitStack) ->
     timestep = Timestep(loop.observation, reward, no, no, loop.observation, no, no)
     timestep = jax.tree.map(np.array, timestep)
 
-    def learn() -> None:
-        nonlocal loop
+    def several(loop: LoopState) -> LoopState:
         for _ in range(STEPS.value):
             loop = step(loop, timestep)
-        jax.block_until_ready(loop)
+        return jax.block_until_ready(loop)
 
-    return learn
+    return kept_going(several, loop)
 
 
 def begun(
@@ -123,7 +117,7 @@ def begun(
         agent, task, list(range(seeds)), CAPACITY, np.float32, stale_actions=stale
     )
     stack.enter_context(closing(driver))
-    return driver, driver.advance(loop, LEARNING_STARTS + 1, lambda: False, lambda _: None)
+    return driver, advance(driver, loop, LEARNING_STARTS + 1)
 
 
 if __name__ == "__main__":

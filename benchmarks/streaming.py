@@ -31,13 +31,13 @@ from benchmarks.harness import (
     show,
     write_results,
 )
-from benchmarks.programs import sized
+from benchmarks.programs import advance, kept_going, sized
 from experiments.inputs import define_list, one_of, positive_integer
 from mst_jax import envs
 from mst_jax.agents import Agent, make_agent
 from mst_jax.envs import HostTask, Spec, Timestep
 from mst_jax.envs.base import vector_spec
-from mst_jax.program.drivers import Driver, make_driver
+from mst_jax.program.drivers import make_driver
 from mst_jax.program.state import LOOKED_AT, LoopState
 from mst_jax.program.step import Phase, make_step
 
@@ -185,21 +185,6 @@ def host(agent: Agent, spec: Spec, count: int, steps: int) -> Callable[[], None]
     """Takes `steps` steps of `count` agents as the trainer does where environments cost nothing."""
     driver, loop = make_driver(agent, random_task(spec), list(range(count)), LOOKED_AT, np.float32)
     return kept_going(lambda loop: advance(driver, loop, steps), loop)
-
-
-def kept_going(program: Callable[[LoopState], LoopState], loop: LoopState) -> Callable[[], None]:
-    """Goes on from where the last call ended."""
-    held = [loop]
-
-    def execute() -> None:
-        held[0] = program(held[0])
-
-    return execute
-
-
-def advance(driver: Driver, loop: LoopState, steps: int) -> LoopState:
-    """Takes steps without a progress bar or a way to stop."""
-    return driver.advance(loop, steps, lambda: False, lambda _: None)
 
 
 def random_stream(spec: Spec, count: int) -> Timestep:

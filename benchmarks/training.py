@@ -23,7 +23,15 @@ from benchmarks.harness import (
     show,
     write_results,
 )
-from benchmarks.programs import ACTION, OBSERVATION, UPDATES, fused_program, sized, transfer_seconds
+from benchmarks.programs import (
+    ACTION,
+    OBSERVATION,
+    UPDATES,
+    advance,
+    fused_program,
+    sized,
+    transfer_seconds,
+)
 from experiments.inputs import define_list, one_of, positive_integer
 from mst_jax import envs
 from mst_jax.agents import MRQConfig, Sizes, make_agent
@@ -130,11 +138,9 @@ def shares() -> dict[str, float]:
     task = envs.make("dmc:cartpole-swingup")
     agent = make_agent("mrq", config, task.spec, 100_000)
     driver, run = make_driver(agent, task, [0, 1, 2, 3], 10_000, np.float32)
-    never, ignore = (lambda: False), (lambda _: None)
-    run = driver.advance(run, 500, never, ignore)
-    run = driver.advance(run, 250, never, ignore)
+    run = advance(driver, run, 750)
     driver.clocks.clear()
-    run = driver.advance(run, 1000, never, ignore)
+    run = advance(driver, run, 1_000)
     environment, device = driver.clocks.environment, driver.clocks.device
     driver.close()
     evaluator = make_evaluator(agent, task, [0, 1, 2, 3], 3)

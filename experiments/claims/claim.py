@@ -52,7 +52,7 @@ class Cost:
     """Agent steps to be made.
 
     Attributes:
-        network: agent and size, a case of `benchmarks.rates`.
+        network: agent and size, and of a streaming agent the task: a case of `benchmarks.rates`.
         steps: of one seed.
         runs: seeds, of all tasks and arms together.
     """

@@ -8,7 +8,8 @@ from pathlib import Path
 from experiments.claims.claim import Arm, Claim, Cost, Evidence
 from experiments.studies import STUDIES
 
-RATES = "benchmarks/results/rates_cpu.json"
+RESULTS = "benchmarks/results"
+RATES = ("rates_cpu.json", "rates_streaming_cpu.json")  # there; of two rates the later counts
 
 
 def costs_of(claim: Claim) -> tuple[Cost, ...]:
@@ -34,16 +35,20 @@ def hours(costs: Sequence[Cost], root: Path) -> float | None:
     Raises:
         ValueError: a network whose rate was not measured.
     """
-    rates = _rates(root / RATES)
+    rates = _rates(root / RESULTS)
     for cost in costs:
         if cost.network not in rates:
-            raise ValueError(f"{RATES} has no rate of {cost.network!r}: add it to benchmarks.rates")
+            raise ValueError(
+                f"{RESULTS} has no rate of {cost.network!r}: add it to benchmarks.rates"
+            )
     seconds = (cost.steps * cost.runs / rates[cost.network] for cost in costs)
     return sum(seconds) / 3600.0 if costs else None
 
 
 @cache
-def _rates(path: Path) -> dict[str, float]:
+def _rates(folder: Path) -> dict[str, float]:
     """Agent and size -> agent steps a second of all seeds together."""
-    rows = json.loads(path.read_text())["results"]["rates"]
+    rows: dict[str, dict[str, float]] = {}
+    for name in RATES:
+        rows |= json.loads((folder / name).read_text())["results"]["rates"]
     return {name: row["steps_per_second"] for name, row in rows.items()}

@@ -245,5 +245,5 @@ def stream_claims() -> Iterator[Claim]:
                     )
                     for study in ("streaming", "streaming_width", "streaming_cells")
                 ),
-                cost=(Cost(f"stream_ac {sizes[width]}", streaming.STEPS, 5),),
+                cost=(Cost(f"stream_ac {sizes[width]} {task}", streaming.STEPS, 5),),
             )

@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from experiments.claims.claim import Claim
-from experiments.claims.costs import RATES, costs_of, hours
+from experiments.claims.costs import RATES, RESULTS, costs_of, hours
 from experiments.claims.found import Found, find
 from experiments.claims.verdicts import FEWEST_SEEDS, NOT_RUN, VERDICTS, verdict_of
 
 DAY = 24.0  # hours
+_FILES = ", ".join(f"`{RESULTS}/{name}`" for name in RATES)
 INTRODUCTION = f"""# Claims
 
 What was published, and what our committed results say about it. **This page is made by**
@@ -32,8 +33,9 @@ first cell were registered before its runs, the same ±750 of its other three ce
 - Where the task, the size or the length is another than the published one, at most the direction
   can be compared, and the column *differs* says so.
 - *Cost*: hours of a machine with 2 cores (AMD EPYC, no GPU) for all seeds of both sides: agent
-  steps, over steps a second that `python -m benchmarks.rates` measured (`{RATES}`),
-  without environments and evaluations. No number: nothing is trained."""
+  steps, over steps a second that `python -m benchmarks.rates` measured ({_FILES}),
+  without evaluations, and without environments but those of Stream AC(λ), which take most of its
+  time. No number: nothing is trained."""
 
 
 class Row:

@@ -221,14 +221,25 @@ def test_scores_are_read_from_a_benchmarks_record(tmp_path):
 def test_costs_are_of_measured_rates(tmp_path):
     folder = tmp_path / "benchmarks/results"
     folder.mkdir(parents=True)
-    rates = {"sac 1x1": {"steps_per_second": 10.0}, "sac 5x1": {"steps_per_second": 1.0}}
-    (folder / "rates_cpu.json").write_text(json.dumps({"results": {"rates": rates}}))
+    write_rates(folder / "rates_cpu.json", {"sac 1x1": 20.0, "sac 5x1": 1.0})
+    write_rates(folder / "rates_streaming_cpu.json", {"sac 1x1": 10.0})
     small, large = Cost("sac 1x1", steps=36_000, runs=2), Cost("sac 5x1", steps=7_200, runs=8)
     assert hours((small,), tmp_path) == 2.0
     assert hours((small, large), tmp_path) == 18.0
     assert hours((), tmp_path) is None
     with pytest.raises(ValueError, match=r"no rate of 'sac 9x9': add it to benchmarks\.rates"):
         hours((Cost("sac 9x9", 1, 1),), tmp_path)
+
+
+def write_rates(path, rates):
+    rows = {network: {"steps_per_second": rate} for network, rate in rates.items()}
+    path.write_text(json.dumps({"results": {"rates": rows}}))
+
+
+def test_a_streaming_claim_costs_its_environment_s_time():
+    for claim in sections()["Network Sparsity, streaming"]:
+        tasks = {task for evidence in claim.evidence for task in evidence.tasks}
+        assert {cost.network.split()[2] for cost in claim.cost} == tasks
 
 
 def test_costs_follow_from_the_variants_of_a_study():
