@@ -38,6 +38,7 @@ from mst_jax.networks.pixel import (
     make_pixel_critic,
     make_pixel_encoder,
 )
+from mst_jax.networks.products import PRECISIONS, in_precision
 from mst_jax.networks.readers import readers
 from mst_jax.networks.shared import shared_dense
 from mst_jax.networks.sparse_init import sparse_init
@@ -45,6 +46,7 @@ from mst_jax.networks.sparse_init import sparse_init
 __all__ = [
     "ACTIVATIONS",
     "PADDINGS",
+    "PRECISIONS",
     "RESIDUALS",
     "ActionValues",
     "Activity",
@@ -64,6 +66,7 @@ __all__ = [
     "PixelEncoder",
     "Prediction",
     "Residual",
+    "in_precision",
     "layer_norm",
     "make_action_values",
     "make_actor",

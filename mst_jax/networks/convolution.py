@@ -17,6 +17,7 @@ from jax import lax
 from jax.custom_batching import custom_vmap
 
 from mst_jax.networks.orthogonal import orthogonal
+from mst_jax.networks.products import rounded
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")  # of pictures, kernel and what comes out
 # XLA gives convolutions of more channels than that to YNNPACK, which is 3 to 6 times slower without
@@ -75,6 +76,7 @@ def same_padding(sides: tuple[int, int], size: int, stride: int) -> Padding:
     return of_side(sides[0]), of_side(sides[1])
 
 
+@rounded
 def convolve(
     x: jax.Array, kernel: jax.Array, stride: int, padding: Padding = UNPADDED
 ) -> jax.Array:

@@ -13,6 +13,7 @@ from flax import linen as nn
 
 from mst_jax.networks.activity import Activity, activity_of
 from mst_jax.networks.architecture import Activated, Architecture, Params
+from mst_jax.networks.products import einsum, product
 from mst_jax.networks.shared import Linear
 
 
@@ -71,7 +72,7 @@ class Noisy(nn.Module):
         kernel = self.param("kernel", init, (2, inputs, self.features))
         bias = self.param("bias", init, (2, self.features))
         if noise is None:
-            return x @ kernel[0] + bias[0]
+            return product(x, kernel[0]) + bias[0]
         before, after = (_signed_root(numbers) for numbers in noise)
         # The noise of a weight is a product, so no noise of a kernel's size is ever made. As one
         # product of both parts: of two, XLA moves what scales the inputs into the second, which
@@ -160,7 +161,7 @@ def _products(x: jax.Array, kernel: jax.Array) -> jax.Array:
     JAX's own gradient of a kernel is that of the transposed kernel, transposed; of several seeds
     under `vmap` that is a pass over memory of its own, which takes longer than the product.
     """
-    return jnp.einsum("p...i,pio->p...o", x, kernel)
+    return einsum("p...i,pio->p...o", x, kernel)
 
 
 def _products_forward(
@@ -173,8 +174,8 @@ def _products_backward(
     read: tuple[jax.Array, jax.Array], grads: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     x, kernel = read
-    of_inputs = jnp.einsum("p...o,pio->p...i", grads, kernel)
-    return of_inputs, jnp.einsum("p...i,p...o->pio", x, grads)
+    of_inputs = einsum("p...o,pio->p...i", grads, kernel)
+    return of_inputs, einsum("p...i,p...o->pio", x, grads)
 
 
 _products.defvjp(_products_forward, _products_backward)

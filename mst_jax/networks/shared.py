@@ -10,7 +10,9 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax.typing import DotGeneralT
 
+from mst_jax.networks.products import dot_general, rounded
 from mst_jax.topology.compact import Shared
 
 Form = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]  # (inputs, values, index) -> outputs
@@ -18,6 +20,8 @@ Form = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]  # (inputs, values
 
 class Linear(nn.Dense):
     """`nn.Dense` whose kernel may be in compact storage."""
+
+    dot_general: DotGeneralT | None = dot_general
 
     @nn.compact
     def __call__(self, inputs: jax.Array) -> jax.Array:
@@ -29,6 +33,7 @@ class Linear(nn.Dense):
         return shared_dense(inputs, kernel) + bias
 
 
+@rounded
 def shared_dense(x: jax.Array, kernel: Shared) -> jax.Array:
     """The product of inputs and a kernel in compact storage.
 

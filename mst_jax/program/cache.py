@@ -17,6 +17,7 @@ from mst_jax import envs, topology
 from mst_jax.agents import Agent, ModuleConfig, Numbers, Sizes, modules_of, sweep
 from mst_jax.agents.parts.optimizers import OPTIMIZERS
 from mst_jax.agents.registry import Entry, find_agent, make_agent
+from mst_jax.networks import in_precision
 
 ON_DEVICE = ("brax", "playground", "probe")
 MOST = 16  # results that each function keeps; what was used longest ago goes first
@@ -84,15 +85,26 @@ def kept_task(name: str, **options: Any) -> envs.JaxEnv | envs.HostTask:
     return envs.make(name, **options)
 
 
-def kept_agent(name: str, config: Any, sizes: Sizes | envs.Spec, total_steps: int) -> Agent:
-    """`make_agent`; the same object for the same settings, sizes and steps.
+def kept_agent(
+    name: str,
+    config: Any,
+    sizes: Sizes | envs.Spec,
+    total_steps: int,
+    precision: str = "float32",
+) -> Agent:
+    """`make_agent`, learning in a precision; the same object for equal arguments.
 
     One with a user's own regime or optimizer is made anew, since that code may have changed.
     """
     found = find_agent(name)
     if any(map(_has_own_code, modules_of(config).values())):
-        return make_agent(name, config, sizes, total_steps)
-    return _agent(name, found, _Config.of(config), sizes, total_steps)
+        return _learning_in(precision, make_agent(name, config, sizes, total_steps))
+    return _agent(name, found, _Config.of(config), sizes, total_steps, precision)
+
+
+def _learning_in(precision: str, agent: Agent) -> Agent:
+    """The agent; it acts, and is looked at, in float32."""
+    return agent._replace(learn=in_precision(precision, agent.learn))
 
 
 def _has_own_code(module: ModuleConfig) -> bool:
@@ -100,10 +112,14 @@ def _has_own_code(module: ModuleConfig) -> bool:
 
 
 def kept_sweep(
-    name: str, configs: Sequence[Any], sizes: Sizes | envs.Spec, total_steps: int
+    name: str,
+    configs: Sequence[Any],
+    sizes: Sizes | envs.Spec,
+    total_steps: int,
+    precision: str = "float32",
 ) -> tuple[Agent, Numbers]:
-    """`agents.sweep`; the same objects for the same settings, sizes and steps."""
-    return _sweep(name, tuple(map(_Config.of, configs)), sizes, total_steps)
+    """`agents.sweep`, learning in a precision; the same objects for equal arguments."""
+    return _sweep(name, tuple(map(_Config.of, configs)), sizes, total_steps, precision)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,14 +142,24 @@ def _task(name: str, options: tuple[tuple[str, Any], ...]) -> envs.JaxEnv | envs
 
 @kept
 def _agent(
-    name: str, found: Entry, config: _Config, sizes: Sizes | envs.Spec, total_steps: int
+    name: str,
+    found: Entry,
+    config: _Config,
+    sizes: Sizes | envs.Spec,
+    total_steps: int,
+    precision: str,
 ) -> Agent:
     del found  # tells a user's module from what it was before it was loaded again
-    return make_agent(name, config.config, sizes, total_steps)
+    return _learning_in(precision, make_agent(name, config.config, sizes, total_steps))
 
 
 @kept
 def _sweep(
-    name: str, configs: tuple[_Config, ...], sizes: Sizes | envs.Spec, total_steps: int
+    name: str,
+    configs: tuple[_Config, ...],
+    sizes: Sizes | envs.Spec,
+    total_steps: int,
+    precision: str,
 ) -> tuple[Agent, Numbers]:
-    return sweep(name, [one.config for one in configs], sizes, total_steps)
+    agent, numbers = sweep(name, [one.config for one in configs], sizes, total_steps)
+    return _learning_in(precision, agent), numbers

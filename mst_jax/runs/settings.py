@@ -15,6 +15,7 @@ from mst_jax.envs.pictures import LARGEST, QUALITIES, SMALLEST, USUAL
 from mst_jax.envs.protocols import PROTOCOLS
 from mst_jax.envs.protocols import USUAL as USUAL_PROTOCOL
 from mst_jax.envs.timed import TIMES
+from mst_jax.networks import PRECISIONS
 from mst_jax.recipes import RECIPES
 
 # Environments are seeded with 32 bits, those of evaluations by a seed SEED_OFFSET = 100 above; and
@@ -121,6 +122,12 @@ class Settings:
         "host step while the device learns.",
         least=0,
         most=1,
+    )
+    precision: str = _setting(
+        "float32",
+        "Products of layers while learning: `bf16` rounds their operands to bfloat16 and sums in "
+        "float32; all else, and acting, stays float32.",
+        choices=PRECISIONS,
     )
     eval_every: int = _setting(5_000, "Agent steps between evaluations.", least=1)
     eval_episodes: int = _setting(

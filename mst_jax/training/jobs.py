@@ -285,7 +285,11 @@ def make_program(jobs: Sequence[Job]) -> Program:
     if all(config == configs[0] for config in configs):
         return Program(tuple(jobs), first.agent, None)
     agent, numbers = kept_sweep(
-        first.settings.agent, configs, first.task.spec, first.settings.steps
+        first.settings.agent,
+        configs,
+        first.task.spec,
+        first.settings.steps,
+        first.settings.precision,
     )
     rows = jnp.repeat(jnp.arange(len(jobs)), jnp.array([job.settings.seeds for job in jobs]))
     return Program(tuple(jobs), agent, jax.tree.map(lambda leaf: jnp.asarray(leaf)[rows], numbers))
@@ -328,7 +332,9 @@ def prepare(settings: Settings) -> tuple[envs.JaxEnv | envs.HostTask, Agent]:
     faults = faults_at_once(task) if own else []
     if faults:
         raise ValueError(f"task {settings.task!r}: {faults[0]}")
-    agent = kept_agent(settings.agent, settings.config, task.spec, settings.steps)
+    agent = kept_agent(
+        settings.agent, settings.config, task.spec, settings.steps, settings.precision
+    )
     replay_slots(settings, agent, task.spec)  # refuses a capacity that is too small
     _refuse_beyond(agent, task, settings)
     return task, agent

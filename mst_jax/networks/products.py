@@ -1,0 +1,129 @@
+"""The products of layers: of float32, or of operands in bfloat16 (`--precision=bf16`).
+
+In bf16 the two operands of every product are rounded to bfloat16, in the forward pass and in both
+gradients; their products are summed in float32, and what comes out is float32. So parameters,
+gradients, moments and everything between two products keep their precision, and a gradient is not
+coarser than its sum: no ties arise where weights are chosen by it.
+"""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+PRECISIONS = ("float32", "bf16")
+BF16_BITS = (8, 7)  # of exponent and mantissa
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# Of the function that is traced. Caches of `jax.jit` know it: no program of another is taken.
+_precision = jax.make_user_context("float32")
+
+
+def in_precision(precision: str, fn: Callable[P, T]) -> Callable[P, T]:
+    """A function with the products of its layers, and of their gradients, in a precision.
+
+    Args:
+        precision: "float32", as JAX multiplies float32 by default, or "bf16".
+        fn: what is traced with arrays; gradients are taken inside of it.
+
+    Raises:
+        ValueError: another precision.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision={precision!r} is none of {', '.join(PRECISIONS)}")
+
+    @wraps(fn)
+    def computed(*args: P.args, **kwargs: P.kwargs) -> T:
+        with _precision(precision):
+            return fn(*args, **kwargs)
+
+    return computed
+
+
+def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Inputs (..., I) times a kernel [I, O]: (..., O)."""
+    return x @ kernel if _precision.value == "float32" else _product(x, kernel)
+
+
+def dot_general(x: jax.Array, kernel: jax.Array, dimensions: Any, precision: Any) -> jax.Array:
+    """`product` in place of `lax.dot_general`, as `nn.Dense` calls it."""
+    if _precision.value == "float32":
+        return lax.dot_general(x, kernel, dimensions, precision)
+    return _product(x, kernel)
+
+
+def einsum(axes: str, x: jax.Array, y: jax.Array) -> jax.Array:
+    """`jnp.einsum` of two operands, float32; in bf16 its caller writes the gradients."""
+    if _precision.value == "bf16":
+        x, y = x.astype(jnp.bfloat16), y.astype(jnp.bfloat16)
+    return jnp.einsum(axes, x, y, preferred_element_type=jnp.float32)
+
+
+def rounded(multiply: Callable[P, jax.Array]) -> Callable[P, jax.Array]:
+    """A product of its first two arguments, with other gradients than a matrix product's.
+
+    In bf16 it is a product of rounded numbers that are float32: the same sums, no faster. JAX has
+    no gradients of a convolution that reads bfloat16 and gives float32.
+    """
+
+    @wraps(multiply)
+    def computed(*args: P.args, **kwargs: P.kwargs) -> jax.Array:
+        if _precision.value == "float32":
+            return multiply(*args, **kwargs)
+        operands = jax.tree.map(_round_float, args[:2])
+        return _round_gradient(multiply(*operands, *args[2:], **kwargs))
+
+    return computed
+
+
+@jax.custom_vjp
+def _product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Inputs (..., I) times a kernel [I, O] in bf16."""
+    return _forward(x, kernel)[0]
+
+
+def _forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    read = x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16)
+    return _summed("...i,io->...o", *read), read
+
+
+def _backward(read: tuple[jax.Array, jax.Array], slope: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x, kernel = read
+    slope = slope.astype(jnp.bfloat16)
+    return _summed("...o,io->...i", slope, kernel), _summed("...i,...o->io", x, slope)
+
+
+_product.defvjp(_forward, _backward)
+
+
+def _summed(axes: str, x: jax.Array, y: jax.Array) -> jax.Array:
+    return jnp.einsum(axes, x, y, preferred_element_type=jnp.float32)
+
+
+def _round_float(leaf: jax.Array) -> jax.Array:
+    return _round(leaf) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+
+@jax.custom_vjp
+def _round(x: jax.Array) -> jax.Array:
+    """Numbers of bfloat16 as float32; the gradient passes as it is."""
+    return lax.reduce_precision(x, *BF16_BITS)
+
+
+_round.defvjp(lambda x: (_round(x), None), lambda _, slope: (slope,))
+
+
+@jax.custom_vjp
+def _round_gradient(y: jax.Array) -> jax.Array:
+    """What is given; its gradient is rounded to numbers of bfloat16."""
+    return y
+
+
+_round_gradient.defvjp(
+    lambda y: (y, None), lambda _, slope: (lax.reduce_precision(slope, *BF16_BITS),)
+)
