@@ -1,0 +1,111 @@
+"""`--precision=bf16`: what learns multiplies in bfloat16; all else is as in float32."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small_runs import (
+    POINT,
+    advance,
+    by_default,
+    equations,
+    resumed_exactly,
+    run_shapes,
+    small_config,
+    small_settings,
+    start_run,
+    task_of,
+)
+
+from mst_jax import topology
+from mst_jax.agents import AGENTS
+from mst_jax.envs import Timestep
+from mst_jax.program.arrays import loop_from_arrays, loop_to_arrays
+from mst_jax.program.cache import kept_agent, kept_sweep
+from mst_jax.program.drivers import make_driver
+from mst_jax.program.step import Phase, make_step
+from mst_jax.runs.arrays import fingerprint
+from mst_jax.training import plan_run
+
+TOTAL = 10_000
+OWN = {"der": 1}  # sharing out a target distribution multiplies in float32
+
+
+def products(agent, spec, run, phase):
+    """How many matrix products of a step have float32 operands, and how many have bfloat16."""
+    observation, ended = jnp.zeros_like(run.observation), jnp.zeros(2, bool)
+    timestep = Timestep(observation, jnp.zeros(2), ended, ended, observation, ended, ended)
+    step = make_step(agent, spec.action, 2, phase)
+    found = equations(jax.make_jaxpr(step)(run, timestep).jaxpr, "dot_general")
+    types = [{str(operand.aval.dtype) for operand in one.invars} for one in found]
+    assert all(len(both) == 1 for both in types)
+    return types.count({"float32"}), types.count({"bfloat16"})
+
+
+@pytest.mark.parametrize("name", by_default({"der", "sac"}, sorted(AGENTS)))
+def test_every_product_of_learning_is_in_bf16_and_none_of_acting(name):
+    spec, config = task_of(name).spec, small_config("mst", name)
+    agent = kept_agent(name, config, spec, TOTAL, "bf16")
+    _, run = run_shapes(task_of(name), config, 2, name)
+    acting = products(agent, spec, run, Phase.ACT)
+    assert acting[0] > 0
+    assert acting[1] == 0
+    learning = products(agent, spec, run, Phase.LEARN)
+    assert learning[0] == acting[0] + OWN.get(name, 0)
+    assert learning[1] > 2 * acting[0]
+
+
+def test_a_sweep_learns_in_its_precision():
+    configs = [small_config("mst", critic__sparsity=level) for level in (0.5, 0.7)]
+    agent, _ = kept_sweep("sac", configs, POINT.spec, TOTAL, "bf16")
+    assert kept_sweep("sac", configs, POINT.spec, TOTAL, "bf16")[0] is agent
+    assert kept_sweep("sac", configs, POINT.spec, TOTAL)[0] is not agent
+    _, run = run_shapes(POINT, configs[0], 2)
+    assert products(agent, POINT.spec, run, Phase.LEARN)[1] > 0
+
+
+def test_learning_in_bf16_is_near_and_all_numbers_stay_float32():
+    """From one loop a step in both precisions; then rewires with exact counts, and exact resume."""
+    driver, _, run = start_run(POINT, small_config("mst"), [0, 1], 66, total_steps=TOTAL)
+    arrays, like = loop_to_arrays(run), jax.eval_shape(lambda: run)
+    agent = kept_agent("sac", small_config("mst"), POINT.spec, TOTAL, "bf16")
+    lowered, _ = make_driver(agent, POINT, [0, 1], 2_000, np.float32)
+    exact = advance(driver, run, 1)
+    run = advance(lowered, loop_from_arrays(arrays, like), 1)
+    assert jax.tree.map(lambda leaf: leaf.dtype, jax.eval_shape(lambda: run)) == jax.tree.map(
+        lambda leaf: leaf.dtype, like
+    )
+    for name, wanted in exact.totals.metrics.items():
+        found = run.totals.metrics[name]
+        np.testing.assert_allclose(
+            *(jax.tree.leaves(one) for one in (found, wanted)), rtol=0.02, atol=1e-3, err_msg=name
+        )
+    moments = [jax.tree.leaves(one.agent.opt_state) for one in (run, exact)]
+    assert any((a != b).any() for a, b in zip(*moments, strict=True)), "nothing was rounded"
+    run = advance(lowered, run, 20)
+    saved = loop_to_arrays(run)
+    run = advance(lowered, run, 20)
+    for module, params in agent.parameters(run.agent).items():
+        topology.check(params, run.agent.opt_state[module], agent.plans[module])
+    first = loop_from_arrays(arrays, like).agent
+    moved = [
+        a != b
+        for a, b in zip(*map(jax.tree.leaves, map(agent.masks, (first, run.agent))), strict=True)
+    ]
+    assert any(map(np.any, moved)), "no mask was rewired"
+    again = advance(lowered, loop_from_arrays(saved, like), 20)
+    assert fingerprint(loop_to_arrays(again)) == fingerprint(loop_to_arrays(run))
+
+
+def test_another_precision_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="precision='bf8' is none of float32, bf16"):
+        plan_run(small_settings(precision="bf8"), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(AGENTS))
+def test_a_run_in_bf16_resumes_exactly(name, tmp_path, monkeypatch):
+    task = {"der": "probe:catch", "drqv2": "probe:picture_motion"}.get(name, "probe:point")
+    settings = small_settings(task, "mst", name, precision="bf16")
+    resumed_exactly(settings, tmp_path, monkeypatch, 90)
