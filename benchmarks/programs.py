@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.harness import interleave
-from mst_jax.agents import Agent, Sizes, make_agent, roles_of
+from mst_jax.agents import Agent, Sizes, roles_of
 from mst_jax.envs import Timestep
+from mst_jax.program.cache import kept_agent
 from mst_jax.program.drivers import Driver
 from mst_jax.program.state import LoopState, init_loop
 from mst_jax.program.step import Phase, make_step
@@ -63,6 +64,7 @@ def fused(
     name: str = "mrq",
     sizes: Sizes = VECTORS,
     filled: int = FILLED,
+    precision: str = "float32",
 ) -> Fused:
     """`updates` fused steps of `count` seeds on a constant environment, past the warm-up.
 
@@ -73,8 +75,9 @@ def fused(
         name: of the agent.
         sizes: of the environment.
         filled: steps taken before; there are four times as many slots.
+        precision: of learning.
     """
-    ready = past_warm_up(config, count, name, sizes, filled)
+    ready = past_warm_up(config, count, name, sizes, filled, precision)
 
     def steps(run: LoopState) -> LoopState:
         return jax.lax.fori_loop(0, updates, lambda _, r: ready.step(r, ready.timestep), run)
@@ -100,9 +103,16 @@ class Ready(NamedTuple):
     run: LoopState
 
 
-def past_warm_up(config: Any, count: int, name: str, sizes: Sizes, filled: int) -> Ready:
+def past_warm_up(
+    config: Any,
+    count: int,
+    name: str,
+    sizes: Sizes,
+    filled: int,
+    precision: str = "float32",
+) -> Ready:
     """A run of `count` seeds after `filled` random steps; see `fused`."""
-    agent = make_agent(name, config, sizes, 1_000_000)
+    agent = kept_agent(name, config, sizes, 1_000_000, precision)
     observation = random_observations(sizes, count)
     start = partial(init_loop, agent, list(range(count)), 4 * filled, sizes=sizes)
     run = jax.jit(start)(observation=observation)

@@ -21,8 +21,8 @@ PYTHON=${PYTHON:-python3}
 SIZE=${SIZE:-full}
 export MUJOCO_GL=disabled PYTHONUNBUFFERED=1
 
-parts=(topology training srank mst_vs_uniform seed_count resume streaming drqv2 der simba
-    diagnostics replay peers)
+parts=(topology training srank mst_vs_uniform seed_count precision resume streaming drqv2 der
+    simba diagnostics replay peers)
 [[ $# -gt 0 ]] || set -- "${parts[@]}"
 for part in "$@"; do
     if [[ " ${parts[*]} " != *" $part "* ]]; then
@@ -123,6 +123,14 @@ seed_count() {
         $(by_size "--width=256 --batch=256 --seeds=1,2,4,8,16,32,64" \
             "--width=16 --batch=16 --seeds=1,2 --steps=250 --repeats=1") \
         --output="$OUT/seed_count.json"
+}
+
+precision() {
+    # shellcheck disable=SC2046
+    "$PYTHON" -m benchmarks.precision \
+        $(by_size "--cases=sac:1x1,sac:2x1,sac:5x1,mrq:1x1,drqv2:1x1 --steps=200,100,20,100,50 --seeds=1,8" \
+            "--cases=sac:0.125x1 --steps=2 --seeds=1 --repeats=1") \
+        --output="$OUT/precision.json"
 }
 
 streaming() {

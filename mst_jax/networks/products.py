@@ -8,7 +8,7 @@ coarser than its sum: no ties arise where weights are chosen by it.
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,8 @@ BF16_BITS = (8, 7)  # of exponent and mantissa
 
 P = ParamSpec("P")
 T = TypeVar("T")
+X = TypeVar("X")
+K = TypeVar("K")
 
 # Of the function that is traced. Caches of `jax.jit` know it: no program of another is taken.
 _precision = jax.make_user_context("float32")
@@ -61,10 +63,12 @@ def einsum(axes: str, x: jax.Array, y: jax.Array) -> jax.Array:
     """`jnp.einsum` of two operands, float32; in bf16 its caller writes the gradients."""
     if _precision.value == "bf16":
         x, y = x.astype(jnp.bfloat16), y.astype(jnp.bfloat16)
-    return jnp.einsum(axes, x, y, preferred_element_type=jnp.float32)
+    return _summed(axes, x, y)
 
 
-def rounded(multiply: Callable[P, jax.Array]) -> Callable[P, jax.Array]:
+def rounded(
+    multiply: Callable[Concatenate[X, K, P], jax.Array],
+) -> Callable[Concatenate[X, K, P], jax.Array]:
     """A product of its first two arguments, with other gradients than a matrix product's.
 
     In bf16 it is a product of rounded numbers that are float32: the same sums, no faster. JAX has
@@ -72,11 +76,11 @@ def rounded(multiply: Callable[P, jax.Array]) -> Callable[P, jax.Array]:
     """
 
     @wraps(multiply)
-    def computed(*args: P.args, **kwargs: P.kwargs) -> jax.Array:
+    def computed(x: X, kernel: K, /, *args: P.args, **kwargs: P.kwargs) -> jax.Array:
         if _precision.value == "float32":
-            return multiply(*args, **kwargs)
-        operands = jax.tree.map(_round_float, args[:2])
-        return _round_gradient(multiply(*operands, *args[2:], **kwargs))
+            return multiply(x, kernel, *args, **kwargs)
+        x, kernel = jax.tree.map(_round_float, (x, kernel))
+        return _round_gradient(multiply(x, kernel, *args, **kwargs))
 
     return computed
 
@@ -102,6 +106,7 @@ _product.defvjp(_forward, _backward)
 
 
 def _summed(axes: str, x: jax.Array, y: jax.Array) -> jax.Array:
+    """`jnp.einsum` that adds in float32, whatever it reads."""
     return jnp.einsum(axes, x, y, preferred_element_type=jnp.float32)
 
 

@@ -64,6 +64,16 @@ def test_streaming(tmp_path):
     assert row["device_call_over_scan_time"] == pytest.approx(call / row["arithmetic_ms"])
 
 
+def test_precision(tmp_path):
+    flags = ("--cases=sac:0.03125x1,drqv2:0.03125x1", "--steps=2,1", "--seeds=1", "--repeats=1")
+    results = run("precision", tmp_path / "precision.json", *flags)
+    assert [row["case"] for row in results["cases"]] == ["sac:0.03125x1", "drqv2:0.03125x1"]
+    for row in results["cases"]:
+        ratio = row["float32_seconds"] / row["bf16_seconds"]
+        assert row["bf16_over_float32"] == pytest.approx(ratio)
+    assert results["product"]["bf16_gigaflops"] > 0
+
+
 def test_convolutions(tmp_path):
     flags = ("--cases=quickstart", "--seeds=2", "--loop_seeds=1", "--cores=1", "--repeats=1")
     results = run("convolutions", tmp_path / "convolutions.json", *flags)
