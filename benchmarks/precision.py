@@ -1,13 +1,15 @@
 """What bfloat16 products save: python -m benchmarks.precision [--output=FILE].
 
 The fused program (insert, sampling, learning, acting) of an agent under MST with `--precision=bf16`
-against the same in float32; beside them the machine's large matrix product, both ways.
+against the same in float32, which is TF32 on recent GPUs; beside them the machine's large matrix
+product, both ways.
 """
 
 from collections.abc import Callable
 from typing import Any
 
 import jax
+from absl import flags
 
 from benchmarks.harness import (
     define_output,
@@ -36,12 +38,12 @@ STEPS = define_list(
     "steps", [100, 8, 3, 25, 2], positive_integer, "Agent steps a repeat, for each of them."
 )
 SEEDS = define_list("seeds", [1, 4], positive_integer, "Numbers of seeds in a program.")
+SIDE = flags.DEFINE_integer("side", 2048, "Of the large product's operands.", lower_bound=1)
 REPEATS = define_repeats(5)
 OUTPUT = define_output()
 
 PICTURES = Sizes(Observation((84, 84, 9), "uint8", history=3), Continuous(6), 500)
 FEW = 500  # steps in a buffer of pictures
-SIDE = 2048  # of the large product's operands
 
 
 def main(_: list[str]) -> None:
@@ -62,15 +64,16 @@ def main(_: list[str]) -> None:
 
 def large_product() -> dict[str, float]:
     """10^9 operations a second of a product of two large matrices that a layer makes."""
-    x, kernel = jax.random.normal(jax.random.key(0), (2, SIDE, SIDE))
+    side = SIDE.value
+    x, kernel = jax.random.normal(jax.random.key(0), (2, side, side))
 
     def multiplied(precision: str) -> Callable[[], None]:
         program = jax.jit(in_precision(precision, lambda x, kernel: product(x, kernel)))
         return lambda: program(x, kernel).block_until_ready()
 
     seconds = interleave({p: multiplied(p) for p in PRECISIONS}, REPEATS.value)
-    rates = {f"{name}_gigaflops": 2 * SIDE**3 / s / 1e9 for name, s in seconds.items()}
-    return show("product", {**rates, "bf16_over_float32": ratio(seconds)})
+    rates = {f"{name}_gigaflops": 2 * side**3 / s / 1e9 for name, s in seconds.items()}
+    return show("product", {"side": side, **rates, "bf16_over_float32": ratio(seconds)})
 
 
 def of_case(case: str, steps: int, count: int) -> dict[str, Any]:

@@ -128,8 +128,8 @@ seed_count() {
 precision() {
     # shellcheck disable=SC2046
     "$PYTHON" -m benchmarks.precision \
-        $(by_size "--cases=sac:1x1,sac:2x1,sac:5x1,mrq:1x1,drqv2:1x1 --steps=200,100,20,100,50 --seeds=1,8" \
-            "--cases=sac:0.125x1 --steps=2 --seeds=1 --repeats=1") \
+        $(by_size "--cases=sac:1x1,sac:2x1,sac:5x1,mrq:1x1,drqv2:1x1 --steps=200,100,20,100,50 --seeds=1,8 --side=16384" \
+            "--cases=sac:0.125x1 --steps=2 --seeds=1 --side=256 --repeats=1") \
         --output="$OUT/precision.json"
 }
 

@@ -2,8 +2,8 @@
 
 In bf16 the two operands of every product are rounded to bfloat16, in the forward pass and in both
 gradients; their products are summed in float32, and what comes out is float32. So parameters,
-gradients, moments and everything between two products keep their precision, and a gradient is not
-coarser than its sum: no ties arise where weights are chosen by it.
+gradients, moments and everything between two products keep their precision, and the gradient of a
+batch is no coarser than its sum: hardly a tie arises where weights are chosen by it.
 """
 
 from collections.abc import Callable
@@ -53,16 +53,16 @@ def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def dot_general(x: jax.Array, kernel: jax.Array, dimensions: Any, precision: Any) -> jax.Array:
-    """`product` in place of `lax.dot_general`, as `nn.Dense` calls it."""
+    """`product` in place of `lax.dot_general`, with the dimensions that `nn.Dense` asks for."""
     if _precision.value == "float32":
         return lax.dot_general(x, kernel, dimensions, precision)
     return _product(x, kernel)
 
 
 def einsum(axes: str, x: jax.Array, y: jax.Array) -> jax.Array:
-    """`jnp.einsum` of two operands, float32; in bf16 its caller writes the gradients."""
+    """`jnp.einsum` of two operands, float32; its caller must write the gradients."""
     if _precision.value == "bf16":
-        x, y = x.astype(jnp.bfloat16), y.astype(jnp.bfloat16)
+        x, y = _lowered(x), _lowered(y)
     return _summed(axes, x, y)
 
 
@@ -87,22 +87,27 @@ def rounded(
 
 @jax.custom_vjp
 def _product(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Inputs (..., I) times a kernel [I, O] in bf16."""
+    """Inputs (..., I) times a kernel [I, O] in bf16; it has no forward-mode derivative."""
     return _forward(x, kernel)[0]
 
 
 def _forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    read = x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16)
+    read = _lowered(x), _lowered(kernel)
     return _summed("...i,io->...o", *read), read
 
 
 def _backward(read: tuple[jax.Array, jax.Array], slope: jax.Array) -> tuple[jax.Array, jax.Array]:
     x, kernel = read
-    slope = slope.astype(jnp.bfloat16)
+    slope = _lowered(slope)
     return _summed("...o,io->...i", slope, kernel), _summed("...i,...o->io", x, slope)
 
 
 _product.defvjp(_forward, _backward)
+
+
+def _lowered(x: jax.Array) -> jax.Array:
+    """As bfloat16. XLA may undo a conversion alone where it multiplies in float32 after all."""
+    return lax.reduce_precision(x, *BF16_BITS).astype(jnp.bfloat16)
 
 
 def _summed(axes: str, x: jax.Array, y: jax.Array) -> jax.Array:

@@ -65,7 +65,8 @@ def test_streaming(tmp_path):
 
 
 def test_precision(tmp_path):
-    flags = ("--cases=sac:0.03125x1,drqv2:0.03125x1", "--steps=2,1", "--seeds=1", "--repeats=1")
+    flags = ("--cases=sac:0.03125x1,drqv2:0.03125x1", "--steps=2,1", "--seeds=1")
+    flags += ("--side=64", "--repeats=1")
     results = run("precision", tmp_path / "precision.json", *flags)
     assert [row["case"] for row in results["cases"]] == ["sac:0.03125x1", "drqv2:0.03125x1"]
     for row in results["cases"]:
