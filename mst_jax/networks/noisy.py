@@ -13,7 +13,7 @@ from flax import linen as nn
 
 from mst_jax.networks.activity import Activity, activity_of
 from mst_jax.networks.architecture import Activated, Architecture, Params
-from mst_jax.networks.products import einsum, product
+from mst_jax.networks.products import einsum, kernel_gradient, product
 from mst_jax.networks.shared import Linear
 
 
@@ -175,7 +175,7 @@ def _products_backward(
 ) -> tuple[jax.Array, jax.Array]:
     x, kernel = read
     of_inputs = einsum("p...o,pio->p...i", grads, kernel)
-    return of_inputs, einsum("p...i,p...o->pio", x, grads)
+    return of_inputs, kernel_gradient("p...i,p...o->pio", x, grads)
 
 
 _products.defvjp(_products_forward, _products_backward)

@@ -8,11 +8,13 @@ batch is no coarser than its sum: hardly a tie arises where weights are chosen b
 
 from collections.abc import Callable
 from functools import wraps
+from string import ascii_uppercase
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.custom_batching import custom_vmap
 
 PRECISIONS = ("float32", "bf16")
 BF16_BITS = (8, 7)  # of exponent and mantissa
@@ -31,7 +33,8 @@ def in_precision(precision: str, fn: Callable[P, T]) -> Callable[P, T]:
 
     Args:
         precision: "float32", as JAX multiplies float32 by default, or "bf16".
-        fn: what is traced with arrays; gradients are taken inside of it.
+        fn: what is traced with arrays; gradients must be taken inside of it, since some are
+            traced after what they are of.
 
     Raises:
         ValueError: another precision.
@@ -48,8 +51,12 @@ def in_precision(precision: str, fn: Callable[P, T]) -> Callable[P, T]:
 
 
 def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Inputs (..., I) times a kernel [I, O]: (..., O)."""
-    return x @ kernel if _precision.value == "float32" else _product(x, kernel)
+    """Inputs (..., I) times a kernel [I, O]: (..., O); ValueError for another rank of kernel."""
+    if kernel.ndim != 2:
+        raise ValueError(f"a kernel is [inputs, outputs]; this one has the shape {kernel.shape}")
+    if _precision.value == "float32":
+        return x @ kernel
+    return _product(x.astype(jnp.float32), kernel.astype(jnp.float32))
 
 
 def dot_general(x: jax.Array, kernel: jax.Array, dimensions: Any, precision: Any) -> jax.Array:
@@ -61,9 +68,16 @@ def dot_general(x: jax.Array, kernel: jax.Array, dimensions: Any, precision: Any
 
 def einsum(axes: str, x: jax.Array, y: jax.Array) -> jax.Array:
     """`jnp.einsum` of two operands, float32; its caller must write the gradients."""
-    if _precision.value == "bf16":
-        x, y = _lowered(x), _lowered(y)
-    return _summed(axes, x, y)
+    if _precision.value == "float32":
+        return _summed(axes, x, y)
+    return _summed(axes, _lowered(x), _lowered(y))
+
+
+def kernel_gradient(axes: str, x: jax.Array, slope: jax.Array) -> jax.Array:
+    """`einsum` of a layer's inputs and its outputs' gradient, whose batch is summed over."""
+    if _precision.value == "float32":
+        return _summed(axes, x, slope)
+    return _each_with_both(axes)(_lowered(x), _lowered(slope))
 
 
 def rounded(
@@ -99,10 +113,36 @@ def _forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Arra
 def _backward(read: tuple[jax.Array, jax.Array], slope: jax.Array) -> tuple[jax.Array, jax.Array]:
     x, kernel = read
     slope = _lowered(slope)
-    return _summed("...o,io->...i", slope, kernel), _summed("...i,...o->io", x, slope)
+    of_kernel = _each_with_both("...i,...o->io")(x, slope)
+    return _summed("...o,io->...i", slope, kernel), of_kernel
 
 
 _product.defvjp(_forward, _backward)
+
+
+def _each_with_both(axes: str, depth: int = 0) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """`_summed` of bfloat16 that under `vmap` is given both operands for each.
+
+    Inputs that several kernels share are repeated: as they are, XLA compiles a product with the
+    kernels' slopes that a CPU cannot carry out (jaxlib 0.10.2).
+    """
+
+    @custom_vmap
+    def multiply(x: jax.Array, y: jax.Array) -> jax.Array:
+        return _summed(axes, x, y)
+
+    @multiply.def_vmap
+    def _(size: int, batched: list[bool], x: jax.Array, y: jax.Array) -> tuple[jax.Array, bool]:
+        both = [
+            operand if own else jnp.broadcast_to(operand, (size, *operand.shape))
+            for operand, own in zip((x, y), batched, strict=True)
+        ]
+        letter, (read, out) = ascii_uppercase[depth], axes.split("->")
+        first, second = read.split(",")
+        more = f"{letter}{first},{letter}{second}->{letter}{out}"
+        return _each_with_both(more, depth + 1)(*both), True
+
+    return multiply
 
 
 def _lowered(x: jax.Array) -> jax.Array:

@@ -296,11 +296,13 @@ class Settings:
     def folder_name(self) -> str:
         """suite-task/agent-recipe-seedsA-B, distinct for each task, recipe and seed block.
 
-        With E environments of each seed, -envsE comes before the seeds.
+        Before the seeds comes -bf16 if that is the precision, and -envsE with E environments of
+        each seed.
         """
+        precision = "" if self.precision == "float32" else f"-{self.precision}"
         several = f"-envs{self.environments}" if self.environments > 1 else ""
         block = f"{self.seed}-{self.seed + self.seeds - 1}"
-        task, run = self.task, f"{self.agent}-{self.recipe}{several}-seeds{block}"
+        task, run = self.task, f"{self.agent}-{self.recipe}{precision}{several}-seeds{block}"
         return "/".join(name.translate(_IN_A_NAME) for name in (task, run))
 
 

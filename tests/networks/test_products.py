@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mst_jax.networks import in_precision, products
-from mst_jax.networks.convolution import convolve
+from mst_jax.networks.convolution import Convolution
 from mst_jax.networks.noisy import Noisy
 from mst_jax.networks.shared import Linear, shared_dense
 from mst_jax.topology.compact import Shared
@@ -62,7 +62,7 @@ def noiseless(x, params):
 
 
 def convolution(x, params):
-    return convolve(x, params["kernel"], 2, ((1, 1), (0, 1))) + params["bias"]
+    return Convolution(params["kernel"].shape[-1], 2).apply({"params": params}, x)
 
 
 def compact(x, params):
@@ -102,11 +102,35 @@ def test_a_layer_and_its_gradients_are_those_of_rounded_numbers(name):
         np.testing.assert_allclose(own, wanted, rtol=1e-5, atol=1e-5)
 
 
-def test_seeds_under_vmap_are_each_as_alone():
-    x, kernel = normal(0, 3, 5, 6), normal(1, 3, 6, 4)
-    product = jax.jit(jax.vmap(in_precision("bf16", products.product)))
-    each = [in_precision("bf16", products.product)(*one) for one in zip(x, kernel, strict=True)]
-    np.testing.assert_allclose(product(x, kernel), jnp.stack(each), rtol=1e-6, atol=1e-6)
+@pytest.mark.parametrize("shared", ["nothing", "inputs", "kernel"])
+@pytest.mark.parametrize("name", ["linear", "noisy"])
+def test_kernels_under_vmap_are_each_as_alone(name, shared):
+    """Executed with all gradients, for two seeds with three kernels each, such as an ensemble's."""
+    layer, inputs, kernel = LAYERS[name]
+    bias = (*kernel[:-2], kernel[-1])
+    lead = (2,) if shared == "inputs" else (2, 3)
+    x, slope = normal(0, *lead, *inputs), normal(3, 2, 3, *inputs[:-1], kernel[-1])
+    lead = (2,) if shared == "kernel" else (2, 3)
+    params = {"kernel": normal(1, *lead, *kernel), "bias": normal(2, *lead, *bias)}
+
+    def of_one(x, params, slope):
+        return in_precision("bf16", applied)(layer, x, params, slope)
+
+    axes = (None if shared == "inputs" else 0, None if shared == "kernel" else 0, 0)
+    found = jax.jit(jax.vmap(jax.vmap(of_one, axes)))(x, params, slope)
+    own_inputs = x[1] if shared == "inputs" else x[1, 2]
+    own_params = jax.tree.map(lambda leaf: leaf[1] if shared == "kernel" else leaf[1, 2], params)
+    alone = of_one(own_inputs, own_params, slope[1, 2])
+    for own, wanted in zip(*map(jax.tree.leaves, (found, alone)), strict=True):
+        np.testing.assert_allclose(own[1, 2], wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_a_product_takes_any_numbers_and_kernels_of_two_axes():
+    pixels, kernel = jnp.array([[255, 3]], jnp.uint8), jnp.ones((2, 4))
+    np.testing.assert_array_equal(in_precision("bf16", products.product)(pixels, kernel), 258.0)
+    for precision in products.PRECISIONS:
+        with pytest.raises(ValueError, match=r"a kernel is \[inputs, outputs\]; .* \(3, 2, 4\)"):
+            in_precision(precision, products.product)(pixels, jnp.ones((3, 2, 4)))
 
 
 def test_a_jitted_function_is_traced_anew_in_another_precision():

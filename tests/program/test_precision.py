@@ -68,6 +68,7 @@ def test_every_matrix_product_of_learning_is_in_bf16_and_none_of_acting(name):
 def test_a_run_learns_in_the_precision_of_its_settings(tmp_path):
     """Alone, and beside another in one program."""
     settings = small_settings(precision="bf16")
+    assert settings.folder_name == "probe-point/sac-mst-bf16-seeds0-1"
     agent = prepare(settings)[1]
     spec = POINT.spec
     assert agent is kept_agent("sac", settings.config, spec, settings.steps, "bf16")
@@ -128,3 +129,15 @@ def test_another_precision_is_refused(tmp_path):
 def test_a_run_in_bf16_resumes_exactly(name, tmp_path, monkeypatch):
     settings = small_settings(SHOWS.get(name, "probe:point"), "mst", name, precision="bf16")
     resumed_exactly(settings, tmp_path, monkeypatch, 90)
+
+
+@pytest.mark.slow
+def test_compact_storage_rewires_in_bf16_and_resumes_exactly(tmp_path, monkeypatch):
+    """Scores of what may grow come through a probe, and rewires keep the number of weights."""
+    shape = {"structure": "shared4", "storage": "compact", "regime": "rigl", "interval": 20}
+    changes = {f"critic__{name}": value for name, value in shape.items()}
+    settings = small_settings(precision="bf16", config=small_config("mst", **changes))
+    folder = resumed_exactly(settings, tmp_path, monkeypatch, 90)
+    before, after = (np.load(folder / f"topology_{when}.npz") for when in ("initial", "final"))
+    moved = [name for name in before.files if (before[name] != after[name]).any()]
+    assert any("critic" in name for name in moved)
