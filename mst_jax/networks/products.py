@@ -67,16 +67,16 @@ def dot_general(x: jax.Array, kernel: jax.Array, dimensions: Any, precision: Any
 
 
 def einsum(axes: str, x: jax.Array, y: jax.Array) -> jax.Array:
-    """`jnp.einsum` of two operands, float32; its caller must write the gradients."""
+    """`jnp.einsum` of two operands; its caller must write the gradients."""
     if _precision.value == "float32":
-        return _summed(axes, x, y)
+        return jnp.einsum(axes, x, y)
     return _summed(axes, _lowered(x), _lowered(y))
 
 
 def kernel_gradient(axes: str, x: jax.Array, slope: jax.Array) -> jax.Array:
     """`einsum` of a layer's inputs and its outputs' gradient, whose batch is summed over."""
     if _precision.value == "float32":
-        return _summed(axes, x, slope)
+        return jnp.einsum(axes, x, slope)
     return _each_with_both(axes)(_lowered(x), _lowered(slope))
 
 
@@ -151,7 +151,7 @@ def _lowered(x: jax.Array) -> jax.Array:
 
 
 def _summed(axes: str, x: jax.Array, y: jax.Array) -> jax.Array:
-    """`jnp.einsum` that adds in float32, whatever it reads."""
+    """`jnp.einsum` of bfloat16 that adds in float32."""
     return jnp.einsum(axes, x, y, preferred_element_type=jnp.float32)
 
 
