@@ -68,7 +68,7 @@ def large_product() -> dict[str, float]:
     x, kernel = jax.random.normal(jax.random.key(0), (2, side, side))
 
     def multiplied(precision: str) -> Callable[[], None]:
-        program = jax.jit(in_precision(precision, lambda x, kernel: product(x, kernel)))
+        program = jax.jit(in_precision(precision, product))
         return lambda: program(x, kernel).block_until_ready()
 
     seconds = interleave({p: multiplied(p) for p in PRECISIONS}, REPEATS.value)

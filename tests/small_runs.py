@@ -186,14 +186,18 @@ def equations(jaxpr, primitive):
                     yield from equations(inner, primitive)
 
 
-def conditionals_of_a_step(agent, run):
+def jaxpr_of_a_step(agent, run, phase=Phase.LEARN):
     num_seeds, observation = len(run.observation), jnp.zeros_like(run.observation)
     ended = jnp.zeros(num_seeds, bool)
     timestep = Timestep(observation, jnp.zeros(num_seeds), ended, ended, observation, ended, ended)
     discrete = jnp.issubdtype(run.action.dtype, jnp.integer)
     space = Discrete(3) if discrete else Continuous(run.action.shape[-1])
-    step = make_step(agent, space, num_seeds, Phase.LEARN)
-    return list(equations(jax.make_jaxpr(step)(run, timestep).jaxpr, "cond"))
+    step = make_step(agent, space, num_seeds, phase)
+    return jax.make_jaxpr(step)(run, timestep).jaxpr
+
+
+def conditionals_of_a_step(agent, run):
+    return list(equations(jaxpr_of_a_step(agent, run), "cond"))
 
 
 def content(folder: Path):

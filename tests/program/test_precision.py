@@ -1,7 +1,6 @@
 """`--precision=bf16`: what learns multiplies in bfloat16; all else is as in float32."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from small_runs import (
@@ -9,6 +8,7 @@ from small_runs import (
     advance,
     by_default,
     equations,
+    jaxpr_of_a_step,
     resumed_exactly,
     run_shapes,
     small_config,
@@ -19,11 +19,10 @@ from small_runs import (
 
 from mst_jax import topology
 from mst_jax.agents import AGENTS
-from mst_jax.envs import Timestep
 from mst_jax.program.arrays import loop_from_arrays, loop_to_arrays
 from mst_jax.program.cache import kept_agent, kept_sweep
 from mst_jax.program.drivers import make_driver
-from mst_jax.program.step import Phase, make_step
+from mst_jax.program.step import Phase
 from mst_jax.runs.arrays import fingerprint
 from mst_jax.training import plan_run, prepare
 from mst_jax.training.jobs import make_program
@@ -31,14 +30,6 @@ from mst_jax.training.jobs import make_program
 TOTAL = 10_000
 OWN = {"der": 1}  # sharing out a target distribution multiplies in float32
 SHOWS = {"der": "probe:catch", "drqv2": "probe:picture_motion"}  # others: probe:point
-
-
-def step_of(agent, name, run, phase):
-    """The jaxpr of a step of two seeds."""
-    observation, ended = jnp.zeros_like(run.observation), jnp.zeros(2, bool)
-    timestep = Timestep(observation, jnp.zeros(2), ended, ended, observation, ended, ended)
-    step = make_step(agent, task_of(name).spec.action, 2, phase)
-    return jax.make_jaxpr(step)(run, timestep).jaxpr
 
 
 def products(jaxpr):
@@ -56,13 +47,13 @@ def test_every_matrix_product_of_learning_is_in_bf16_and_none_of_acting(name):
     config, spec = small_config("mst", name), task_of(name).spec
     lowered, exact = (kept_agent(name, config, spec, TOTAL, one) for one in ("bf16", "float32"))
     _, run = run_shapes(task_of(name), config, 2, name)
-    acting, none = products(step_of(lowered, name, run, Phase.ACT))
+    acting, none = products(jaxpr_of_a_step(lowered, run, Phase.ACT))
     assert acting > 0
     assert none == 0
-    untouched, in_bf16 = products(step_of(lowered, name, run, Phase.LEARN))
+    untouched, in_bf16 = products(jaxpr_of_a_step(lowered, run))
     assert untouched == acting + OWN.get(name, 0)
     # Besides, gradients that nobody asks for, which JAX leaves out in float32 and XLA in bf16.
-    assert in_bf16 >= products(step_of(exact, name, run, Phase.LEARN))[0] - untouched
+    assert in_bf16 >= products(jaxpr_of_a_step(exact, run))[0] - untouched
 
 
 def test_a_run_learns_in_the_precision_of_its_settings(tmp_path):
@@ -82,7 +73,7 @@ def test_a_run_learns_in_the_precision_of_its_settings(tmp_path):
     assert program.agent is kept_sweep("sac", configs, spec, settings.steps, "bf16")[0]
     assert program.agent is not kept_sweep("sac", configs, spec, settings.steps)[0]
     _, run = run_shapes(POINT, configs[0], 2)
-    assert products(step_of(program.agent, "sac", run, Phase.LEARN))[1] > 0
+    assert products(jaxpr_of_a_step(program.agent, run))[1] > 0
 
 
 def test_learning_in_bf16_is_near_and_all_numbers_stay_float32():
